@@ -1,0 +1,121 @@
+"""Checks shared by the whole library: each says what was expected, what came and what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError, DataError
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def describe(x: object) -> str:
+    """Say in a few words what a value is."""
+    if isinstance(x, Tensor):
+        return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
+    return f"{x!r} ({type(x).__name__})"
+
+
+def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:
+    """Require a floating tensor of the given dimensions.
+
+    Args:
+        x: the value to check.
+        shape: one entry a dimension: a number that must match, or a letter that only names it.
+        name: the argument's name, for the message.
+
+    Raises:
+        DataError: not a floating tensor, or of another shape, or empty.
+    """
+    expected = f"({', '.join(map(str, shape))})"
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise DataError(f"{name}: expected a floating-point tensor {expected}, got {describe(x)}.")
+    fits = x.ndim == len(shape) and all(
+        isinstance(want, str) or want == got for want, got in zip(shape, x.shape, strict=False)
+    )
+    if not fits or x.numel() == 0:
+        hint = " Add a batch dimension with x[None]." if x.ndim == len(shape) - 1 else ""
+        raise DataError(f"{name}: expected a non-empty tensor {expected}, got {describe(x)}.{hint}")
+
+
+def check_same_shape(x: Tensor, y: Tensor, names: str) -> None:
+    """Require two tensors of one shape.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if x.shape != y.shape:
+        raise DataError(f"{names}: expected equal shapes, got {tuple(x.shape)} and {tuple(y.shape)}.")
+
+
+def check_number(
+    value: object, name: str, *, above: float | None = None, at_least: float | None = None, below: float | None = None
+) -> float:
+    """Require a finite number within bounds and return it as a float.
+
+    Raises:
+        ConfigError: not a number (YAML reads ``1e-4`` as text), or out of bounds.
+    """
+    bounds = " ".join(
+        f"{word} {bound}"
+        for word, bound in (("above", above), ("of at least", at_least), ("below", below))
+        if bound is not None
+    )
+    expected = f"{name}: expected a number {bounds}".rstrip()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        hint = " In YAML write `!!float 4e-4` or `0.0004`." if isinstance(value, str) else ""
+        raise ConfigError(f"{expected}, got {describe(value)}.{hint}")
+    number = float(value)
+    too_low = (above is not None and number <= above) or (at_least is not None and number < at_least)
+    if not math.isfinite(number) or too_low or (below is not None and number >= below):
+        raise ConfigError(f"{expected}, got {value}.")
+    return number
+
+
+def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Require a whole number within bounds and return it.
+
+    Raises:
+        ConfigError: not a whole number, or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least or (at_most and value > at_most):
+        bounds = f"from {at_least} to {at_most}" if at_most else f"of at least {at_least}"
+        raise ConfigError(f"{name}: expected a whole number {bounds}, got {describe(value)}.")
+    return value
+
+
+def check_range(value: object, name: str, *, at_least: float) -> tuple[float, float]:
+    """Require a pair ``(low, high)`` of numbers with ``at_least <= low <= high``.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ConfigError(f"{name}: expected a pair (low, high), got {describe(value)}.")
+    low = check_number(value[0], f"{name}[0]", at_least=at_least)
+    high = check_number(value[1], f"{name}[1]", at_least=low)
+    return low, high
+
+
+def reduce(values: Tensor, reduction: str) -> Tensor:
+    """Apply ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if reduction == "mean":
+        return values.mean()
+    if reduction == "sum":
+        return values.sum()
+    if reduction == "none":
+        return values
+    raise ConfigError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision tensors as float32, all others as they are: similarities need the exponent's range."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,23 @@
+"""What turns an image into feature maps."""
+
+from contrastive_sr.embeddings.base import Embedding, TrainableEmbedding, frozen, training_mode
+from contrastive_sr.embeddings.discriminator import FourierDiscriminator, HaarDiscriminator, RGBDiscriminator
+from contrastive_sr.embeddings.vgg import VGGFeatures
+from contrastive_sr.embeddings.weights import load_weights
+
+EMBEDDINGS: dict[str, type[Embedding]] = {
+    cls.__name__: cls for cls in (HaarDiscriminator, FourierDiscriminator, RGBDiscriminator, VGGFeatures)
+}
+
+__all__ = [
+    "EMBEDDINGS",
+    "Embedding",
+    "FourierDiscriminator",
+    "HaarDiscriminator",
+    "RGBDiscriminator",
+    "TrainableEmbedding",
+    "VGGFeatures",
+    "frozen",
+    "load_weights",
+    "training_mode",
+]

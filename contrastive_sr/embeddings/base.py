@@ -1,0 +1,91 @@
+"""What every embedding network offers, and how it is used without being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from contrastive_sr.errors import DataError
+
+
+class Embedding(nn.Module):
+    """Turns images into feature maps of several layers.
+
+    Attributes:
+        minimum_size: least height and width of an image, in pixels.
+        multiple_of: height and width must be multiples of it.
+    """
+
+    minimum_size: int = 1
+    multiple_of: int = 1
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps, one a layer.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            A list of (B, C_l, H_l, W_l).
+        """
+        raise NotImplementedError
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an image size that this embedding cannot take.
+
+        Raises:
+            DataError: too small, or not a multiple of ``multiple_of``.
+        """
+        name = type(self).__name__
+        if min(height, width) < self.minimum_size:
+            raise DataError(
+                f"{name}: expected HR patches of at least {self.minimum_size} x {self.minimum_size} pixels, "
+                f"got {height} x {width}. Raise the patch size (gt_size, gt_patch_size)."
+            )
+        if height % self.multiple_of or width % self.multiple_of:
+            raise DataError(
+                f"{name}: expected an HR height and width that are multiples of {self.multiple_of}, "
+                f"got {height} x {width}. Choose another patch size (gt_size, gt_patch_size)."
+            )
+
+
+class TrainableEmbedding(Embedding):
+    """An embedding that learns to tell HR from SR images, as a discriminator does."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Real-or-fake logits.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, K): K logits an image.
+        """
+        raise NotImplementedError
+
+
+@contextmanager
+def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
+    """Set ``module.training`` (and so BatchNorm's behaviour) for a block of code."""
+    before = module.training
+    module.train(mode)
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Use a network as a fixed function: eval mode, no gradient at its parameters, statistics unmoved."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with training_mode(module, False):
+            yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

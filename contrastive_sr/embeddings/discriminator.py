@@ -1,0 +1,171 @@
+"""PCL-SR's embedding network: a small discriminator over frequency bands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, check_shape
+from contrastive_sr.embeddings.base import TrainableEmbedding
+from contrastive_sr.embeddings.weights import load_weights
+from contrastive_sr.functional import haar_high_bands
+
+CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
+
+
+class _Block(nn.Module):
+    """conv 3x3 without bias, BatchNorm, LeakyReLU 0.2."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = self.norm(self.conv(x))
+        else:
+            # In eval mode BatchNorm is a scale and a shift per channel: inside the convolution they cost nothing.
+            norm = self.norm
+            assert norm.running_mean is not None and norm.running_var is not None
+            gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            bias = norm.bias - norm.running_mean * gain
+            x = F.conv2d(x, self.conv.weight * gain[:, None, None, None], bias, self.conv.stride, padding=1)
+        # In place: neither layer before it keeps its output for the backward pass. The taps are what it returns.
+        return F.leaky_relu_(x, 0.2)
+
+
+class RGBDiscriminator(TrainableEmbedding):
+    """The plain discriminator "D" of PCL-SR's Table IV, config 2: eight blocks over RGB.
+
+    conv 3x3, BatchNorm, LeakyReLU 0.2, eight times, with 64, 64, 128, 128, 256, 256, 512, 512 channels and strides
+    1, 2, 1, 2, 1, 2, 1, 2; then adaptive average pooling to 4 x 4 and a 1 x 1 convolution: 16 logits an image.
+
+    Args:
+        taps: how many blocks, from the first, give a feature map; the paper takes 4.
+        weights: a file with trained weights (PCL-F, Table V): one that a BasicSR run saved
+            (``embedding_*.pth``), an MMagic checkpoint, or a plain state dict.
+
+    Raises:
+        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+
+    Example:
+        >>> maps = RGBDiscriminator(taps=2)(torch.rand(1, 3, 64, 64))
+        >>> [tuple(m.shape) for m in maps]
+        [(1, 64, 64, 64), (1, 64, 32, 32)]
+    """
+
+    in_channels = 3
+    minimum_size = 16
+
+    def __init__(self, taps: int = 4, weights: str | Path | None = None) -> None:
+        super().__init__()
+        self.taps = check_count(taps, f"{type(self).__name__}(taps)", at_most=len(CHANNELS))
+        inputs = (self.in_channels, *CHANNELS[:-1])
+        self.blocks = nn.ModuleList(
+            _Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS)
+        )
+        self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
+        if weights is not None:
+            load_weights(self, weights)
+
+    def transform(self, images: Tensor) -> Tensor:
+        """What the first block sees: the images themselves."""
+        return images
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps after the LeakyReLU of the first ``taps`` blocks.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            ``taps`` tensors (B, C_l, H_l, W_l).
+
+        Raises:
+            DataError: other shapes, or a size that the embedding cannot take.
+        """
+        x = self._inputs(images)
+        maps = []
+        for block in self.blocks[: self.taps]:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Real-or-fake logits.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, 16).
+
+        Raises:
+            DataError: other shapes, or a size that the embedding cannot take.
+        """
+        x = self._inputs(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(F.adaptive_avg_pool2d(x, 4)).flatten(1)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        check_shape(images, ("B", 3, "H", "W"), f"{type(self).__name__}(images)")
+        self.check_size(*images.shape[-2:])
+        return self.transform(images).contiguous(memory_format=torch.channels_last)
+
+
+class HaarDiscriminator(RGBDiscriminator):
+    """PCL-SR's embedding network "H+D" (section III-C; Table IV, config 3): over the Haar bands LH, HL and HH.
+
+    The blocks are those of :class:`RGBDiscriminator`; the input has 9 channels at half the size, so
+    low frequencies, and with them the mean colour, are invisible to it.
+
+    Args:
+        taps: how many blocks, from the first, give a feature map; the paper takes 4.
+        weights: a file with trained weights, see :class:`RGBDiscriminator`.
+
+    Raises:
+        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+
+    Example:
+        >>> HaarDiscriminator().logits(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 16])
+    """
+
+    in_channels = 9
+    minimum_size = 32
+    multiple_of = 2
+
+    def transform(self, images: Tensor) -> Tensor:
+        """LH, HL and HH of RGB, (B, 9, H/2, W/2)."""
+        return haar_high_bands(images)
+
+
+class FourierDiscriminator(RGBDiscriminator):
+    """The Fourier form "F+D" of PCL-SR's Table IV, config 5: over the 2-D spectrum of the image.
+
+    The paper names no layout. Ours: orthonormal FFT, zero frequency in the centre, real parts of RGB and then the
+    imaginary ones. It costs about four times :class:`HaarDiscriminator`, whose input has half the height and width.
+
+    Args:
+        taps: how many blocks, from the first, give a feature map.
+        weights: a file with trained weights, see :class:`RGBDiscriminator`.
+
+    Raises:
+        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+    """
+
+    in_channels = 6
+
+    def transform(self, images: Tensor) -> Tensor:
+        """Real and imaginary parts of the centred spectrum, (B, 6, H, W) in float32 or wider."""
+        spectrum = torch.fft.fftshift(torch.fft.fft2(_full_precision(images), norm="ortho"), dim=(-2, -1))
+        return torch.cat((spectrum.real, spectrum.imag), dim=1)
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

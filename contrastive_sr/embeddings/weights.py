@@ -1,0 +1,83 @@
+"""Reads trained weights from the files that BasicSR, MMagic, torchvision and timm write."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr.errors import ConfigError
+
+
+def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) -> None:
+    """Load a module's weights from a file.
+
+    Understood are plain state dicts, BasicSR's ``{"params": ...}``, MMagic's ``{"state_dict": ...}``, and
+    ``.safetensors``. The module may be a part of the saved network: the one prefix under which all its names stand is
+    found. Nothing but tensors and plain containers is unpickled.
+
+    Args:
+        module: takes the weights in place.
+        path: the file.
+        partial: whether the file may hold more layers than the module.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or does not hold this module's weights.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"weights: expected an existing file, got {path}. Check the path.")
+    content: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, ImportError, OSError) as error:
+        raise ConfigError(
+            f"weights: {path} could not be read as a file of tensors ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Expected a state dict saved by torch.save or safetensors."
+        ) from error
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"weights: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
+    load_state_dict(module, content, str(path), partial=partial)
+
+
+def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False) -> None:
+    """Load a module's weights from a state dict that may hold it under a prefix.
+
+    Raises:
+        ConfigError: the names or shapes do not fit, or several prefixes do.
+    """
+    wanted = module.state_dict()
+    first = next(iter(wanted))
+    prefixes = {name.removesuffix(first) for name in content if name.endswith(first)}
+    fitting = sorted(p for p in prefixes if all(p + name in content for name in wanted))
+    name = type(module).__name__
+    if len(fitting) != 1:
+        missing = [key for key in wanted if key not in content]
+        found = f"{len(fitting)} sets of them, under {fitting}" if fitting else f"none (e.g. {missing[0]} is missing)"
+        raise ConfigError(f"weights: {source} was expected to hold the weights of one {name}, got {found}.")
+    prefix = fitting[0]
+    extra = [key for key in content if key.startswith(prefix) and key.removeprefix(prefix) not in wanted]
+    if extra and prefix == "" and not partial:
+        raise ConfigError(
+            f"weights: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?"
+        )
+    for key, value in wanted.items():
+        if content[prefix + key].shape != value.shape:
+            raise ConfigError(
+                f"weights: {source}: expected {key} of shape {tuple(value.shape)}, "
+                f"got {tuple(content[prefix + key].shape)}. Was it saved with other settings?"
+            )
+    module.load_state_dict({key: content[prefix + key] for key in wanted})

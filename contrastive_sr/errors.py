@@ -1,0 +1,21 @@
+"""The errors this library raises on purpose; each message says what was expected, what came and what to try."""
+
+
+class ContrastiveSRError(Exception):
+    """Base of all errors raised on purpose; the command line prints them without a traceback."""
+
+
+class ConfigError(ContrastiveSRError, ValueError):
+    """A configuration or an argument cannot be used as it stands."""
+
+
+class DataError(ContrastiveSRError, ValueError):
+    """Images, folders or tensors do not fit what the method needs."""
+
+
+class HostError(ContrastiveSRError, RuntimeError):
+    """A host framework is missing, broken or of another version than expected."""
+
+
+class NonFiniteError(ContrastiveSRError, RuntimeError):
+    """A loss term became NaN or infinite."""

@@ -1,0 +1,161 @@
+"""PCL-SR's contrastive loss on images: embedding passes, similarities and gradient in one lean step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from contrastive_sr._checks import at_least_float32, check_number, check_same_shape, check_shape
+from contrastive_sr.errors import DataError
+from contrastive_sr.functional.nce import multi_positive_nce
+from contrastive_sr.functional.similarity import inverse_norm
+
+Embed = Callable[[Tensor], Sequence[Tensor]]
+
+
+class EmbeddedNCE(NamedTuple):
+    """What :func:`embedded_nce` returns.
+
+    Attributes:
+        loss: the loss, a scalar; the only part with a gradient.
+        positive_similarity: (B, P) similarities to the positives, mean over the layers.
+        negative_similarity: (B, N) similarities to the negatives, mean over the layers.
+    """
+
+    loss: Tensor
+    positive_similarity: Tensor
+    negative_similarity: Tensor
+
+
+def embedded_nce(
+    sr: Tensor, positives: Tensor, negatives: Tensor, embed: Embed, temperature: float = 1.0
+) -> EmbeddedNCE:
+    r"""Multi-positive contrast of SR images over the layers of an embedding network (PCL-SR eq. 8 to 10).
+
+    .. math:: \mathcal{L}_{CL} = \frac{1}{NL} \sum_{i=1}^{N} \sum_{l=1}^{L} \mathcal{L}_{i,l}
+
+    with :func:`~contrastive_sr.functional.multi_positive_nce` over
+    :func:`~contrastive_sr.functional.pixel_cosine_similarity` as the inner loss. The value and the gradient are
+    those of the plain composition; only the order of the work differs. Positives and negatives are embedded
+    without a graph, image by image on a CPU, and the gradient at ``sr`` is formed in the forward pass, so
+    that no feature map outlives the call. Therefore it is differentiable once only, and a graph break under
+    ``torch.compile``.
+
+    Args:
+        sr: (B, C, H, W) super-resolved images, the anchors.
+        positives: (B, P, C, H, W) images to be close to. They get no gradient.
+        negatives: (B, N, C, H, W) images to be far from. They get no gradient.
+        embed: maps (M, C, H, W) images to a list of (M, C_l, H_l, W_l) feature maps, each image on its own
+            (BatchNorm in eval mode). Only the gradient at ``sr`` is taken, none at its parameters.
+        temperature: tau, above 0.
+
+    Returns:
+        :class:`EmbeddedNCE`: the loss and the similarities to log.
+
+    Raises:
+        DataError: shapes that do not fit, no positives, no negatives, or an embedding without layers.
+        ConfigError: a temperature of 0 or less.
+    """
+    check_shape(sr, ("B", "C", "H", "W"), "sr")
+    for keys, name in ((positives, "positives"), (negatives, "negatives")):
+        check_shape(keys, (sr.shape[0], "K", *sr.shape[1:]), name)
+    check_number(temperature, "temperature", above=0)
+    with torch.no_grad():
+        keys = torch.cat((positives, negatives), dim=1)
+    loss, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
+    return EmbeddedNCE(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))
+
+
+class _EmbeddedNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        batch = sr.shape[0]
+        # One image at a time keeps all its maps in a CPU's cache; a GPU wants them all at once.
+        size = 1 if sr.device.type == "cpu" else batch
+        gradient = torch.empty_like(sr, dtype=at_least_float32(sr).dtype) if ctx.needs_input_grad[0] else None
+        losses, similarities = [], []
+        for start in range(0, batch, size):
+            part = slice(start, start + size)
+            loss, similarity = _contrast(
+                sr[part], keys[part], positives, embed, temperature, None if gradient is None else gradient[part]
+            )
+            losses.append(loss)
+            similarities.append(similarity)
+        if gradient is not None:
+            ctx.save_for_backward(gradient.div_(batch))
+        similarity = torch.cat(similarities)
+        ctx.mark_non_differentiable(similarity)
+        return torch.cat(losses).mean(), similarity
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_loss, None, None, None, None
+
+
+def _contrast(
+    sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float, gradient: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Losses (b,) and similarities (b, K) of a few images; fills ``gradient`` with their sum's gradient at ``sr``."""
+    key_maps = embed(keys.flatten(0, 1))
+    anchor = at_least_float32(sr.detach()).requires_grad_(gradient is not None)
+    with torch.set_grad_enabled(gradient is not None):
+        anchor_maps = embed(anchor)
+    if len(anchor_maps) == 0:
+        raise DataError("embedding: expected at least one layer of feature maps, got none.")
+    # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
+    half = anchor_maps[0].dtype == torch.float16
+    scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
+    losses, similarities, seeds = [], [], []
+    for anchor_map, key_map in zip(anchor_maps, key_maps, strict=True):
+        layer = _LayerContrast(anchor_map.detach(), key_map, keys.shape[1])
+        loss, weight = _nce_and_slope(layer.similarity, positives, temperature)
+        losses.append(loss)
+        similarities.append(layer.similarity)
+        if gradient is not None:
+            seeds.append(layer.anchor_gradient(weight * (scale / len(anchor_maps))).to(anchor_map.dtype))
+    if gradient is not None:
+        gradient.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
+    return torch.stack(losses).mean(0), torch.stack(similarities).mean(0)
+
+
+def _nce_and_slope(similarity: Tensor, positives: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """The loss (b,) of similarities (b, K), and its derivative (b, K) with respect to each of them."""
+    with torch.enable_grad():
+        leaf = similarity.requires_grad_()
+        loss = multi_positive_nce(leaf[:, :positives], leaf[:, positives:], temperature, reduction="none")
+        (slope,) = torch.autograd.grad(loss.sum(), leaf)
+    return loss.detach(), slope
+
+
+class _LayerContrast:
+    """Pixel cosines between one anchor map and its keys' maps, and the gradient at the anchor map.
+
+    With unit vectors f and k the gradient of their cosine c at the anchor's vector is (k - c f) / |anchor|.
+    """
+
+    def __init__(self, anchor_map: Tensor, key_map: Tensor, count: int) -> None:
+        # Channels last, so that each position's vector is contiguous: (b, P, C) and (b, K, P, C).
+        self.size = anchor_map.shape[-2:]
+        anchor = at_least_float32(anchor_map).permute(0, 2, 3, 1).flatten(1, 2)
+        self.keys = at_least_float32(key_map).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, count))
+        self.inverse = inverse_norm(anchor, 2)[..., None]
+        self.anchor = anchor * self.inverse
+        floor = torch.finfo(anchor.dtype).eps
+        self.key_inverse = torch.linalg.vector_norm(self.keys, dim=3).clamp_min(floor).reciprocal()
+        self.cosine = torch.linalg.vecdot(self.keys, self.anchor[:, None]) * self.key_inverse
+        self.similarity = self.cosine.mean(2)
+
+    def anchor_gradient(self, weight: Tensor) -> Tensor:
+        """Gradient of ``sum(weight * similarity)`` at the anchor map, for weights (b, K)."""
+        weight = weight[..., None] / self.cosine.shape[2]
+        gradient = self.anchor * -(weight * self.cosine).sum(1)[..., None]
+        for index, factor in enumerate((weight * self.key_inverse).unbind(1)):
+            gradient.addcmul_(self.keys[:, index], factor[..., None])
+        return gradient.mul_(self.inverse).unflatten(1, self.size).permute(0, 3, 1, 2)

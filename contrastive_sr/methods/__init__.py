@@ -1,0 +1,7 @@
+"""One module per paper: its losses, samples, embedding and schedule put together, for any framework."""
+
+from contrastive_sr.methods.base import Method, SRLosses, Term
+from contrastive_sr.methods.collection import METHODS, MethodList, build_methods
+from contrastive_sr.methods.pcl import PCL
+
+__all__ = ["METHODS", "PCL", "Method", "MethodList", "SRLosses", "Term", "build_methods"]

@@ -1,0 +1,239 @@
+"""What a method is: everything a paper adds to ordinary SR training, without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, check_shape
+from contrastive_sr.distributed import rank, world_size
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.methods.weighting import TermWeight
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass
+class Term:
+    """One unweighted term of the SR network's loss.
+
+    Attributes:
+        value: a scalar with a gradient at ``batch["sr"]``.
+        figures: what to log beside it, detached scalars by name.
+    """
+
+    value: Tensor
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class SRLosses:
+    """What a method adds to one step of the SR network.
+
+    Attributes:
+        total: the sum of the weighted terms, to be added to the host's own losses.
+        terms: the weighted terms by name.
+        logs: detached scalars by name; the same names at every step and on every rank, none with "loss" in it.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    logs: dict[str, Tensor]
+
+
+class StepCounter(nn.Module):
+    """Counts SR steps in the saved state, read without waiting for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Tensor
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self._value: int | None = None
+
+    @property
+    def value(self) -> int:
+        """Steps done so far."""
+        if self._value is None:
+            self._value = int(self.count.item())
+        return self._value
+
+    def advance(self) -> None:
+        """Count one more step."""
+        self._value = self.value + 1
+        self.count.fill_(self._value)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._value = None
+
+
+class Method(nn.Module):
+    """A paper's addition to SR training: three calls a step, and all of its state in one module.
+
+    ::
+
+        batch = method.run(net, {"lr": lr, "hr": hr})     # adds batch["sr"]
+        auxiliary = method.auxiliary_losses(batch)        # trains the method's own parts
+        losses = method.sr_losses(batch, pixel_loss)      # losses.total goes to the SR network
+
+    Subclasses give :meth:`terms`, and :meth:`auxiliary_losses` if they have parts to train. Everything random is drawn
+    from :meth:`generator`, which depends on the seed, the step and the rank alone; so ``state_dict()`` is all that
+    a resumed run needs to continue bit for bit.
+
+    Args:
+        name: prefix of everything this method logs.
+        seed: seed of its random draws.
+        weights: one :class:`~contrastive_sr.methods.weighting.TermWeight` a term, by the term's name.
+
+    Raises:
+        ConfigError: a name that is empty or holds "loss", "." or a space.
+    """
+
+    def __init__(self, name: str, seed: int, weights: Mapping[str, TermWeight]) -> None:
+        super().__init__()
+        if not isinstance(name, str) or not name or "loss" in name or any(c in name for c in "./ "):
+            # Hosts sum every log entry whose name holds "loss", and state dict keys are split at dots.
+            raise ConfigError(f"name: expected letters, digits and _ without 'loss', got {name!r}.")
+        self.name = name
+        self.seed = check_count(seed, f"{name}: seed", at_least=0)
+        self.step = StepCounter()
+        self.weights = nn.ModuleDict(weights)
+        self._checked = False
+        self._unchecked: dict[str, tuple[int, Tensor]] = {}
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any part of this method needs an optimizer."""
+        return any(p.requires_grad for p in self.parameters())
+
+    def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Super-resolve the batch.
+
+        Args:
+            net: the SR network, called as ``sr = net(lr)``.
+            batch: ``"lr"`` (B, 3, h, w) and ``"hr"`` (B, 3, s h, s w), RGB in [0, 1]. If it has ``"sr"`` already,
+                the network is not called again.
+
+        Returns:
+            The batch with ``"sr"`` (B, 3, s h, s w) in float32, part of the network's graph.
+
+        Raises:
+            DataError: images of the wrong shape; in the first call also, values outside [0, 1].
+        """
+        batch = dict(batch)
+        if not self._checked:
+            self.check_batch(batch)
+        if "sr" not in batch:
+            sr = net(batch["lr"])
+            # Losses are computed in float32: the gradient of a mean over pixels underflows in half precision.
+            batch["sr"] = sr.float() if isinstance(sr, Tensor) and sr.dtype != torch.float64 else sr
+        check_shape(batch["sr"], tuple(batch["hr"].shape), "the SR network's output")
+        self._checked = True
+        return batch
+
+    def check_batch(self, batch: Batch) -> None:
+        """Refuse a first batch that cannot be trained on.
+
+        Raises:
+            DataError: missing images, wrong shapes, HR not a whole multiple of LR, or values outside [0, 1].
+        """
+        for key in ("lr", "hr"):
+            if key not in batch:
+                raise DataError(f"{self.name}: expected a batch with 'lr' and 'hr', got {sorted(batch)}.")
+            check_shape(batch[key], ("B", 3, "H", "W"), f"{self.name}: batch[{key!r}]")
+            low, high = batch[key].min().item(), batch[key].max().item()
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also true for NaN
+                raise DataError(
+                    f"{self.name}: expected batch[{key!r}] in [0, 1], got values from {low:.4g} to {high:.4g}. "
+                    "Divide images by 255, and leave out any mean or standard deviation in the data settings."
+                )
+        (height, width), (h, w) = batch["hr"].shape[-2:], batch["lr"].shape[-2:]
+        scale = height // h
+        if batch["hr"].shape[0] != batch["lr"].shape[0] or scale < 1 or (height, width) != (scale * h, scale * w):
+            raise DataError(
+                f"{self.name}: expected HR images of a whole multiple of the LR size, one each, got LR "
+                f"{tuple(batch['lr'].shape)} and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale."
+            )
+
+    def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses that train the method's own parts, computed on the detached SR images.
+
+        Args:
+            batch: what :meth:`run` returned.
+
+        Returns:
+            Scalars by name, their sum to be minimised over ``parameters()``; empty if nothing trains.
+        """
+        return {}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """:meth:`auxiliary_losses`, so that DistributedDataParallel synchronises their gradients."""
+        return self.auxiliary_losses(batch)
+
+    def terms(self, batch: Batch) -> dict[str, Term]:
+        """The unweighted terms of the SR network's loss.
+
+        Args:
+            batch: what :meth:`run` returned.
+
+        Returns:
+            One :class:`Term` for each name in ``weights``.
+        """
+        raise NotImplementedError
+
+    def sr_losses(self, batch: Batch, pixel_loss: Tensor | None = None) -> SRLosses:
+        """The weighted terms of the SR network's loss, and one more step counted.
+
+        Args:
+            batch: what :meth:`run` returned.
+            pixel_loss: the host's pixel loss of ``batch["sr"]``, a scalar; shares are measured against it.
+
+        Returns:
+            :class:`SRLosses`. Of each term are logged: the raw value, its figures, the weight and, where there is a
+            pixel loss, the share.
+
+        Raises:
+            NonFiniteError: a term is NaN or infinite. On a GPU it is raised one step late, so as not to stall it.
+            ConfigError: a ``loss_share`` without a pixel loss.
+        """
+        losses = SRLosses(batch["sr"].new_zeros(()), {}, {})
+        for key, term in self.terms(batch).items():
+            weight = self.weights[key]
+            assert isinstance(weight, TermWeight)
+            label = f"{self.name}_{key}"
+            raw = term.value.detach()
+            self._check_finite(label, raw)
+            weight.measure(self.step.value, term.value, pixel_loss, batch["sr"])
+            in_force = weight.weight
+            losses.terms[label] = in_force * term.value
+            losses.total = losses.total + losses.terms[label]
+            losses.logs[f"{label}_raw"] = raw
+            losses.logs.update({f"{self.name}_{figure}": value for figure, value in term.figures.items()})
+            losses.logs[f"{label}_weight"] = in_force
+            if pixel_loss is not None:
+                losses.logs[f"{label}_share"] = weight.share
+        self.step.advance()
+        return losses
+
+    def _check_finite(self, label: str, value: Tensor) -> None:
+        step = self.step.value
+        if value.device.type != "cpu":
+            # Reading it now would stall the device: look at the previous step's value instead.
+            previous = self._unchecked.get(label, (step, torch.zeros(())))
+            self._unchecked[label] = (step, value)
+            step, value = previous
+        if not torch.isfinite(value).item():
+            raise NonFiniteError(
+                f"{label} is {value.item()} at SR step {step + 1} of this method. If the pixel loss was not finite either, "
+                "the SR network diverged: lower its learning rate or this term's loss_weight (or use "
+                "`loss_share: 0.05`). Resume from the last checkpoint."
+            )
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The source of this step's random draws, on the given device."""
+        seed = self.seed + (self.step.value * world_size() + rank()) * 1_000_003
+        return torch.Generator(device).manual_seed(seed % 2**63)

@@ -1,0 +1,83 @@
+"""The ``methods:`` list of a config: several methods in one training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from contrastive_sr.config import build
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.methods.base import Batch, Method, SRLosses
+from contrastive_sr.methods.pcl import PCL
+
+METHODS: dict[str, type[Method]] = {"PCL": PCL}
+
+
+class MethodList(nn.ModuleDict):
+    """Methods by name, with the three calls of a single :class:`~contrastive_sr.methods.Method`.
+
+    Args:
+        methods: the methods; their names must differ.
+
+    Raises:
+        ConfigError: no methods, or two of one name.
+    """
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        names = [method.name for method in methods]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(
+                f"methods: expected one or more with different `name`, got {names}. "
+                "Give each its own, e.g. `name: pcl_haar`."
+            )
+        super().__init__({method.name: method for method in methods})
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods, in the order of the config."""
+        return [method for method in self.values() if isinstance(method, Method)]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any part of any method needs an optimizer."""
+        return any(method.trainable for method in self.methods)
+
+    def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Super-resolve the batch, with one call of the network; see :meth:`Method.run`."""
+        batch = dict(batch)
+        for method in self.methods:
+            batch = method.run(net, batch)
+        return batch
+
+    def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """All methods' auxiliary losses; see :meth:`Method.auxiliary_losses`."""
+        return {name: loss for method in self.methods for name, loss in method.auxiliary_losses(batch).items()}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """:meth:`auxiliary_losses`, so that DistributedDataParallel synchronises their gradients."""
+        return self.auxiliary_losses(batch)
+
+    def sr_losses(self, batch: Batch, pixel_loss: Tensor | None = None) -> SRLosses:
+        """All methods' weighted terms; see :meth:`Method.sr_losses`."""
+        losses = SRLosses(batch["sr"].new_zeros(()), {}, {})
+        for method in self.methods:
+            part = method.sr_losses(batch, pixel_loss)
+            losses.total = losses.total + part.total
+            losses.terms.update(part.terms)
+            losses.logs.update(part.logs)
+        return losses
+
+
+def build_methods(configs: Sequence[Mapping[str, object]]) -> MethodList:
+    """Build the ``methods:`` list of a config.
+
+    Args:
+        configs: one mapping a method: ``type`` (e.g. ``"PCL"``) and its arguments.
+
+    Raises:
+        ConfigError: not a list of mappings, or an unknown type, key or value.
+    """
+    if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
+        raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {configs!r}.")
+    return MethodList([build(METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])

@@ -1,0 +1,108 @@
+"""The weight of a loss term, fixed or set by its share of the pixel loss's gradient."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, check_number
+from contrastive_sr.distributed import rank, sum_over_ranks
+from contrastive_sr.errors import ConfigError, DataError
+
+
+class TermWeight(nn.Module):
+    r"""Weights one term of the SR network's loss, and measures how strongly it pulls.
+
+    The share of a term is the norm of its weighted gradient at the SR images, over that of the host's pixel loss. With
+    ``loss_weight`` the weight is fixed and the share is measured; with ``loss_share`` the weight is set such that the
+    share has this value. The ratio of the unweighted gradients is measured at the first step and then every
+    ``interval`` steps, over the batches of all ranks, and smoothed. It is the only state.
+
+    Args:
+        name: the term's name, for messages.
+        loss_weight: a fixed weight, at least 0.
+        loss_share: the share to keep, above 0; e.g. 0.05. Exactly one of the two must be given.
+        interval: steps from one measurement to the next.
+
+    Raises:
+        ConfigError: both or neither given, or not such numbers.
+    """
+
+    MOMENTUM = 0.9
+
+    def __init__(
+        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 25
+    ) -> None:
+        super().__init__()
+        if (loss_weight is None) == (loss_share is None):
+            given = "neither" if loss_weight is None else "both"
+            raise ConfigError(
+                f"{name}: expected one of `loss_weight` (e.g. 0.0004) and `loss_share` (e.g. 0.05), got {given}."
+            )
+        self.name = name
+        self.loss_weight = None if loss_weight is None else check_number(loss_weight, f"{name}: loss_weight", at_least=0)
+        self.loss_share = None if loss_share is None else check_number(loss_share, f"{name}: loss_share", above=0)
+        self.interval = check_count(interval, f"{name}: share_interval")
+        self.ratio: Tensor
+        self.register_buffer("ratio", torch.zeros(()))  # 0 until measured
+        self._warned = False
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in force, a scalar; 0 while a share is asked for and nothing was measured."""
+        if self.loss_share is None:
+            return torch.full_like(self.ratio, self.loss_weight or 0.0)
+        return torch.where(self.ratio > 0, self.loss_share / self.ratio, 0.0)
+
+    @property
+    def share(self) -> Tensor:
+        """The share that this weight gives, a scalar."""
+        return self.weight * self.ratio
+
+    def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, sr: Tensor) -> None:
+        """Update the ratio if it is due at this step.
+
+        Args:
+            step: number of the SR step, from 0, equal on all ranks.
+            term: the unweighted term, computed from ``sr``.
+            pixel_loss: the host's pixel loss, weighted as the host does, computed from ``sr``.
+            sr: (B, C, H, W) the SR images, part of the graph.
+
+        Raises:
+            ConfigError: a share is asked for and there is no pixel loss.
+            DataError: the pixel loss was not computed from ``sr``.
+        """
+        if pixel_loss is None:
+            if self.loss_share is not None:
+                raise ConfigError(
+                    f"{self.name}: `loss_share` is a share of the pixel loss, and this training has none. "
+                    "Give the pixel loss, or use `loss_weight`."
+                )
+            return
+        if step % self.interval:
+            return
+        (pixel_gradient,) = torch.autograd.grad(pixel_loss, sr, retain_graph=True, allow_unused=True)
+        if pixel_gradient is None:
+            raise DataError(
+                f"{self.name}: expected a pixel loss computed from batch['sr'], got one that does not depend on it. "
+                "Use the tensor that run() returned, in float32, for the pixel loss."
+            )
+        (term_gradient,) = torch.autograd.grad(term, sr, retain_graph=True)
+        # Mean gradients over the global batch: the same number on every rank.
+        squares = torch.stack([g.float().square().sum() for g in (term_gradient, pixel_gradient)])
+        term_square, pixel_square = sum_over_ranks(squares).unbind()
+        now = (term_square / pixel_square).sqrt()
+        usable = torch.isfinite(now) & (now > 0)
+        smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
+        self.ratio.copy_(torch.where(usable, smoothed, self.ratio))
+        if not self._warned and self.share.item() > 1:
+            self._warned = True
+            if rank() == 0:
+                warnings.warn(
+                    f"{self.name}: its gradient at the SR image is {self.share.item():.1f} times that of the pixel "
+                    f"loss (weight {self.weight.item():.2g}); training may fail. Weights from papers often belong to "
+                    "images in [0, 255]: divide by 255, or use `loss_share: 0.05`.",
+                    stacklevel=2,
+                )

@@ -1,0 +1,64 @@
+"""What every sample generator offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrastive_sr._checks import check_count
+
+Batch = Mapping[str, Tensor]
+
+
+class SampleGenerator:
+    """Makes ``count`` images an HR image, on the device the batch is on.
+
+    Args:
+        count: how many images each image of the batch gives.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = check_count(count, f"{type(self).__name__}(count)")
+
+    def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the samples.
+
+        Args:
+            batch: ``"hr"`` (B, C, H, W) and, for some generators, ``"lr"``, in [0, 1].
+            generator: source of randomness, on the batch's device; None takes torch's own.
+
+        Returns:
+            (B, count, C, H, W) images in [0, 1].
+        """
+        raise NotImplementedError
+
+
+def uniform(
+    low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Numbers drawn evenly from [low, high), in the dtype of ``like`` and on its device."""
+    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
+
+
+def mirror(x: Tensor, pad: int) -> Tensor:
+    """Mirror the edges of (B, C, H, W) images by ``pad`` pixels."""
+    return F.pad(x, (pad, pad, pad, pad), mode="reflect")
+
+
+def depthwise(padded: Tensor, kernels: Tensor, size: torch.Size) -> Tensor:
+    """Filter all channels of image b with kernel b, in one convolution call for the whole batch.
+
+    Args:
+        padded: (B, C, H + k - 1, W + k - 1), mirrored by half the kernel.
+        kernels: (B, k, k), k odd.
+        size: (H, W).
+
+    Returns:
+        (B, C, H, W).
+    """
+    batch, channels = padded.shape[:2]
+    weight = kernels[:, None, None].expand(-1, channels, -1, -1, -1).flatten(0, 1)
+    return F.conv2d(padded.flatten(0, 1)[None], weight, groups=batch * channels).view(batch, channels, *size)
