@@ -159,6 +159,10 @@ class Method(nn.Module):
                 f"{tuple(batch['lr'].shape)} and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale."
             )
 
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The networks this method trains that are of use beyond this training, by file label."""
+        return {}
+
     def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses that train the method's own parts, computed on the detached SR images.
 

@@ -43,6 +43,10 @@ class MethodList(nn.ModuleDict):
         """Whether any part of any method needs an optimizer."""
         return any(method.trainable for method in self.methods)
 
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""
+        return {label: part for method in self.methods for label, part in method.trained_parts().items()}
+
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network; see :meth:`Method.run`."""
         batch = dict(batch)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.config import build
@@ -104,6 +104,10 @@ class PCL(Method):
         """Also refuse HR patches that the embedding cannot take; see :meth:`Method.check_batch`."""
         super().check_batch(batch)
         self.embedding.check_size(*batch["hr"].shape[-2:])
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The embedding, if it is trained: frozen in another training it is PCL-F (Table V)."""
+        return {f"{self.name}_embedding": self.embedding} if self.trains_embedding else {}
 
     def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
         """``{name}_discriminator``: eq. 7 on HR and detached SR images; nothing if the embedding is fixed.

@@ -1,0 +1,40 @@
+"""BasicSR's paired dataset, with a look at the folders before training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.pairs import pair_folders
+
+
+@DATASET_REGISTRY.register()
+class CheckedPairedImageDataset(PairedImageDataset):  # type: ignore[misc]
+    """``PairedImageDataset`` with the same options; folders that do not fit each other end in one clear error.
+
+    Args:
+        opt: BasicSR's dataset options.
+
+    Raises:
+        ConfigError: a folder is not named.
+        DataError: a folder or an lmdb is missing, or the images in two folders do not make pairs.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        name = opt.get("name", "without a name")
+        for key in ("dataroot_gt", "dataroot_lq", "io_backend"):
+            if not opt.get(key):
+                raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
+        folders = [Path(opt[key]) for key in ("dataroot_gt", "dataroot_lq")]
+        if opt["io_backend"]["type"] == "disk" and not opt.get("meta_info_file"):
+            # Validation crops HR images to a multiple of the LR size, so their sizes may differ a little.
+            training = opt["phase"] == "train"
+            pair_folders(*folders, opt["scale"], lr_name=opt.get("filename_tmpl", "{}"), check_sizes=training)
+        for folder in folders:
+            if not folder.exists():
+                raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")
+        super().__init__(opt)

@@ -1,0 +1,225 @@
+"""BasicSR models that train any of its SR networks with methods beside its own losses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.models.esrgan_model import ESRGANModel
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.methods import MethodList, build_methods
+
+
+class _WithMethods:
+    """What both models share: the ``methods:`` of the option file, their optimizer, state and files.
+
+    A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then the
+    host's losses and the methods' terms train the SR network.
+    """
+
+    opt: dict[str, Any]
+    pixel_key = "l_pix"
+
+    def init_training_settings(self) -> None:
+        if not self.opt.get("methods"):
+            raise ConfigError(
+                f"{type(self).__name__} needs `methods:` in the option file, a list such as "
+                "`- {type: PCL, loss_weight: 0.0004}`. Without methods, use BasicSR's own model."
+            )
+        methods = build_methods(self.opt["methods"])
+        self.device: torch.device
+        self.methods: nn.Module = methods.to(self.device)
+        if self.opt["dist"] and methods.trainable:
+            self.methods = self.model_to_device(methods)
+        super().init_training_settings()  # type: ignore[misc]
+
+    @property
+    def bare_methods(self) -> MethodList:
+        """The methods, without the wrapper that synchronises gradients."""
+        methods = self.methods.module if isinstance(self.methods, DistributedDataParallel) else self.methods
+        assert isinstance(methods, MethodList)
+        return methods
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        if self.opt["dist"] and self.device.type == "cpu":
+            return DistributedDataParallel(net.to(self.device))  # BasicSR's own wrapper asks for a GPU
+        return super().model_to_device(net)  # type: ignore[misc,no-any-return]
+
+    def setup_optimizers(self) -> None:
+        super().setup_optimizers()  # type: ignore[misc]
+        self.optimizer_methods: torch.optim.Optimizer | None = None
+        options = self.opt["train"].get("optim_methods")
+        if not self.bare_methods.trainable:
+            if options:
+                get_root_logger().info("No method trains parts of its own: optim_methods is not used.")
+            return
+        if not options:
+            raise ConfigError(
+                "train: expected `optim_methods` for the parts that the methods train, e.g. "
+                "`optim_methods: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.999]}`, got none."
+            )
+        arguments = dict(options)
+        parameters = [p for p in self.methods.parameters() if p.requires_grad]
+        self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)  # type: ignore[attr-defined]
+        self.optimizers: list[torch.optim.Optimizer]
+        self.optimizers.append(self.optimizer_methods)
+
+    def run(self) -> dict[str, Tensor]:
+        """One pass of the SR network."""
+        self.lq: Tensor
+        self.gt: Tensor
+        self.net_g: nn.Module
+        batch = self.bare_methods.run(self.net_g, {"lr": self.lq, "hr": self.gt})
+        self.output = batch["sr"]
+        return batch
+
+    def train_methods(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The methods' own step, and its losses for the log."""
+        losses: dict[str, Tensor] = self.methods(batch)
+        if self.optimizer_methods is not None and losses:
+            self.optimizer_methods.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            self.optimizer_methods.step()
+        return {f"l_{name}": loss.detach() for name, loss in losses.items()}
+
+    def train_network(self, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The SR network's step on the host's losses and the methods' terms, and all of them for the log."""
+        ours = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
+        self.optimizer_g: torch.optim.Optimizer
+        self.optimizer_g.zero_grad()
+        total = ours.total
+        for loss in losses.values():
+            total = total + loss
+        total.backward()
+        self.optimizer_g.step()
+        terms = {f"l_{name}": term for name, term in ours.terms.items()}
+        return {name: value.detach() for name, value in {**losses, **terms, **ours.logs}.items()}
+
+    def image_losses(self, sr: Tensor) -> dict[str, Tensor]:
+        """The host's pixel, perceptual and style losses, under the host's names."""
+        prefix = self.pixel_key.removesuffix("pix")
+        losses: dict[str, Tensor | None] = {}
+        if self.cri_pix:  # type: ignore[attr-defined]
+            losses[self.pixel_key] = self.cri_pix(sr, self.gt)  # type: ignore[attr-defined]
+        if self.cri_perceptual:  # type: ignore[attr-defined]
+            losses[f"{prefix}percep"], losses[f"{prefix}style"] = self.cri_perceptual(sr, self.gt)  # type: ignore[attr-defined]
+        return {name: loss for name, loss in losses.items() if loss is not None}
+
+    def finish_step(self, logs: dict[str, Tensor]) -> None:
+        """Average the log over the ranks, and move the average network."""
+        self.log_dict = self.reduce_loss_dict(logs)  # type: ignore[attr-defined]
+        if self.ema_decay > 0:  # type: ignore[attr-defined]
+            self.model_ema(decay=self.ema_decay)  # type: ignore[attr-defined]
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        # The training state comes last and in one move, so that it exists only with all its networks.
+        for label, part in self.bare_methods.trained_parts().items():
+            self.save_network(part, label, current_iter)  # type: ignore[attr-defined]
+        super().save(epoch, current_iter)  # type: ignore[misc]
+
+    @master_only  # type: ignore[untyped-decorator]
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        if current_iter == -1:
+            return
+        state = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],  # type: ignore[attr-defined]
+            "methods": self.bare_methods.state_dict(),
+        }
+        path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
+        with _in_one_move(path) as unfinished:
+            torch.save(state, unfinished)
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        names = list(self.bare_methods)
+        if "methods" not in resume_state or len(resume_state["optimizers"]) != len(self.optimizers):
+            raise ConfigError(
+                f"resume_state: expected the state of a training with the methods {names} and "
+                f"{len(self.optimizers)} optimizers, got one with {len(resume_state['optimizers'])} optimizers"
+                f"{'' if 'methods' in resume_state else ' and no methods'}. To go on from a network that was trained "
+                "otherwise, leave resume_state empty and name its file as pretrain_network_g."
+            )
+        try:
+            self.bare_methods.load_state_dict(resume_state["methods"])
+        except RuntimeError as error:
+            raise ConfigError(
+                f"resume_state: its methods do not fit {names} as the option file configures them: {error}"
+            ) from error
+        super().resume_training(resume_state)  # type: ignore[misc]
+
+
+@contextmanager
+def _in_one_move(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file takes its real name only once it is complete."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    yield unfinished
+    os.replace(unfinished, path)
+
+
+@MODEL_REGISTRY.register()
+class ContrastiveSRModel(_WithMethods, SRModel):  # type: ignore[misc]
+    """BasicSR's ``SRModel`` with methods: pixel and perceptual losses, and the terms of ``methods:``.
+
+    Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`) and,
+    in ``train``, ``optim_methods``. Checkpoints of the network are those of ``SRModel``, with no other key.
+    """
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        batch = self.run()
+        logs = self.train_methods(batch)
+        logs.update(self.train_network(batch, self.image_losses(batch["sr"])))
+        self.finish_step(logs)
+
+
+@MODEL_REGISTRY.register()
+class ContrastiveSRGANModel(_WithMethods, ESRGANModel):  # type: ignore[misc]
+    """BasicSR's ``ESRGANModel`` (relativistic GAN) with methods; options as in :class:`ContrastiveSRModel`."""
+
+    pixel_key = "l_g_pix"
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        batch = self.run()
+        logs = self.train_methods(batch)
+        if current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters:
+            self.net_d.requires_grad_(False)
+            losses = self.image_losses(batch["sr"])
+            losses["l_g_gan"] = self.generator_loss(batch["sr"])
+            logs.update(self.train_network(batch, losses))
+        self.net_d.requires_grad_(True)
+        logs.update(self.train_discriminator(batch["sr"].detach()))
+        self.finish_step(logs)
+
+    def generator_loss(self, sr: Tensor) -> Tensor:
+        """The relativistic average loss: SR should look more real than the mean HR image, and HR less."""
+        real, fake = self.net_d(self.gt).detach(), self.net_d(sr)
+        real_loss: Tensor = self.cri_gan(real - fake.mean(), False, is_disc=False)
+        fake_loss: Tensor = self.cri_gan(fake - real.mean(), True, is_disc=False)
+        return (real_loss + fake_loss) / 2
+
+    def train_discriminator(self, sr: Tensor) -> dict[str, Tensor]:
+        """The discriminator's step, real and fake images in backward passes of their own, and its log."""
+        self.optimizer_d.zero_grad()
+        with torch.no_grad():
+            reference = self.net_d(sr).mean()
+        real = self.net_d(self.gt)
+        real_loss = self.cri_gan(real - reference, True, is_disc=True) / 2
+        real_loss.backward()
+        fake = self.net_d(sr)
+        fake_loss = self.cri_gan(fake - real.detach().mean(), False, is_disc=True) / 2
+        fake_loss.backward()
+        self.optimizer_d.step()
+        logs = {"l_d_real": real_loss, "l_d_fake": fake_loss, "out_d_real": real.mean(), "out_d_fake": fake.mean()}
+        return {name: value.detach() for name, value in logs.items()}

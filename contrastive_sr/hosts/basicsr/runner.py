@@ -1,0 +1,119 @@
+"""``contrastive-sr train`` for option files: BasicSR's own training loop, in the current folder and on any device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.progress import TrainingProgress
+
+
+def train(config: Path, arguments: list[str]) -> None:
+    """Train as ``python basicsr/train.py -opt config`` does, with these differences.
+
+    The installed BasicSR need not be mended. The option file is read without running code in it. ``experiments/`` and
+    ``tb_logger/`` are written into the current folder. Resuming works on a CPU and reads nothing but tensors
+    and plain containers. ``--launcher pytorch`` works on CPUs too. A progress bar is shown.
+
+    Args:
+        config: the option file.
+        arguments: further arguments of ``basicsr/train.py``, e.g. ``["--auto_resume"]``.
+
+    Raises:
+        ContrastiveSRError: bad options, data or host.
+    """
+    host = import_basicsr("basicsr.train")
+    options = import_basicsr("basicsr.utils.options")
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(sys, "argv", ["basicsr/train.py", "-opt", str(config), *arguments]))
+        stack.enter_context(_replaced(options, "ordered_yaml", lambda: (OptionLoader, yaml.SafeDumper)))
+        stack.enter_context(_replaced(host, "load_resume_state", lambda opt: _load_resume_state(host, opt)))
+        stack.enter_context(_replaced(host, "build_model", _with_progress(host, stack)))
+        if not torch.cuda.is_available():
+            stack.enter_context(_replaced(options, "init_dist", _init_gloo))
+        try:
+            host.train_pipeline(str(Path.cwd()))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{config} is no valid YAML: {error}") from error
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a block of code."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _init_gloo(launcher: str, backend: str = "gloo", **options: Any) -> None:
+    """What BasicSR's ``init_dist`` does on GPUs, for processes that torchrun started on CPUs."""
+    if launcher != "pytorch":
+        raise ConfigError(f"--launcher: expected pytorch on a machine without GPU, got {launcher}. Use torchrun.")
+    dist.init_process_group("gloo", **options)
+
+
+def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] | None:
+    """The training state to go on from, if there is one, on the CPU: optimizers move it where it belongs.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    path = opt["path"].get("resume_state")
+    if opt["auto_resume"]:
+        states = Path(opt["path"]["training_states"]).glob("*.state")
+        path = max(states, key=lambda state: int(state.stem), default=None)
+        opt["path"]["resume_state"] = None if path is None else str(path)
+    if not path:
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
+        raise DataError(
+            f"resume_state: {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Expected a .state file of a BasicSR training; name an earlier one in path: resume_state."
+        ) from error
+    host.check_resume(opt, state["iter"])
+    return state
+
+
+def _with_progress(host: ModuleType, stack: ExitStack) -> Any:
+    """BasicSR's ``build_model``, whose model also moves a progress bar."""
+    build_model = host.build_model
+
+    def build(opt: dict[str, Any]) -> Any:
+        model = build_model(opt)
+        if opt["rank"] != 0:
+            return model
+        optimize = model.optimize_parameters
+        progress: list[TrainingProgress] = []
+
+        def optimize_and_show(current_iter: int) -> None:
+            if not progress:
+                total = int(opt["train"]["total_iter"])
+                progress.append(stack.enter_context(TrainingProgress(total, current_iter - 1, title=opt["name"])))
+            optimize(current_iter)
+            figures = {key: value for key, value in model.get_current_log().items() if key in ("l_pix", "l_g_pix")}
+            progress[0].update(current_iter, **figures)
+
+        model.optimize_parameters = optimize_and_show
+        return model
+
+    return build
