@@ -1,4 +1,4 @@
-"""PCL-SR's contrastive part: the lean step against nine plain passes, its share of a training step (P6), samples (P7)."""
+"""PCL-SR's contrastive part: the lean step against nine plain passes, its share of a training step; and the samples."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Run, compare, extra_memory, peak_mebibytes
 from contrastive_sr.embeddings import HaarDiscriminator, frozen
+from contrastive_sr.embeddings.discriminator import Block
 from contrastive_sr.functional import multi_positive_nce
 from contrastive_sr.losses import PCLLoss
 from contrastive_sr.samples import GaussianBlur, Sharpen
@@ -24,12 +25,12 @@ class PlainDiscriminator(nn.Module):
 
     def __init__(self, embedding: HaarDiscriminator) -> None:
         super().__init__()
-        self.transform = embedding.transform
-        self.blocks = embedding.blocks[: embedding.taps]
+        self.embedding = embedding
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, maps = self.transform(images), []
-        for block in self.blocks:
+        x, maps = self.embedding.transform(images), []
+        for block in self.embedding.blocks[: self.embedding.taps]:
+            assert isinstance(block, Block)
             x = F.leaky_relu(block.norm(block.conv(x)), 0.2)
             maps.append(x)
         return maps

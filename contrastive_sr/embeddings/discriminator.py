@@ -16,7 +16,7 @@ from contrastive_sr.functional import haar_high_bands
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """conv 3x3 without bias, BatchNorm, LeakyReLU 0.2."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -30,7 +30,8 @@ class _Block(nn.Module):
         else:
             # In eval mode BatchNorm is a scale and a shift per channel: inside the convolution they cost nothing.
             norm = self.norm
-            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             bias = norm.bias - norm.running_mean * gain
             x = F.conv2d(x, self.conv.weight * gain[:, None, None, None], bias, self.conv.stride, padding=1)
@@ -66,7 +67,7 @@ class RGBDiscriminator(TrainableEmbedding):
         self.taps = check_count(taps, f"{type(self).__name__}(taps)", at_most=len(CHANNELS))
         inputs = (self.in_channels, *CHANNELS[:-1])
         self.blocks = nn.ModuleList(
-            _Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS)
+            Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS)
         )
         self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
         if weights is not None:

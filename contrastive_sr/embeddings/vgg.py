@@ -69,6 +69,8 @@ class VGGFeatures(Embedding):
             else:
                 features.append(nn.ReLU() if name.startswith("relu") else nn.MaxPool2d(2))
         self.features = nn.Sequential(*features)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         if str(weights) in SOURCES:

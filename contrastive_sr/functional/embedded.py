@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_same_shape, check_shape
+from contrastive_sr._checks import at_least_float32, check_number, check_shape
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.similarity import inverse_norm
@@ -149,7 +149,9 @@ class _LayerContrast:
         self.anchor = anchor * self.inverse
         floor = torch.finfo(anchor.dtype).eps
         self.key_inverse = torch.linalg.vector_norm(self.keys, dim=3).clamp_min(floor).reciprocal()
-        self.cosine = torch.linalg.vecdot(self.keys, self.anchor[:, None]) * self.key_inverse
+        # Key by key: the product of all of them would be as large as the maps.
+        dots = [torch.linalg.vecdot(key, self.anchor) for key in self.keys.unbind(1)]
+        self.cosine = torch.stack(dots, 1) * self.key_inverse
         self.similarity = self.cosine.mean(2)
 
     def anchor_gradient(self, weight: Tensor) -> Tensor:

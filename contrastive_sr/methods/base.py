@@ -232,9 +232,9 @@ class Method(nn.Module):
             step, value = previous
         if not torch.isfinite(value).item():
             raise NonFiniteError(
-                f"{label} is {value.item()} at SR step {step + 1} of this method. If the pixel loss was not finite either, "
-                "the SR network diverged: lower its learning rate or this term's loss_weight (or use "
-                "`loss_share: 0.05`). Resume from the last checkpoint."
+                f"{label} is {value.item()} at SR step {step + 1} of this method. If the pixel loss was not finite "
+                "either, the SR network diverged: lower its learning rate or this term's loss_weight (or use "
+                "`loss_share: 0.05`), and resume from the last checkpoint."
             )
 
     def generator(self, device: torch.device) -> torch.Generator:

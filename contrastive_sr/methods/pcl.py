@@ -21,7 +21,7 @@ SampleConfig = Mapping[str, object] | SampleGenerator
 
 
 class PCL(Method):
-    """PCL-SR: contrast of the SR image with sharpened positives and blurred negatives, in a space that is learnt alongside.
+    """PCL-SR: contrast of the SR image with sharpened positives and blurred negatives, in a space learnt alongside.
 
     At each step the embedding first learns to tell HR from (detached) SR images by eq. 7, over the batches of all
     ranks; then, frozen, it gives the contrastive term of eq. 8 to 10. HR and SR images share one pass, and so one

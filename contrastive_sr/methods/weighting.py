@@ -42,8 +42,11 @@ class TermWeight(nn.Module):
                 f"{name}: expected one of `loss_weight` (e.g. 0.0004) and `loss_share` (e.g. 0.05), got {given}."
             )
         self.name = name
-        self.loss_weight = None if loss_weight is None else check_number(loss_weight, f"{name}: loss_weight", at_least=0)
-        self.loss_share = None if loss_share is None else check_number(loss_share, f"{name}: loss_share", above=0)
+        self.loss_weight, self.loss_share = loss_weight, loss_share
+        if loss_weight is not None:
+            self.loss_weight = check_number(loss_weight, f"{name}: loss_weight", at_least=0)
+        if loss_share is not None:
+            self.loss_share = check_number(loss_share, f"{name}: loss_share", above=0)
         self.interval = check_count(interval, f"{name}: share_interval")
         self.ratio: Tensor
         self.register_buffer("ratio", torch.zeros(()))  # 0 until measured

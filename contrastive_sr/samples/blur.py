@@ -38,7 +38,8 @@ class GaussianBlur(SampleGenerator):
         sigma: tuple[float, float] = (0.3, 1.5),
     ) -> None:
         super().__init__(count)
-        if not isinstance(sizes, Sequence) or not sizes or any(check_count(s, "GaussianBlur(sizes)") % 2 == 0 for s in sizes):
+        listed = isinstance(sizes, Sequence) and len(sizes) > 0
+        if not listed or any(check_count(size, "GaussianBlur(sizes)") % 2 == 0 for size in sizes):
             raise ConfigError(f"GaussianBlur(sizes): expected odd kernel sizes such as (3, 5, 7), got {sizes!r}.")
         self.sizes = tuple(sizes)
         self.sigma = check_range(sigma, "GaussianBlur(sigma)", at_least=1e-3)

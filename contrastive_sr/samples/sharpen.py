@@ -15,8 +15,8 @@ class Sharpen(SampleGenerator):
 
     .. math:: f(x) = \mathrm{clamp}(b + a (x - b), 0, 1)
 
-    b is x under the smoothing kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13, edges mirrored; every sample of every image
-    draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Away from
+    b is x under the smoothing kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13, edges mirrored; every sample of every
+    image draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Away from
     the outermost pixels the values are those of torchvision's ``adjust_sharpness``.
 
     Args:
@@ -35,7 +35,7 @@ class Sharpen(SampleGenerator):
         super().__init__(count)
         self.factor = check_range(factor, "Sharpen(factor)", at_least=1.0)
         if self.factor[1] == 1.0:
-            raise ConfigError("Sharpen(factor): expected an upper bound above 1, got 1, which leaves images as they are.")
+            raise ConfigError("Sharpen(factor): expected an upper bound above 1, got 1, which changes nothing.")
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Sharpened HR images.

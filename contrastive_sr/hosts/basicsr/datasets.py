@@ -13,7 +13,7 @@ from contrastive_sr.hosts.pairs import pair_folders
 
 
 @DATASET_REGISTRY.register()
-class CheckedPairedImageDataset(PairedImageDataset):  # type: ignore[misc]
+class CheckedPairedImageDataset(PairedImageDataset):
     """``PairedImageDataset`` with the same options; folders that do not fit each other end in one clear error.
 
     Args:
@@ -29,12 +29,13 @@ class CheckedPairedImageDataset(PairedImageDataset):  # type: ignore[misc]
         for key in ("dataroot_gt", "dataroot_lq", "io_backend"):
             if not opt.get(key):
                 raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
-        folders = [Path(opt[key]) for key in ("dataroot_gt", "dataroot_lq")]
+        hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if opt["io_backend"]["type"] == "disk" and not opt.get("meta_info_file"):
             # Validation crops HR images to a multiple of the LR size, so their sizes may differ a little.
             training = opt["phase"] == "train"
-            pair_folders(*folders, opt["scale"], lr_name=opt.get("filename_tmpl", "{}"), check_sizes=training)
-        for folder in folders:
+            lr_name = opt.get("filename_tmpl", "{}")
+            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, check_sizes=training)
+        for folder in (hr_folder, lr_folder):
             if not folder.exists():
                 raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")
         super().__init__(opt)

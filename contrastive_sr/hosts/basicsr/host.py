@@ -12,8 +12,8 @@ from contrastive_sr.hosts.stand_in import stand_in
 def import_basicsr(name: str) -> ModuleType:
     """Import BasicSR or a module of it.
 
-    BasicSR 1.4.2 imports a torchvision module that is gone since 0.17, for one function that lives elsewhere now. During
-    this import, and no longer, a stand-in offers that function.
+    BasicSR 1.4.2 imports a torchvision module that is gone since 0.17, for one function that lives elsewhere now.
+    During this import, and no longer, a stand-in offers that function.
 
     Args:
         name: full name of the module, e.g. ``"basicsr.train"``.

@@ -24,8 +24,8 @@ from contrastive_sr.methods import MethodList, build_methods
 class _WithMethods:
     """What both models share: the ``methods:`` of the option file, their optimizer, state and files.
 
-    A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then the
-    host's losses and the methods' terms train the SR network.
+    A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then
+    the host's losses and the methods' terms train the SR network.
     """
 
     opt: dict[str, Any]
@@ -54,7 +54,7 @@ class _WithMethods:
     def model_to_device(self, net: nn.Module) -> nn.Module:
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net.to(self.device))  # BasicSR's own wrapper asks for a GPU
-        return super().model_to_device(net)  # type: ignore[misc,no-any-return]
+        return super().model_to_device(net)  # type: ignore[misc]
 
     def setup_optimizers(self) -> None:
         super().setup_optimizers()  # type: ignore[misc]
@@ -128,7 +128,7 @@ class _WithMethods:
             self.save_network(part, label, current_iter)  # type: ignore[attr-defined]
         super().save(epoch, current_iter)  # type: ignore[misc]
 
-    @master_only  # type: ignore[untyped-decorator]
+    @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         if current_iter == -1:
             return
@@ -170,11 +170,11 @@ def _in_one_move(path: Path) -> Iterator[Path]:
 
 
 @MODEL_REGISTRY.register()
-class ContrastiveSRModel(_WithMethods, SRModel):  # type: ignore[misc]
+class ContrastiveSRModel(_WithMethods, SRModel):
     """BasicSR's ``SRModel`` with methods: pixel and perceptual losses, and the terms of ``methods:``.
 
-    Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`) and,
-    in ``train``, ``optim_methods``. Checkpoints of the network are those of ``SRModel``, with no other key.
+    Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`)
+    and, in ``train``, ``optim_methods``. Checkpoints of the network are those of ``SRModel``, with no other key.
     """
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -185,7 +185,7 @@ class ContrastiveSRModel(_WithMethods, SRModel):  # type: ignore[misc]
 
 
 @MODEL_REGISTRY.register()
-class ContrastiveSRGANModel(_WithMethods, ESRGANModel):  # type: ignore[misc]
+class ContrastiveSRGANModel(_WithMethods, ESRGANModel):
     """BasicSR's ``ESRGANModel`` (relativistic GAN) with methods; options as in :class:`ContrastiveSRModel`."""
 
     pixel_key = "l_g_pix"
