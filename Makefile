@@ -1,0 +1,50 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## create .venv with both hosts and every extra (a second run does nothing)
+
+# torch goes first because BasicSR imports it while it is built; hence no build isolation afterwards.
+# The stamp is written last, so an interrupted set-up is taken up again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' || { \
+	  echo "Expected Python 3.10, 3.11 or 3.12, got: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "[1/4] creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/4] installing torch and the build tools"
+	@$(PIP) install -c constraints.txt \
+	  torch torchvision setuptools wheel cython numpy hatchling editables
+	@echo "[3/4] installing BasicSR, MMagic and contrastive-sr with every extra (about 2 minutes)"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[all]'
+	@echo "[4/4] mending the hosts: contrastive-sr doctor --fix"
+	@$(BIN)/contrastive-sr doctor --fix
+	@touch $(STAMP)
+
+demo: install ## train EDSR with L1 and with L1 + PCL, and compare (ARGS="--framework mmagic")
+	@$(BIN)/contrastive-sr demo $(ARGS)
+
+lint: install ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=10 $(ARGS)
+
+bench: install ## speed and memory as ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what tools leave behind; keeps .venv, data sets and results
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find contrastive_sr tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
