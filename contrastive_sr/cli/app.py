@@ -1,0 +1,193 @@
+"""The commands of `contrastive-sr`. Hosts, torch and plotting are imported inside the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+import contrastive_sr
+from contrastive_sr.errors import ConfigError, ContrastiveSRError
+
+if TYPE_CHECKING:
+    from contrastive_sr.hosts.doctor import Change, Finding
+
+app = typer.Typer(
+    help="Contrastive learning for image super-resolution, in PyTorch, BasicSR and MMagic.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+prepare = typer.Typer(help="Write data sets that the shipped configs use.", no_args_is_help=True)
+app.add_typer(prepare, name="prepare")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class Framework(str, Enum):
+    """The host that trains."""
+
+    basicsr = "basicsr"
+    mmagic = "mmagic"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"contrastive-sr {contrastive_sr.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# ------------------------------------------------------------------------------------------------------- doctor
+
+_MARKS = {"ok": "[green]ok", "note": "[blue]note", "broken": "[red]broken", "missing": "[yellow]missing"}
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "package", "version", "what was seen"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        seen = escape(finding.detail)
+        if finding.remedy:
+            seen += f"\n[bold]{escape(finding.remedy)}"
+        table.add_row(_MARKS[finding.state], finding.subject, finding.version or "-", seen)
+    console.print(table)
+
+
+def _print_changes(changes: list[Change], nothing: str) -> None:
+    if not changes:
+        console.print(nothing)
+    for change in changes:
+        # plain print: paths and lines of code may be longer than the terminal and must not be wrapped
+        print(f"{change.file}:{change.line}")
+        for mark, lines in (("-", change.before), ("+", change.after)):
+            for line in lines:
+                print(f"  {mark} {line}")
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended on disk; says what it changes.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring back every file that --fix changed.")] = False,
+    basicsr: Annotated[
+        Path | None, typer.Option(help="A BasicSR checkout to look at instead of the installed one.")
+    ] = None,
+) -> None:
+    """Show what is wrong with the installed hosts, and what mends it. Exit code 1 if something is broken."""
+    from contrastive_sr.hosts import doctor as hospital
+
+    if fix and undo:
+        raise ConfigError("Expected one of --fix and --undo, got both.")
+    root = basicsr.resolve() if basicsr is not None else None
+    if undo:
+        _print_changes(hospital.undo(root), "Nothing to undo.")
+        return
+    if fix:
+        if root is None and hospital.find_basicsr() is None:
+            console.print("BasicSR is not installed: nothing to mend on disk.")
+        else:
+            _print_changes(hospital.fix(root), "Nothing to mend on disk.")
+    with errors.status("Looking at the hosts (imports each of them, some seconds) ..."):
+        findings = hospital.examine(root)
+    _print_findings(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+# ----------------------------------------------------------------------------------------------- data, configs
+
+
+@prepare.command("demo")
+def prepare_demo(
+    out: Annotated[Path, typer.Option(help="Root of the data set.")] = Path("datasets/demo"),
+) -> None:
+    """Write a small paired x4 data set from the photographs that come with scikit-image."""
+    from contrastive_sr.cli.demo_data import prepare_with_bar
+
+    data = prepare_with_bar(out)
+    verb = "Found" if data.reused else "Wrote"
+    console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
+
+
+@app.command()
+def configs(
+    folder: Annotated[Path, typer.Argument(help="Where to write the folders plugins/ and configs/.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there and differ.")] = False,
+) -> None:
+    """Write out the option files of both hosts that come with the package."""
+    from contrastive_sr.cli.shipped import write_shipped
+
+    written = write_shipped(folder, force=force)
+    for path in written:
+        print(path)
+    console.print(f"Wrote {len(written)} files." if written else "All files are there already.")
+
+
+# ----------------------------------------------------------------------------------------------------- training
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="A BasicSR option file (.yml) or an MMagic config (.py).")],
+) -> None:
+    """Train with a config of either host; every other flag goes to that host."""
+    if config.suffix not in (".yml", ".yaml", ".py"):
+        raise ConfigError(
+            f"Expected a BasicSR option file (.yml, .yaml) or an MMagic config (.py), got {config}. "
+            "`contrastive-sr configs DIR` writes out ready ones."
+        )
+    if not config.is_file():
+        raise ConfigError(
+            f"Expected the file {config}, but there is none. `contrastive-sr configs DIR` writes out ready ones."
+        )
+    if config.suffix == ".py":
+        from contrastive_sr.hosts.mmagic.runner import train as run_mmagic
+
+        run_mmagic(config, context.args)
+    else:
+        from contrastive_sr.hosts.basicsr.runner import train as run_basicsr
+
+        run_basicsr(config, context.args)
+
+
+@app.command()
+def demo(
+    framework: Annotated[Framework, typer.Option(help="The host that trains.")] = Framework.basicsr,
+    out: Annotated[Path, typer.Option(help="Folder for results, checkpoints and logs.")] = Path("demo"),
+    data: Annotated[Path, typer.Option(help="Root of the data set; written if missing.")] = Path("datasets/demo"),
+    steps: Annotated[int | None, typer.Option(min=20, help="Training steps of each network.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if there are finished trainings.")] = False,
+) -> None:
+    """Train EDSR twice from one seed, with L1 and with L1 + PCL, and show the difference."""
+    from contrastive_sr.cli.demo import run_demo
+
+    run_demo(framework.value, out, data, steps=steps, seed=seed, fresh=fresh, console=console)
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose end with one message and exit code 1."""
+    try:
+        app()
+    except ContrastiveSRError as error:
+        errors.print("[red]error:[/red]", end=" ")
+        print(error, file=sys.stderr)
+        sys.exit(1)

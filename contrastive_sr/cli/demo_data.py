@@ -1,0 +1,206 @@
+"""A small paired x4 data set from the colour photographs that come with scikit-image; nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contrastive_sr.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCALE = 4
+TRAIN_PHOTOS = ("astronaut.png", "coffee.png", "rocket.jpg", "ihc.png")
+# Held out: fur and whiskers, and an engine. The second view of the motorcycle is in neither part.
+VAL_PHOTOS: dict[str, tuple[int, int, int, int]] = {
+    "chelsea.png": (96, 32, 352, 288),
+    "motorcycle_left.png": (288, 160, 544, 416),
+}
+"""Held-out photographs, each with the box (left, top, right, bottom) that is kept so that validation stays quick."""
+TILE, STRIDE = 128, 96
+_RECIPE = 1  # raise it when the files written for the same photographs change
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """What `prepare_demo_data` wrote or found.
+
+    Args:
+        folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4` lie below it.
+        train: number of training pairs.
+        val: number of held-out pairs.
+        reused: whether all of it was there already.
+    """
+
+    folder: Path
+    train: int
+    val: int
+    reused: bool
+
+
+def photo_path(name: str) -> Path:
+    """Returns the path of a photograph inside the installed scikit-image.
+
+    Raises:
+        DataError: scikit-image is not installed, or ships no such file.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise DataError('scikit-image is not installed. Try: pip install "contrastive-sr[demo]"')
+    path = Path(spec.origin).parent / "data" / name
+    if not path.is_file():
+        raise DataError(
+            f"Expected the photograph {name} inside the installed scikit-image ({path.parent}), but it is not there. "
+            "Try: pip install scikit-image==0.26.0"
+        )
+    return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _starts(length: int) -> list[int]:
+    """Left edges of overlapping tiles that cover `length`, evenly spread, on the LR grid."""
+    count = -(-(length - TILE) // STRIDE) + 1
+    if count == 1:
+        return [0]
+    return [round(index * (length - TILE) / (count - 1) / SCALE) * SCALE for index in range(count)]
+
+
+def _cropped_to_multiple(photo: Image, multiple: int = 16) -> Image:
+    width, height = (size // multiple * multiple for size in photo.size)
+    return photo.crop((0, 0, width, height))
+
+
+def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
+    """Yields file name, HR and LR image of one photograph."""
+    from PIL import Image
+
+    stem = Path(name).stem
+    with Image.open(photo_path(name)) as photo:
+        hr = photo.convert("RGB")
+    hr.info.clear()  # a colour profile that libpng warns about at every read
+    hr = _cropped_to_multiple(hr.crop(VAL_PHOTOS[name]) if part == "val" else hr)
+    # Pillow's bicubic (a = -0.5) widens its kernel when it shrinks, as MATLAB's imresize does, and rounds to 8 bits
+    lr = hr.resize((hr.width // SCALE, hr.height // SCALE), Image.Resampling.BICUBIC)
+    if part == "val":
+        yield f"{stem}.png", hr, lr
+        return
+    # the whole photograph is made smaller and then cut, so that no tile has an edge of its own in LR
+    for top in _starts(hr.height):
+        for left in _starts(hr.width):
+            small = (left // SCALE, top // SCALE, (left + TILE) // SCALE, (top + TILE) // SCALE)
+            yield f"{stem}_{top:04d}_{left:04d}.png", hr.crop((left, top, left + TILE, top + TILE)), lr.crop(small)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Returns the manifest, or an empty one if there is none that can be read."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text())
+        return content if isinstance(content["files"], dict) and isinstance(content["photographs"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _read_complete(folder: Path) -> DemoData | None:
+    """Returns what lies in `folder` if every file is as the manifest says."""
+    content = _read_manifest(folder)
+    if content.get("recipe") != _RECIPE:
+        return None
+    files: dict[str, str] = content["files"]
+    sources = {name: entry.get("sha256") for name, entry in content["photographs"].items()}
+    found = {path.relative_to(folder).as_posix() for path in folder.glob("*/*/*.png")}
+    if sources != _source_digests() or found != set(files):
+        return None
+    if any(_digest(folder / file) != digest for file, digest in files.items()):
+        return None
+    train, val = (sum(file.startswith(f"{part}/HR/") for file in files) for part in ("train", "val"))
+    return DemoData(folder, train, val, reused=True)
+
+
+def _source_digests() -> dict[str, str]:
+    return {name: _digest(photo_path(name)) for name in (*TRAIN_PHOTOS, *VAL_PHOTOS)}
+
+
+def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | None = None) -> DemoData:
+    """Writes the data set, or finds it complete and leaves it alone.
+
+    Args:
+        folder: root of the data set. Files of another origin in it are never replaced.
+        on_photo: called as (name, done, total) after each photograph.
+
+    Returns:
+        Folder and number of pairs.
+
+    Raises:
+        DataError: scikit-image or a photograph is missing, or `folder` holds something else.
+    """
+    complete = _read_complete(folder)
+    if complete is not None:
+        return complete
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"Expected a folder, got the file {folder}. Choose another one with --out.")
+    ours = {"manifest.json", *_read_manifest(folder).get("files", {})}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if there - ours:
+        raise DataError(
+            f"Expected an empty folder, or one written by this command, got {folder} with other files in it, such as "
+            f"{min(there - ours)}. Move them away, or choose another folder with --out."
+        )
+    # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    photographs: dict[str, dict[str, Any]] = {}
+    parts = [("train", name) for name in TRAIN_PHOTOS] + [("val", name) for name in VAL_PHOTOS]
+    digests = _source_digests()
+    for done, (part, name) in enumerate(parts, start=1):
+        count = 0
+        for file, hr, lr in _pairs(part, name):
+            for kind, image in (("HR", hr), (f"LRx{SCALE}", lr)):
+                goal = partial / part / kind / file
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                image.save(goal)
+            count += 1
+        photographs[name] = {"part": part, "pairs": count, "hr_size": list(hr.size), "sha256": digests[name]}
+        if on_photo is not None:
+            on_photo(name, done, len(parts))
+    files = {path.relative_to(partial).as_posix(): _digest(path) for path in sorted(partial.glob("*/*/*.png"))}
+    manifest = {
+        "recipe": _RECIPE,
+        "scale": SCALE,
+        "lr": "Pillow bicubic with antialiasing, 8 bits",
+        "source": "photographs inside the scikit-image package",
+        "photographs": photographs,
+        "files": files,
+    }
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    train, val = (sum(entry["pairs"] for entry in photographs.values() if entry["part"] == part)
+                  for part in ("train", "val"))  # fmt: skip
+    return DemoData(folder, train, val, reused=False)
+
+
+def prepare_with_bar(folder: Path) -> DemoData:
+    """Same as `prepare_demo_data`, with a bar on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("cutting photographs", total=None)
+        return prepare_demo_data(folder, lambda name, done, total: bar.update(task, completed=done, total=total))

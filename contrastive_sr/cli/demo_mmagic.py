@@ -1,0 +1,110 @@
+"""The demo through MMagic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contrastive_sr.cli.demo_host import Plan, within_run
+from contrastive_sr.cli.shipped import shipped_folder
+from contrastive_sr.errors import DataError
+from contrastive_sr.evaluation.figures import Series
+from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
+
+# the stock model calls its only loss `loss`
+_PIXEL = {True: "loss_pix", False: "loss"}
+_KEYS = {
+    "contrastive": "pcl_contrastive_raw",
+    "positive": "pcl_positive_similarity",
+    "negative": "pcl_negative_similarity",
+    "psnr": "PSNR",
+}
+
+
+class MMagicDemo:
+    """See `DemoHost`."""
+
+    suffix = ".py"
+
+    def config(self, plan: Plan) -> str:
+        return str(self._config(plan).pretty_text)
+
+    def _config(self, plan: Plan) -> Any:
+        load_host()
+        from mmengine.config import Config
+
+        config = Config.fromfile(str(shipped_folder("configs") / "demo_pcl_edsr.py"), import_custom_modules=False)
+        adam: dict[str, Any] = dict(type="Adam", lr=1e-3, betas=(0.9, 0.999))
+        if plan.with_pcl:
+            config.optim_wrapper.generator.optimizer = adam
+        else:
+            config.model.type = "BaseEditModel"
+            del config.model["methods"]
+            config.optim_wrapper = dict(type="OptimWrapper", optimizer=adam)
+        config.model.generator.update(mid_channels=32, num_blocks=6)
+        for loader in (config.train_dataloader, config.val_dataloader):
+            loader.dataset.data_root = str(plan.data)
+        config.train_cfg.update(max_iters=plan.steps, val_interval=plan.validation_interval)
+        config.param_scheduler.milestones = plan.milestones
+        config.default_hooks.logger.interval = plan.log_interval
+        config.default_hooks.checkpoint.update(interval=plan.steps, save_best=None)
+        config.log_processor.window_size = plan.log_interval
+        config.custom_hooks = []  # no validation images: the demo draws its own
+        config.randomness = dict(seed=plan.seed)
+        config.work_dir = f"work_dirs/{plan.name}"
+        return config
+
+    def outputs(self, plan: Plan) -> Mapping[str, Path]:
+        folder = self._dated_folder(plan)
+        return {
+            "checkpoints": self.run_folders(plan)[0],
+            "log": folder / f"{folder.name}.log",
+            "TensorBoard events": folder / "vis_data",
+        }
+
+    def run_folders(self, plan: Plan) -> list[Path]:
+        return [plan.folder / "work_dirs" / plan.name]
+
+    def curves(self, plan: Plan) -> dict[str, Series]:
+        lines = self._scalars(plan)
+        curves: dict[str, Series] = {}
+        for name, key in {"pixel": _PIXEL[plan.with_pcl], **_KEYS}.items():
+            series = [(int(line["step"]), float(line[key])) for line in lines if key in line]
+            if series:
+                curves[name] = within_run(series, plan.steps)
+        return curves
+
+    def seconds_per_step(self, plan: Plan) -> float:
+        times = [float(line["time"]) for line in self._scalars(plan) if "time" in line and "loss" in line]
+        if not times:
+            raise DataError(f"Expected `time` in {self._dated_folder(plan) / 'vis_data'}, as MMEngine logs it.")
+        return sum(times) / len(times)
+
+    def network(self, plan: Plan) -> Callable[[Tensor], Tensor]:
+        config = self._config(plan)
+        from mmagic.registry import MODELS
+
+        path = self.run_folders(plan)[0] / f"iter_{plan.steps}.pth"
+        allow_own_checkpoints()
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        network: torch.nn.Module = MODELS.build(config.model.generator)
+        prefix = "generator."
+        network.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        )
+        return network.eval()
+
+    def _scalars(self, plan: Plan) -> list[dict[str, Any]]:
+        text = (self._dated_folder(plan) / "vis_data" / "scalars.json").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def _dated_folder(self, plan: Plan) -> Path:
+        folders = sorted(path.parent for path in self.run_folders(plan)[0].glob("*/vis_data"))
+        if not folders:
+            raise DataError(f"Expected MMagic's log in {self.run_folders(plan)[0]}, but there is none. Try --fresh.")
+        return folders[-1]

@@ -1,0 +1,111 @@
+"""Pictures for a person to look at; needs matplotlib, draws without a screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y
+
+Series = Sequence[tuple[int, float]]
+Box = tuple[int, int, int, int]
+
+_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")  # told apart by the colour-blind too
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a figure of curves.
+
+    Args:
+        title: title of the plot.
+        lines: label to (step, value) pairs.
+        levels: label to a value drawn as a dashed horizontal line.
+        colours: label to the number of its colour, so that a run keeps one colour over all plots.
+    """
+
+    title: str
+    lines: Mapping[str, Series]
+    levels: Mapping[str, float] = field(default_factory=dict)
+    colours: Mapping[str, int] = field(default_factory=dict)
+
+
+def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Image]]], reference: str) -> None:
+    """Draws one row of equal crops per photograph, enlarged without smoothing.
+
+    Args:
+        path: PNG to write.
+        rows: per row its name, the crop box (left, top, right, bottom) and the whole images, (H, W, 3) uint8 RGB, by
+            label, in the order of the columns.
+        reference: label of the HR image; every other crop is labelled with its PSNR on Y against it.
+    """
+    columns = len(rows[0][2])
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(3.0 * columns, 3.32 * len(rows)), dpi=128, layout=layout)
+    plots = figure.subplots(len(rows), columns, squeeze=False)
+    for index, (name, (left, top, right, bottom), images) in enumerate(rows):
+        crops = {label: image[top:bottom, left:right] for label, image in images.items()}
+        for plot, (label, crop) in zip(plots[index], crops.items(), strict=True):
+            if label == reference:
+                title = f"{label} ({name})"
+            else:
+                title = f"{label}: {psnr_y(crop, crops[reference], border=0):.2f} dB"
+            plot.imshow(crop, interpolation="nearest")
+            plot.set_title(title, fontsize=12, pad=4)
+            plot.set_axis_off()
+    figure.savefig(path)
+
+
+def _draw(plot: Axes, panel: Panel) -> None:
+    for number, (label, series) in enumerate(panel.lines.items()):
+        colour = _COLOURS[panel.colours.get(label, number) % len(_COLOURS)]
+        steps, values = np.array([step for step, _ in series]), np.array([value for _, value in series])
+        # later lines are thinner, so that one that hides another shows it
+        width, size = (3.2, 7) if number == 0 and len(panel.lines) > 1 else (1.5, 3.5)
+        marker = "o" if len(series) <= 20 else None
+        plot.plot(steps, values, color=colour, label=label, linewidth=width, marker=marker, markersize=size)
+    for label, level in panel.levels.items():
+        plot.axhline(level, color="#777777", linestyle="--", linewidth=1.2, label=label)
+    plot.set_title(panel.title, fontsize=12)
+    plot.set_xlabel("step")
+    plot.grid(alpha=0.25)
+    for side in ("top", "right"):
+        plot.spines[side].set_visible(False)
+    if panel.lines or panel.levels:
+        plot.legend(frameon=False, fontsize=10)
+
+
+def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
+    """Draws the panels in two columns.
+
+    Args:
+        path: PNG to write.
+        panels: plots, row by row.
+        title: title of the whole figure.
+    """
+    figure = Figure(figsize=(11, 3.4 * math.ceil(len(panels) / 2)), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    for number, panel in enumerate(panels, start=1):
+        _draw(figure.add_subplot(math.ceil(len(panels) / 2), 2, number), panel)
+    figure.savefig(path)
+
+
+def smoothed(series: Series, window: int) -> list[tuple[int, float]]:
+    """Returns `series` with each value replaced by the mean of the last `window` ones, it included.
+
+    Example:
+        >>> smoothed([(1, 0.0), (2, 2.0), (3, 4.0)], 2)
+        [(1, 0.0), (2, 1.0), (3, 3.0)]
+    """
+    values = [value for _, value in series]
+    return [
+        (step, math.fsum(values[max(0, index + 1 - window) : index + 1]) / min(window, index + 1))
+        for index, (step, _) in enumerate(series)
+    ]

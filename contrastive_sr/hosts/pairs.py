@@ -1,0 +1,164 @@
+"""Checks of paired image folders, done before a training starts; for both hosts, and without them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from contrastive_sr.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+_SHOWN = 3
+
+
+def list_images(
+    folder: str | Path, *, suffixes: str | Sequence[str] | None = IMAGE_SUFFIXES, recursive: bool = False
+) -> list[Path]:
+    """Returns the images in a folder, sorted by name.
+
+    Args:
+        folder: where to look.
+        suffixes: endings of image files, in any case; all files if None.
+        recursive: look into folders below as well.
+
+    Raises:
+        DataError: the folder is missing or has no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"Expected a folder of images at {folder} (below {Path.cwd()}), but there is none. "
+            "Check the path in the config; relative ones start at the folder the command is run in."
+            if not folder.is_absolute()
+            else f"Expected a folder of images at {folder}, but there is none. Check the path in the config."
+        )
+    endings = tuple(suffix.lower() for suffix in ((suffixes,) if isinstance(suffixes, str) else suffixes or ("",)))
+    files = folder.rglob("*") if recursive else folder.iterdir()
+    images = sorted(path for path in files if path.name.lower().endswith(endings) and path.is_file())
+    if not images:
+        raise DataError(f"Expected images in {folder}, but there is no file that ends in one of {', '.join(endings)}.")
+    return images
+
+
+def pair_folders(
+    hr_folder: str | Path, lr_folder: str | Path, scale: int, *, lr_name: str = "{}", check_sizes: bool = True
+) -> list[tuple[Path, Path]]:
+    """Pairs the images of two folders by name, and checks them.
+
+    Args:
+        hr_folder: folder of the HR images.
+        lr_folder: folder of the LR images.
+        scale: how many times larger HR is, at least 1.
+        lr_name: name of an LR image made from that of its HR image, both without ending: `{}` if they are equal, `{}x4`
+            if `0001.png` belongs to `0001x4.png`.
+        check_sizes: read the header of every image.
+
+    Returns:
+        (HR file, LR file) for each pair, sorted by HR name.
+
+    Raises:
+        DataError: see `list_images` and `check_pairs`.
+    """
+    hr_all, lr_all = list_images(hr_folder), list_images(lr_folder)
+    lr_by_stem = {path.stem: path for path in lr_all}
+    lr_files = []
+    for path in hr_all:
+        stem = lr_name.format(path.stem)
+        lr_files.append(lr_by_stem.get(stem, Path(lr_folder, stem + path.suffix)))
+    check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, check_sizes=check_sizes)
+    return list(zip(hr_all, lr_files, strict=True))
+
+
+def check_pairs(
+    hr_files: Sequence[str | Path],
+    lr_files: Sequence[str | Path],
+    scale: int,
+    *,
+    hr_all: Iterable[str | Path] | None = None,
+    lr_all: Iterable[str | Path] | None = None,
+    check_sizes: bool = True,
+) -> None:
+    """Checks that every HR image has its LR image, and that HR is `scale` times larger.
+
+    Only headers are read, so that an image cut off in the middle is not found. Grey images pass: both hosts read them
+    as three equal channels.
+
+    Args:
+        hr_files: the HR images.
+        lr_files: the LR images, in the same order.
+        scale: how many times larger HR is, at least 1.
+        hr_all: all HR images there are, if none may be left without a partner.
+        lr_all: all LR images there are, likewise.
+        check_sizes: read the header of every image.
+
+    Raises:
+        DataError: no pairs at all, images without a partner, unreadable ones, or a size that does not fit.
+    """
+    if len(hr_files) != len(lr_files):
+        raise DataError(f"Expected as many LR images as HR images, got {len(lr_files)} LR and {len(hr_files)} HR.")
+    if not hr_files:
+        raise DataError("Expected at least one pair of HR and LR images, got none.")
+    hr, lr = [Path(path) for path in hr_files], [Path(path) for path in lr_files]
+    _check_partners(hr, lr, hr_all, lr_all)
+    if not check_sizes:
+        return
+    problems = [problem for pair in zip(hr, lr, strict=True) if (problem := _size_problem(*pair, scale))]
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {len(hr)} pairs do not fit scale {scale}: {_few(problems, '; ')}. Expected readable "
+            f"images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and make LR "
+            "anew, or correct the scale in the config."
+        )
+
+
+def _check_partners(
+    hr: Sequence[Path], lr: Sequence[Path], hr_all: Iterable[str | Path] | None, lr_all: Iterable[str | Path] | None
+) -> None:
+    hr_there, lr_there = (
+        {path for path in files if path.is_file()} if there is None else {Path(path) for path in there}
+        for files, there in ((hr, hr_all), (lr, lr_all))
+    )
+    pairs = list(zip(hr, lr, strict=True))
+    whole = [pair for pair in pairs if pair[0] in hr_there and pair[1] in lr_there]
+    hr_alone, lr_alone = sorted(hr_there - {pair[0] for pair in whole}), sorted(lr_there - {pair[1] for pair in whole})
+    nowhere = [pair[0].name for pair in pairs if pair[0] not in hr_there and pair[1] not in lr_there]
+    if hr_alone or lr_alone or nowhere:
+        parts = [
+            f"{label}: {_few([str(name) for name in names], ', ')}"
+            for label, names in (
+                ("HR without LR", [path.name for path in hr_alone]),
+                ("LR without HR", [path.name for path in lr_alone]),
+                ("neither there", nowhere),
+            )
+            if names
+        ]
+        raise DataError(
+            f"Expected one LR image for each HR image, got {len(hr_there)} HR images in {hr[0].parent} and "
+            f"{len(lr_there)} LR images in {lr[0].parent}. {'. '.join(parts)}. Add what is missing or remove the "
+            "others; partners have one name, but for what the config's template of file names adds."
+        )
+
+
+def _size_problem(hr: Path, lr: Path, scale: int) -> str | None:
+    sizes = []
+    for path in (hr, lr):
+        try:
+            sizes.append(_read_size(path))
+        except OSError as error:  # Pillow's UnidentifiedImageError is one
+            return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
+    (hr_width, hr_height), (lr_width, lr_height) = sizes
+    if (hr_width, hr_height) == (lr_width * scale, lr_height * scale):
+        return None
+    return f"{hr.name} is {hr_width} x {hr_height} in HR and {lr_width} x {lr_height} in LR"
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as image:  # reads the header only
+        return image.size
+
+
+def _few(texts: Collection[str], separator: str) -> str:
+    shown = separator.join(list(texts)[:_SHOWN])
+    return shown if len(texts) <= _SHOWN else f"{shown}{separator}and {len(texts) - _SHOWN} more"

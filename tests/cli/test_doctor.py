@@ -1,0 +1,224 @@
+"""`contrastive-sr doctor` on a copy of the installed BasicSR."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contrastive_sr.errors import HostError
+from contrastive_sr.hosts import doctor
+
+pytestmark = pytest.mark.basicsr
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _fingerprints(root: Path) -> dict[str, str]:
+    files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def stock(tmp_path: Path) -> Path:
+    """A folder with BasicSR as it comes from the package index, whatever was done to the installed one."""
+    installed = doctor.find_basicsr()
+    assert installed is not None, "the host tests need BasicSR"
+    root = tmp_path / "stock"
+    shutil.copytree(installed / "basicsr", root / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
+    for patch in doctor.PATCHES:
+        path = root / patch.file
+        path.write_text(path.read_text().replace(patch.new, patch.old))
+    assert all(doctor.patch_state(patch, root) == "needed" for patch in doctor.PATCHES)
+    return root
+
+
+def _python(code: str, root: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+
+
+def test_fix_makes_basicsr_importable_and_undo_restores_the_same_bytes(stock: Path) -> None:
+    before = _fingerprints(stock)
+    assert "functional_tensor" in _python("import basicsr", stock).stderr
+
+    changes = doctor.fix(stock)
+    assert [(change.file, change.line) for change in changes] == [
+        (stock / "basicsr/data/degradations.py", 8),
+        (stock / "basicsr/train.py", 85),
+    ]
+    imported = _python("import basicsr.train; print(basicsr.__file__)", stock)
+    assert imported.returncode == 0, imported.stderr
+    assert str(stock) in imported.stdout
+
+    assert {change.file for change in doctor.undo(stock)} == {change.file for change in changes}
+    assert _fingerprints(stock) == before
+
+
+def test_only_the_named_lines_change(stock: Path) -> None:
+    texts = {patch.file: (stock / patch.file).read_text().splitlines() for patch in doctor.PATCHES}
+    for change in doctor.fix(stock):
+        lines = texts[change.file.relative_to(stock).as_posix()]
+        first = change.line - 1
+        assert tuple(lines[first : first + len(change.before)]) == change.before
+        lines[first : first + len(change.before)] = change.after
+    for file, expected in texts.items():
+        assert (stock / file).read_text().splitlines() == expected
+
+
+def test_fix_and_undo_can_be_repeated(stock: Path) -> None:
+    before = _fingerprints(stock)
+    doctor.fix(stock)
+    mended = _fingerprints(stock)
+    assert doctor.fix(stock) == []
+    assert _fingerprints(stock) == mended
+    doctor.undo(stock)
+    assert doctor.undo(stock) == []
+    assert _fingerprints(stock) == before
+
+
+def test_a_fix_that_was_interrupted_can_be_undone(stock: Path) -> None:
+    before = _fingerprints(stock)
+    first, second = doctor.PATCHES
+    original = (stock / second.file).read_bytes()
+    doctor.fix(stock)
+    (stock / second.file).write_bytes(original)  # as if it had stopped before the second file
+    assert [change.file for change in doctor.fix(stock)] == [stock / second.file]
+    doctor.undo(stock)
+    assert _fingerprints(stock) == before
+    assert doctor.patch_state(first, stock) == "needed"
+
+
+def test_a_reinstalled_basicsr_is_left_alone_by_undo(stock: Path) -> None:
+    originals = {patch.file: (stock / patch.file).read_bytes() for patch in doctor.PATCHES}
+    doctor.fix(stock)
+    for file, data in originals.items():
+        (stock / file).write_bytes(data + b"# another build\n")
+    assert len(doctor.fix(stock)) == 2
+    doctor.undo(stock)
+    assert all((stock / file).read_bytes() == data + b"# another build\n" for file, data in originals.items())
+
+
+def test_windows_line_ends_are_kept(stock: Path) -> None:
+    path = stock / doctor.PATCHES[0].file
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    before = path.read_bytes()
+    doctor.fix(stock)
+    assert path.read_bytes() == before.replace(b"functional_tensor import", b"functional import")
+    doctor.undo(stock)
+    assert path.read_bytes() == before
+
+
+def test_unknown_content_is_refused_and_nothing_is_changed(stock: Path) -> None:
+    path = stock / "basicsr/train.py"
+    path.write_text(path.read_text().replace("device_id = torch", "my_device = torch"))
+    before = _fingerprints(stock)
+    with pytest.raises(HostError, match=r"with the line `device_id = .* Nothing was changed"):
+        doctor.fix(stock)
+    assert _fingerprints(stock) == before
+
+
+def test_undo_refuses_a_file_that_was_edited_since(stock: Path) -> None:
+    doctor.fix(stock)
+    path = stock / "basicsr/train.py"
+    path.write_text(path.read_text() + "# mine\n")
+    before = _fingerprints(stock)
+    with pytest.raises(HostError, match=r"has changed since\. Nothing was restored"):
+        doctor.undo(stock)
+    assert _fingerprints(stock) == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(stock: Path) -> None:
+    (stock / ".contrastive-sr-doctor").write_text("a file where the record's folder has to be")
+    before = _fingerprints(stock)
+    with pytest.raises(HostError, match=r"Cannot write below .*stock"):
+        doctor.fix(stock)
+    assert _fingerprints(stock) == before
+
+
+def test_the_command_reports_mends_and_undoes(stock: Path, command_line: Run) -> None:
+    broken = command_line("doctor", "--basicsr", stock)
+    assert broken.returncode == 1
+    assert "contrastive-sr doctor --fix" in broken.stdout
+    assert "torchvision 0.17 removed functional_tensor" in broken.stdout
+
+    mended = command_line("doctor", "--basicsr", stock, "--fix")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert f"{stock}/basicsr/data/degradations.py:8\n" in mended.stdout
+    assert "  + from torchvision.transforms.functional import rgb_to_grayscale" in mended.stdout
+
+    undone = command_line("doctor", "--basicsr", stock, "--undo")
+    assert undone.returncode == 0
+    assert "  + from torchvision.transforms.functional_tensor import rgb_to_grayscale" in undone.stdout
+
+
+def test_a_folder_without_basicsr_is_an_error_without_traceback(tmp_path: Path, command_line: Run) -> None:
+    done = command_line("doctor", "--basicsr", tmp_path)
+    assert done.returncode == 1
+    assert "Expected a folder that holds BasicSR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_mended_trainer_trains_and_resumes_on_a_cpu(stock: Path, demo_data: Path) -> None:
+    doctor.fix(stock)
+    option_file = stock / "tiny.yml"
+
+    def train(steps: int, *flags: str) -> str:
+        option_file.write_text(_TINY.format(data=demo_data, steps=steps))
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(stock)}
+        done = subprocess.run(
+            [sys.executable, "-m", "basicsr.train", "-opt", str(option_file), *flags],
+            cwd=stock, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "psnr" in train(4)
+    assert "Resuming training from epoch: 0, iter: 4." in train(6, "--auto_resume")
+    assert (stock / "experiments/tiny/training_states/6.state").is_file()
+
+
+_TINY = """
+name: tiny
+model_type: SRModel
+scale: 4
+num_gpu: 0
+manual_seed: 0
+datasets:
+  train:
+    name: demo
+    type: PairedImageDataset
+    dataroot_gt: {data}/train/HR
+    dataroot_lq: {data}/train/LRx4
+    io_backend: {{type: disk}}
+    gt_size: 32
+    use_hflip: true
+    use_rot: true
+    num_worker_per_gpu: 0
+    batch_size_per_gpu: 2
+  val:
+    name: held out
+    type: PairedImageDataset
+    dataroot_gt: {data}/val/HR
+    dataroot_lq: {data}/val/LRx4
+    io_backend: {{type: disk}}
+network_g: {{type: EDSR, num_in_ch: 3, num_out_ch: 3, num_feat: 8, num_block: 1, upscale: 4}}
+path: {{pretrain_network_g: null, resume_state: null}}
+train:
+  optim_g: {{type: Adam, lr: 0.001}}
+  scheduler: {{type: MultiStepLR, milestones: [5], gamma: 0.5}}
+  total_iter: {steps}
+  pixel_opt: {{type: L1Loss, loss_weight: 1.0, reduction: mean}}
+val:
+  val_freq: 4
+  save_img: false
+  metrics:
+    psnr: {{type: calculate_psnr, crop_border: 4, test_y_channel: true}}
+logger: {{print_freq: 1, save_checkpoint_freq: 2, use_tb_logger: false}}
+"""

@@ -1,0 +1,43 @@
+"""Fixtures that tests of several parts share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contrastive_sr.cli.demo_data import prepare_demo_data
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The source folder."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of `contrastive-sr prepare demo`; read only, shared by all tests of a process."""
+    return prepare_demo_data(tmp_path_factory.mktemp("data") / "demo").folder
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `contrastive-sr ARGUMENTS` in an empty folder, as a process of its own."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "contrastive_sr.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200", **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return run

@@ -1,0 +1,91 @@
+"""The wheel: built, installed into an empty environment, and used there without any host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+HOSTS = ("basicsr", "mmagic", "mmengine", "mmcv", "rich", "typer", "yaml", "PIL", "matplotlib", "skimage")
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", out, project, cwd=out)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    for folder in ("plugins", "configs"):
+        files = [path for path in (project / folder).rglob("*") if path.suffix in (".yml", ".py")]
+        assert files
+        for path in files:
+            assert f"contrastive_sr/_shipped/{path.relative_to(project).as_posix()}" in names
+    assert "contrastive_sr/py.typed" in names
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"contrastive_sr"}
+    assert "License-Expression: Apache-2.0" in metadata
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) -> None:
+    """With its declared dependencies only: a missing one, or a host that is imported by mistake, shows here."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / "bin"
+    python = binaries / "python"
+    _run(python, "-m", "pip", "install", "-q", wheel, "-c", project / "constraints.txt", cwd=tmp_path)
+
+    code = (
+        "import torch, contrastive_sr.losses, contrastive_sr.methods\n"
+        "from contrastive_sr.methods import build_methods\n"
+        "methods = build_methods([dict(type='PCL', loss_weight=1.0)])\n"
+        "net = torch.nn.Upsample(scale_factor=4)\n"
+        "lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)\n"
+        "batch = methods.run(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), net), dict(lr=lr, hr=hr))\n"
+        "print(float(methods.sr_losses(batch, None).total.detach()) > 0)"
+    )
+    assert _run(python, "-c", code, cwd=tmp_path).strip() == "True"
+
+    _run(binaries / "contrastive-sr", "configs", ".", cwd=tmp_path)
+    for folder in ("plugins", "configs"):
+        shipped = sorted(path.name for path in (project / folder).iterdir() if path.suffix in (".yml", ".py"))
+        assert sorted(path.name for path in (tmp_path / folder).iterdir() if path.is_file()) == shipped
+
+    def refused(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(binaries / "contrastive-sr"), *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "contrastive-sr[demo]" in refused("prepare", "demo")
+    assert "contrastive-sr[basicsr,demo]" in refused("demo")
+    assert "contrastive-sr[basicsr]" in refused("train", "plugins/demo_pcl_edsr.yml")
+    assert "contrastive-sr[mmagic]" in refused("train", "configs/demo_pcl_edsr.py")
+    assert "not installed" in _run(binaries / "contrastive-sr", "doctor", cwd=tmp_path)
+
+
+def test_importing_pulls_in_no_host() -> None:
+    modules = "functional", "losses", "embeddings", "samples", "methods", "evaluation"
+    imports = ", ".join(["contrastive_sr", *(f"contrastive_sr.{module}" for module in modules)])
+    code = f"import sys, {imports}; print([name for name in {HOSTS!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
