@@ -1,0 +1,19 @@
+# PCL-SR beside ESRGAN's relativistic GAN loss: about a minute on a CPU, on the data of `contrastive-sr prepare demo`.
+# Full ESRGAN has a perceptual loss too, whose VGG weights MMagic downloads: perceptual_loss=dict(type="PerceptualLoss").
+_base_ = ["./demo_pcl_rrdb.py"]
+
+model = dict(
+    type="contrastive_sr.ContrastiveSRGAN",
+    discriminator=dict(type="ModifiedVGG", in_channels=3, mid_channels=8),
+    gan_loss=dict(type="GANLoss", gan_type="vanilla", loss_weight=5e-3, real_label_val=1.0, fake_label_val=0),
+)
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[3]["gt_patch_size"] = 128  # the only size that ModifiedVGG takes
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_iters=80, val_interval=40)
+param_scheduler = dict(milestones=[60])
+
+optim_wrapper = dict(
+    discriminator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
+)

@@ -1,0 +1,20 @@
+"""The adapter to MMagic. One line of a config loads it, for MMagic's own unmodified commands too:
+
+    custom_imports = dict(imports=["contrastive_sr.hosts.mmagic"], allow_failed_imports=False)
+
+Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generator `RCAN`, the
+dataset `PairedImageDataset` and the hook `CheckpointHook`.
+"""
+
+from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
+
+# the modules below subclass the host's classes, so the host has to be there first
+load_host()
+allow_own_checkpoints()
+
+from contrastive_sr.hosts.mmagic.dataset import PairedImageDataset  # noqa: E402
+from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
+from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
+from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
+
+__all__ = ["CheckpointHook", "ContrastiveSR", "ContrastiveSRGAN", "PairedImageDataset", "ProgressHook", "rcan"]

@@ -1,0 +1,285 @@
+"""MMagic models that train with contrastive methods: `ContrastiveSR`, and `ContrastiveSRGAN` on top of ESRGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmagic.models import ESRGAN, BaseEditModel
+from mmagic.structures import DataSample
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.mmagic.registry import MODELS
+from contrastive_sr.methods import MethodList, build_methods
+
+_OPTIM_EXAMPLE = (
+    'optim_wrapper = dict(constructor="MultiOptimWrapperConstructor", '
+    'generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4)), '
+    'methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4)))'
+)
+
+
+class _ContrastiveMixin(BaseEditModel):
+    """What both models share: the methods as the submodule `methods`, run in the order auxiliary step, SR step."""
+
+    def _add_methods(self, methods: Sequence[Mapping[str, Any]], is_use_ema: bool) -> None:
+        self.methods = build_methods(methods)
+        self.is_use_ema = is_use_ema
+        if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
+            self.generator_ema = deepcopy(self.generator)
+
+    @property
+    def _method_list(self) -> MethodList:
+        """The methods without the wrapper that MMSeparateDistributedDataParallel puts around them."""
+        methods: Any = self.methods
+        found: MethodList = methods.module if is_model_wrapper(methods) else methods
+        return found
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """As in PyTorch, with the same names whether or not MMSeparateDistributedDataParallel wraps the parts.
+
+        MMEngine loads wrapped parts by their plain names but would save them with `.module.` in between, so that a
+        distributed run could neither be resumed nor be loaded elsewhere.
+        """
+        state = super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+        for plain, wrapped in self._wrapped_prefixes(prefix):
+            _rename(state, wrapped, plain)
+        return state
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # MMEngine, which loads the model itself (without a prefix), steps over wrappers; PyTorch, which EMAHook uses for
+        # its averaged copy of the model, does not.
+        if prefix:
+            for plain, wrapped in self._wrapped_prefixes(prefix):
+                _rename(state_dict, plain, wrapped)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _wrapped_prefixes(self, prefix: str) -> list[tuple[str, str]]:
+        parts = [name for name, part in self.named_children() if is_model_wrapper(part)]
+        return [(f"{prefix}{name}.", f"{prefix}{name}.module.") for name in parts]
+
+    def forward_tensor(self, inputs: Tensor, data_samples: Any = None, training: bool = False) -> Tensor:
+        """The SR image; by the averaged generator if there is one, except in training."""
+        averaged = self.is_use_ema and not training
+        sr: Tensor = (self.generator_ema if averaged else self.generator)(inputs)
+        return sr
+
+    def _run_generator(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
+        """One forward pass: a batch with `lr`, `hr` and `sr`."""
+        lr = inputs["img"] if isinstance(inputs, dict) else inputs
+        try:
+            return self._method_list.run(self.generator, {"lr": lr, "hr": data_samples.gt_img})
+        except DataError as error:
+            raise DataError(f"{error}{self._scaling_hint()}") from error
+
+    def _scaling_hint(self) -> str:
+        mean, std = (getattr(self.data_preprocessor, name, None) for name in ("mean", "std"))
+        if mean is not None and std is not None and not mean.any() and (std == 255).all():
+            return ""
+        return " In an MMagic config, data_preprocessor must have mean=[0., 0., 0.] and std=[255., 255., 255.]."
+
+    def _auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """Trains the methods' own parts on the detached SR image; through the wrapper, so that ranks stay equal."""
+        if not self._method_list.trainable:
+            return {}
+        wrapper: OptimWrapper = optim_wrapper["methods"]
+        with wrapper.optim_context(self):
+            losses: dict[str, Tensor] = self.methods(batch)
+        wrapper.update_params(torch.stack([value.float() for value in losses.values()]).sum())
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _add_contrastive(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
+        """Adds the weighted contrastive term to the host's losses, and its figures for the log."""
+        result = self._method_list.sr_losses(batch, losses.get("loss_pix"))
+        losses["loss_contrastive"] = result.total
+        losses.update({name: value.detach() for name, value in result.terms.items()})
+        losses.update(result.logs)
+
+    def _check_optimizers(self, optim_wrapper: OptimWrapper | OptimWrapperDict, *others: str) -> None:
+        needed = {"generator", *others, *(["methods"] if self._method_list.trainable else [])}
+        found = set(optim_wrapper.keys()) if isinstance(optim_wrapper, OptimWrapperDict) else set()
+        if missing := sorted(needed - found):
+            raise ConfigError(
+                f"Expected an optimizer for each of {sorted(needed)} in optim_wrapper, but none was given for "
+                f"{missing}. Try: {_OPTIM_EXAMPLE}"
+            )
+
+
+def _rename(state: dict[str, Any], old: str, new: str) -> None:
+    for key in [key for key in state if key.startswith(old)]:
+        state[new + key.removeprefix(old)] = state.pop(key)
+
+
+@MODELS.register_module()
+class ContrastiveSR(_ContrastiveMixin):
+    """MMagic's `BaseEditModel` with contrastive methods beside its pixel loss.
+
+    A step: the generator runs once; the methods' own parts (an embedding network) are trained on the detached SR image;
+    then the generator is trained with pixel loss plus the weighted contrastive terms. The generator is any network with
+    `sr = net(lr)`; nothing is added to it.
+
+    With parts to train, `optim_wrapper` holds one optimizer for `generator` and one for `methods` (constructor
+    `MultiOptimWrapperConstructor`), and several processes need
+    `model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")`. With frozen embeddings alone, MMEngine's
+    default of one optimizer for everything does as well.
+
+    Args:
+        generator: config of the SR network.
+        pixel_loss: config of the pixel loss, such as `dict(type="L1Loss")`.
+        methods: configs of the methods, see `contrastive_sr.methods.build_methods`.
+        is_use_ema: keep an averaged generator, `generator_ema`, which MMagic's `ExponentialMovingAverageHook` updates
+            and validation uses. (MMEngine's `EMAHook` needs no such flag.)
+        train_cfg: as in the host.
+        test_cfg: as in the host.
+        init_cfg: as in the host.
+        data_preprocessor: as in the host, with mean 0 and std 255: images must arrive as RGB in [0, 1].
+
+    Raises:
+        ConfigError: a method, or a name in it, is unknown; or no optimizer is given for a part to train.
+        DataError: the first batch does not fit (sizes, values outside [0, 1]).
+    """
+
+    def __init__(
+        self,
+        generator: dict[str, Any],
+        pixel_loss: dict[str, Any],
+        methods: Sequence[Mapping[str, Any]],
+        is_use_ema: bool = False,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(generator, pixel_loss, train_cfg, test_cfg, init_cfg, data_preprocessor)
+        self._add_methods(methods, is_use_ema)
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
+        """One training step.
+
+        Args:
+            data: what the data loader gives.
+            optim_wrapper: wrappers for `generator` and `methods`; one for all if nothing but the generator trains.
+
+        Returns:
+            The values for the log.
+        """
+        if not isinstance(optim_wrapper, OptimWrapperDict):
+            log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
+            return log
+        self._check_optimizers(optim_wrapper)
+        generator: OptimWrapper = optim_wrapper["generator"]
+        data = self.data_preprocessor(data, True)
+        with generator.optim_context(self):
+            batch = self._run_generator(data["inputs"], data["data_samples"])
+        auxiliary = self._auxiliary_step(batch, optim_wrapper)
+        with generator.optim_context(self):
+            losses = self._sr_losses(batch)
+        total, log = self.parse_losses(losses)
+        generator.update_params(total)
+        return {**log, **auxiliary}
+
+    def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> dict[str, Tensor]:
+        """The losses of one step in which nothing but the generator trains.
+
+        MMEngine's `BaseModel.train_step` and its default distributed wrapper come here.
+        """
+        if self._method_list.trainable:
+            raise ConfigError(
+                "The methods have parts of their own to train, so one optimizer for everything cannot be used. "
+                f"Try: {_OPTIM_EXAMPLE} and, for several processes, "
+                'model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel"). '
+                "Or freeze the embedding with train_embedding=False."
+            )
+        return self._sr_losses(self._run_generator(inputs, data_samples))
+
+    def _sr_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = {"loss_pix": self.pixel_loss(batch["sr"], batch["hr"])}
+        self._add_contrastive(losses, batch)
+        return losses
+
+
+@MODELS.register_module()
+class ContrastiveSRGAN(_ContrastiveMixin, ESRGAN):
+    """MMagic's `ESRGAN` (pixel, perceptual and relativistic GAN loss) with contrastive methods beside them.
+
+    The step is the host's own; the methods' auxiliary step comes before the generator's. `optim_wrapper` holds
+    optimizers for `generator`, `discriminator` and, if a method has parts to train, `methods`.
+
+    Args:
+        generator: config of the SR network.
+        methods: configs of the methods, see `contrastive_sr.methods.build_methods`.
+        discriminator: config of the discriminator.
+        gan_loss: config of the GAN loss.
+        pixel_loss: config of the pixel loss; needed by methods that are given a `loss_share`.
+        perceptual_loss: config of the perceptual loss.
+        is_use_ema: as in `ContrastiveSR`.
+        train_cfg: as in the host.
+        test_cfg: as in the host.
+        init_cfg: as in the host.
+        data_preprocessor: as in `ContrastiveSR`.
+
+    Raises:
+        ConfigError: a method, or a name in it, is unknown; or no optimizer is given for a part to train.
+        DataError: the first batch does not fit (sizes, values outside [0, 1]).
+    """
+
+    def __init__(
+        self,
+        generator: dict[str, Any],
+        methods: Sequence[Mapping[str, Any]],
+        discriminator: dict[str, Any],
+        gan_loss: dict[str, Any],
+        pixel_loss: dict[str, Any] | None = None,
+        perceptual_loss: dict[str, Any] | None = None,
+        is_use_ema: bool = False,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            generator=generator,
+            discriminator=discriminator,
+            gan_loss=gan_loss,
+            pixel_loss=pixel_loss,
+            perceptual_loss=perceptual_loss,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor,
+        )
+        self._add_methods(methods, is_use_ema)
+        # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
+        self.register_buffer("step_counter", torch.tensor(0), persistent=True)
+        self._batch: dict[str, Tensor] = {}
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One training step of the host, with the methods in it; see `ContrastiveSR.train_step`."""
+        self._check_optimizers(optim_wrapper, "discriminator")
+        log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
+        self._batch = {}
+        return log
+
+    def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> Tensor:
+        """Called by the host's `train_step`: the SR image. The batch is kept for the steps that follow."""
+        self._batch = self._run_generator(inputs, data_samples)
+        return self._batch["sr"]
+
+    def g_step_with_optim(
+        self, batch_outputs: Tensor, batch_gt_data: Tensor, optim_wrapper: OptimWrapperDict
+    ) -> dict[str, Tensor]:
+        """The methods' auxiliary step, then the host's step of the generator."""
+        auxiliary = self._auxiliary_step(self._batch, optim_wrapper)
+        log: dict[str, Tensor] = super().g_step_with_optim(batch_outputs, batch_gt_data, optim_wrapper)
+        return {**log, **auxiliary}
+
+    def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
+        """The host's losses of the generator, and the contrastive ones."""
+        losses: dict[str, Tensor] = super().g_step(batch_outputs, batch_gt_data)
+        self._add_contrastive(losses, self._batch)
+        return losses

@@ -1,0 +1,15 @@
+"""The registries of scope `contrastive_sr`: what `type="contrastive_sr.X"` in a config is looked up in."""
+
+from __future__ import annotations
+
+from mmengine.registry import DATASETS as _DATASETS
+from mmengine.registry import HOOKS as _HOOKS
+from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import Registry
+
+_SCOPE = "contrastive_sr"
+_LOCATIONS = ["contrastive_sr.hosts.mmagic"]
+
+MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
+DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
+HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)

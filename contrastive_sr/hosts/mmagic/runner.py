@@ -1,0 +1,80 @@
+"""`contrastive-sr train CONFIG` for MMagic: the host's own training script, with a progress bar."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from contrastive_sr.errors import ConfigError, HostError
+
+
+def train(config: Path, arguments: list[str]) -> None:
+    """Trains with MMagic's unmodified `tools/train.py`, in this process.
+
+    Everything is written below the current folder, as MMagic does: into `work_dir` of the config, `--work-dir`, or
+    `work_dirs/<name of the config>`. `--launcher pytorch` works on CPUs too, in processes that torchrun started.
+
+    Args:
+        config: MMagic config file.
+        arguments: further flags of MMagic's script, such as `--resume`, `--amp`, `--work-dir`, `--cfg-options`.
+
+    Raises:
+        ConfigError: there is no such file.
+        HostError: MMagic is missing or broken.
+        ContrastiveSRError: whatever else is wrong with config or data.
+    """
+    if not config.is_file():
+        raise ConfigError(
+            f"Expected a config file, but there is none at {config}. `contrastive-sr configs .` writes some."
+        )
+    importlib.import_module("contrastive_sr.hosts.mmagic")
+    hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
+    script = _training_script()
+    options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
+    before = sys.argv
+    try:
+        if _is_launched(arguments) and not torch.cuda.is_available():
+            # MMEngine's own start of a process group needs CUDA devices; one that is there already it takes as it is
+            dist.init_process_group("gloo")
+            options.append("model_wrapper_cfg.device_ids=None")
+        sys.argv = [str(script), str(config), *_with_options(arguments, options)]
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv = before
+        hooks.ProgressHook.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_launched(arguments: Sequence[str]) -> bool:
+    """Whether this is one of the processes that torchrun started for `--launcher pytorch`."""
+    joined = " ".join(arguments).replace("=", " ")
+    return "--launcher pytorch" in joined and "RANK" in os.environ
+
+
+def _training_script() -> Path:
+    """Where `mim train` looks for it, too: beside the package, or in the sources it was installed from."""
+    package = Path(str(importlib.import_module("mmagic").__file__)).parent
+    candidates = [package / ".mim" / "tools" / "train.py", package.parent / "tools" / "train.py"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise HostError(
+        f"MMagic is installed, but its training script is not at {candidates[0]}. "
+        "Try: pip install --force-reinstall --no-deps mmagic==1.2.0"
+    )
+
+
+def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Adds options of the config through the host's own flag; a second `--cfg-options` would replace the first."""
+    if "--cfg-options" in arguments:
+        after = list(arguments).index("--cfg-options") + 1
+        return [*arguments[:after], *options, *arguments[after:]]
+    return [*arguments, "--cfg-options", *options]

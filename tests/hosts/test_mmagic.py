@@ -1,0 +1,522 @@
+"""MMagic's own trainer with the plug-in: train, validate, stop, resume, and what its files are good for."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mmagic_helpers as helpers
+import pytest
+import torch
+
+pytest.importorskip("mmagic")
+
+from mmagic.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.model import ExponentialMovingAverage, MMSeparateDistributedDataParallel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import load_checkpoint
+from mmengine.runner.amp import autocast
+from mmengine.runner.checkpoint import load_state_dict
+
+import contrastive_sr.hosts.mmagic  # noqa: F401
+from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+
+EMA = 'custom_hooks = [dict(type="EMAHook", momentum=0.1), dict(type="BasicVisualizationHook", interval=1)]\n'
+FIGURES = {
+    "loss",
+    "loss_pix",
+    "loss_contrastive",
+    "pcl_contrastive",
+    "pcl_contrastive_raw",
+    "pcl_positive_similarity",
+    "pcl_negative_similarity",
+    "pcl_contrastive_weight",
+    "pcl_contrastive_share",
+    "pcl_discriminator",
+}
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Equal bit for bit, whatever is nested in whatever."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{index}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def generator_config(name: str) -> dict[str, Any]:
+    generator: dict[str, Any] = Config.fromfile(helpers.CONFIGS / f"{name}.py").model.generator.to_dict()
+    return generator
+
+
+def build(name: str, **changes: Any) -> Any:
+    """The model of a shipped config, in this process."""
+    config = Config.fromfile(helpers.CONFIGS / f"{name}.py")
+    model = config.model.to_dict()
+    model.update(changes)
+    torch.manual_seed(0)
+    return MODELS.build({"_scope_": "mmagic", **model})
+
+
+def batch(size: int = 32, factor: float = 255.0) -> dict[str, Any]:
+    """What a data loader gives: a list of LR images, and a list of samples that hold the HR images."""
+    from mmagic.structures import DataSample
+
+    generator = torch.Generator().manual_seed(0)
+    hr = [torch.rand(3, size, size, generator=generator) * factor for _ in range(2)]
+    lr = [torch.nn.functional.avg_pool2d(image, 4) for image in hr]
+    return {"inputs": lr, "data_samples": [DataSample(gt_img=image) for image in hr]}
+
+
+# ------------------------------------------------------------------------------------------- EDSR: train and resume
+
+
+@pytest.fixture(scope="module")
+def edsr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 steps of the demo's EDSR, small, with EMAHook; the work_dir."""
+    folder = tmp_path_factory.mktemp("edsr")
+    helpers.write_demo(folder)
+    helpers.write_config(folder / "small.py", "demo_pcl_edsr", steps=20, save=10, more=EMA)
+    mim = str(Path(sys.executable).with_name("mim"))
+    helpers.run([mim, "train", "mmagic", "small.py", "--gpus", "0", "--launcher", "none"], folder)
+    return folder / "work_dirs/small"
+
+
+@pytest.fixture(scope="module")
+def edsr_killed(edsr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, killed after the checkpoint of step 10, while it seems to be saving the next one; then resumed."""
+    source, folder = edsr.parents[1], tmp_path_factory.mktemp("killed")
+    shutil.copytree(source / "datasets", folder / "datasets")
+    shutil.copy(source / "small.py", folder)
+    work = folder / "work_dirs/small"
+    command = [sys.executable, str(helpers.training_script()), "small.py"]
+    output = (folder / "output.txt").open("w")
+    process = subprocess.Popen(command, cwd=folder, env=helpers.environment(), stdout=output, stderr=output)
+    while not (work / "last_checkpoint").is_file():
+        assert process.poll() is None, (folder / "output.txt").read_text()[-4000:]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (work / "iter_20.pth").exists()
+    # what a kill leaves behind: a note without content, and (with a plain file backend) half a checkpoint
+    (work / "last_checkpoint").write_text("")
+    (work / "iter_15.pth").write_bytes((work / "iter_10.pth").read_bytes()[:10_000])
+    done = helpers.train(folder / "small.py", "--resume")
+    assert "resumed epoch: 0, iter: 10" in done.stdout
+    return work
+
+
+def scalars(work: Path) -> list[dict[str, Any]]:
+    lines = [line for path in sorted(work.glob("*/vis_data/scalars.json")) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def test_edsr_trains_validates_and_logs(edsr: Path) -> None:
+    steps = [entry for entry in scalars(edsr) if "loss" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 21))
+    for entry in steps:
+        assert entry.keys() >= FIGURES
+        assert entry["loss"] == pytest.approx(entry["loss_pix"] + entry["loss_contrastive"], rel=1e-4)
+        assert entry["pcl_contrastive_weight"] == pytest.approx(0.1 / 255)
+        assert 0 < entry["pcl_contrastive_share"] < 1
+    assert steps[-1]["loss_pix"] < steps[0]["loss_pix"]
+    (validated,) = [entry for entry in scalars(edsr) if "PSNR" in entry]
+    assert validated["PSNR"] > 5
+    assert 0 < validated["SSIM"] < 1
+    assert (edsr / "best_PSNR_iter_20.pth").is_file()
+    assert list(edsr.glob("*/vis_data/events.out.tfevents.*"))
+    assert list(edsr.glob("*/vis_data/vis_image/*.png"))
+
+
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(edsr: Path, edsr_killed: Path) -> None:
+    whole, resumed = (torch.load(work / "iter_20.pth") for work in (edsr, edsr_killed))
+    assert set(whole["optimizer"]) == {"generator", "methods"}
+    for part in ("state_dict", "ema_state_dict", "contrastive_sr", "optimizer", "param_schedulers"):
+        assert_same(whole[part], resumed[part], part)
+    # the averaged weights are in `state_dict`, the live ones in `ema_state_dict`
+    name = "generator.conv_first.weight"
+    assert not torch.equal(whole["state_dict"][name], whole["ema_state_dict"][f"module.{name}"])
+    histories = [checkpoint["message_hub"]["log_scalars"] for checkpoint in (whole, resumed)]
+    for figure in FIGURES:
+        one, other = (history[f"train/{figure}"].data[0].tolist() for history in histories)
+        assert len(one) == 20, figure
+        assert one == other, figure
+
+
+def test_the_checkpoint_loads_strictly_in_the_stock_model(edsr: Path) -> None:
+    stock = MODELS.build(
+        {
+            "_scope_": "mmagic",
+            "type": "BaseEditModel",
+            "generator": generator_config("demo_pcl_edsr"),
+            "pixel_loss": {"type": "L1Loss"},
+        }
+    )
+    before = {name: value.clone() for name, value in stock.state_dict().items()}
+    checkpoint = load_checkpoint(stock, str(edsr / "iter_20.pth"), strict=True)
+    assert set(checkpoint["state_dict"]) == set(before)
+    for name, value in stock.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][name])
+    assert any(not torch.equal(value, before[name]) for name, value in stock.state_dict().items())
+
+
+def reload(value: Any) -> Any:
+    """Saves and loads as MMEngine does."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    stream.seek(0)
+    return torch.load(stream)
+
+
+def test_torch_load_stays_safe_for_everything_else() -> None:
+    # the one way to get at attributes gives the four statistics that MMEngine writes, and no more
+    assert reload(HistoryBuffer.min) is HistoryBuffer.min
+    with pytest.raises(pickle.UnpicklingError, match="Refused to read 'statistics'"):
+        reload(HistoryBuffer.statistics)
+    for foreign in (print, subprocess.run, Path("somewhere")):
+        with pytest.raises(pickle.UnpicklingError, match="Unsupported"):
+            reload(foreign)
+
+
+# --------------------------------------------------------------------------- RCAN, through our own runner and the CLI's
+
+
+@pytest.fixture(scope="module")
+def rcan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """2 steps and, resumed, a third, with MMEngine's own checkpoint hook; the folder and what was shown."""
+    folder = tmp_path_factory.mktemp("rcan")
+    helpers.write_demo(folder)
+    more = 'default_hooks["checkpoint"] = dict(_delete_=True, type="CheckpointHook", interval=1, by_epoch=False)\n'
+    helpers.write_config(folder / "small.py", "demo_pcl_rcan", steps=2, save=1, more=more)
+    code = "import sys; from pathlib import Path; from contrastive_sr.hosts.mmagic.runner import train; "
+    command = [sys.executable, "-c", code + "train(Path(sys.argv[1]), sys.argv[2:])", "small.py"]
+    flags: list[list[str]] = [[], ["--resume", "--cfg-options", "train_cfg.max_iters=3"]]
+    return folder, [helpers.run([*command, *more], folder).stderr for more in flags]
+
+
+def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[str]]) -> None:
+    folder, (first, second) = rcan
+    assert "small: 50 % (1/2)" in first
+    assert "small: 100 % (2/2)" in first
+    assert "small: 100 % (3/3)" in second
+    assert "(2/3)" not in second
+    assert {path.name for path in folder.iterdir()} == {"small.py", "datasets", "work_dirs"}
+
+
+def test_resumes_with_mmengine_s_own_checkpoint_hook_too(rcan: tuple[Path, list[str]]) -> None:
+    state = torch.load(rcan[0] / "work_dirs/small/iter_3.pth")["state_dict"]
+    assert state["methods.pcl.step.count"] == 3
+
+
+def test_rcan_weights_load_in_basicsr_s_own_network(rcan: tuple[Path, list[str]]) -> None:
+    state = torch.load(rcan[0] / "work_dirs/small/iter_3.pth")["state_dict"]
+    weights = {key.removeprefix("generator."): value for key, value in state.items() if key.startswith("generator.")}
+    arguments = {key: value for key, value in generator_config("demo_pcl_rcan").items() if key != "type"}
+    stock = import_basicsr("basicsr.archs.rcan_arch").RCAN(num_in_ch=3, num_out_ch=3, **arguments)
+    stock.load_state_dict(weights, strict=True)
+
+
+# ----------------------------------------------------------------------------------------------------- GAN
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 steps with GAN and contrast, MMagic's own EMA hook; 2 of them, a stop, and 2 more. The work_dir."""
+    folder = tmp_path_factory.mktemp("gan")
+    helpers.write_demo(folder, size=128)
+    more = (
+        "model = dict(is_use_ema=True, train_cfg=dict(disc_init_steps=1))\n"
+        'custom_hooks = [dict(type="ExponentialMovingAverageHook", module_keys=("generator_ema",), interval=1, '
+        "interp_cfg=dict(momentum=0.1))]\n"
+    )
+    config = helpers.write_config(folder / "small.py", "demo_pcl_gan_rrdb", steps=4, save=2, patch=128, more=more)
+    helpers.train(config)
+    work = folder / "work_dirs/small"
+    shutil.copytree(work, folder / "whole")
+    (work / "last_checkpoint").write_text(str(work / "iter_2.pth"))
+    (work / "iter_4.pth").unlink()
+    helpers.train(config, "--resume")
+    return folder
+
+
+def test_gan_and_contrast_train_together_and_resume(gan: Path) -> None:
+    whole, resumed = (torch.load(gan / work / "iter_4.pth") for work in ("whole", "work_dirs/small"))
+    assert set(whole["optimizer"]) == {"generator", "discriminator", "methods"}
+    assert {name.split(".")[0] for name in whole["state_dict"]} == {"generator", "generator_ema", "discriminator"}
+    for part in ("state_dict", "contrastive_sr", "optimizer", "param_schedulers"):
+        assert_same(whole[part], resumed[part], part)
+    assert whole["contrastive_sr"]["step_counter"] == 4
+    first, *others = [entry for entry in scalars(gan / "whole") if "loss_d_real" in entry]
+    assert "loss_gan" not in first  # disc_init_steps: the host's own warm-up of the discriminator
+    for entry in others:
+        assert FIGURES - {"loss"} | {"loss_gan", "loss_d_fake"} <= entry.keys()
+    live, averaged = (
+        torch.cat([v.flatten() for k, v in whole["state_dict"].items() if k.startswith(f"{part}.")])
+        for part in ("generator", "generator_ema")
+    )
+    assert not torch.equal(live, averaged)
+
+
+def test_rrdb_weights_load_in_spandrel(gan: Path) -> None:
+    from spandrel import ModelLoader
+
+    state = torch.load(gan / "whole/iter_4.pth")["state_dict"]
+    weights = {key.removeprefix("generator."): value for key, value in state.items() if key.startswith("generator.")}
+    found = ModelLoader().load_from_state_dict(dict(weights))
+    assert (found.architecture.name, found.scale) == ("ESRGAN", 4)
+    stock = MODELS.build({"_scope_": "mmagic", **generator_config("demo_pcl_rrdb")})
+    stock.load_state_dict(weights, strict=True)
+    lr = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(lr), stock(lr))
+
+
+# ----------------------------------------------------------------------------------------------------- two processes
+
+
+def test_two_processes_end_with_equal_weights(tmp_path: Path) -> None:
+    helpers.write_demo(tmp_path)
+    more = (
+        'custom_imports = dict(imports=["contrastive_sr.hosts.mmagic", "mmagic_rank_hook"])\n'
+        'custom_hooks = [dict(type="SaveEveryRank")]\n'
+    )
+    config = helpers.write_config(tmp_path / "small.py", "demo_pcl_edsr", steps=3, save=2, more=more)
+    code = "import sys; from pathlib import Path; from contrastive_sr.hosts.mmagic.runner import train\n"
+    (tmp_path / "train.py").write_text(code + "train(Path(sys.argv[1]), sys.argv[2:])\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    helpers.run([*torchrun, "train.py", "small.py", "--launcher", "pytorch"], tmp_path)
+    work = tmp_path / "work_dirs/small"
+    first, second = (torch.load(work / f"rank{rank}.pth") for rank in (0, 1))
+    assert any(name.startswith("methods.") for name in first)
+    assert_same(first, second)
+    # and the file is the same as that of one process: it resumes there
+    assert not [name for name in torch.load(work / "iter_3.pth")["state_dict"] if "module" in name]
+    done = helpers.train(config, "--resume", "--cfg-options", "train_cfg.max_iters=4")
+    assert "resumed epoch: 0, iter: 3" in done.stdout
+    assert "unexpected key" not in done.stdout
+
+
+def test_names_in_the_file_are_plain_when_the_parts_are_wrapped() -> None:
+    plain = build("demo_pcl_edsr")
+    names = set(plain.state_dict())
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = MMSeparateDistributedDataParallel(build("demo_pcl_edsr")).module
+        average = ExponentialMovingAverage(wrapped)
+        assert set(wrapped.state_dict()) == names
+        state = {name: value + 1 for name, value in plain.state_dict().items()}
+        # the two ways in which a run is resumed: MMEngine's for the model, PyTorch's for EMAHook's copy
+        load_state_dict(wrapped, state, strict=True)
+        average.load_state_dict({"steps": average.steps, **{f"module.{name}": v for name, v in state.items()}})
+        for model in (wrapped, average.module):
+            assert_same(dict(model.state_dict()), state)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# ----------------------------------------------------------------------------------------------------- in this process
+
+
+class Cast(OptimWrapper):  # type: ignore[misc]
+    """MMEngine's autocast on a CPU; its AmpOptimWrapper, which `--amp` takes, is for GPUs only."""
+
+    def optim_context(self, model: torch.nn.Module) -> Any:
+        return autocast(dtype=torch.bfloat16)
+
+
+def optimizers(model: Any, wrapper: Any = OptimWrapper, *names: str) -> OptimWrapperDict:
+    parts = names or ("generator", "methods")
+    made = {name: wrapper(torch.optim.Adam(getattr(model, name).parameters(), lr=1e-4)) for name in parts}
+    return OptimWrapperDict(**made)
+
+
+def test_autocast_keeps_everything_finite_and_near_float32() -> None:
+    logs = []
+    for wrapper in (OptimWrapper, Cast):
+        model = build("demo_pcl_edsr")
+        optim = optimizers(model, wrapper)
+        logs.append([model.train_step(batch(), optim) for _ in range(3)])
+    for plain, cast in zip(*logs, strict=True):
+        assert cast["loss_pix"].dtype == torch.float32
+        assert all(torch.isfinite(value).all() for value in cast.values())
+        for key in ("loss_pix", "pcl_contrastive_raw"):
+            torch.testing.assert_close(cast[key], plain[key], rtol=0.05, atol=0.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="MMEngine's AmpOptimWrapper is for GPUs only")
+def test_amp_flag_on_a_gpu(tmp_path: Path) -> None:
+    helpers.write_demo(tmp_path)
+    config = helpers.write_config(tmp_path / "small.py", "demo_pcl_edsr", steps=10, save=5)
+    helpers.train(config, "--amp")
+    found = [entry for entry in scalars(tmp_path / "work_dirs/small") if "loss" in entry]
+    assert len(found) == 10
+    assert all(abs(float(entry[key])) < 1e4 for entry in found for key in FIGURES)
+
+
+def test_each_step_trains_its_own_part_alone() -> None:
+    model = build("demo_pcl_edsr")
+    optim = optimizers(model)
+    for frozen in ("methods", "generator"):
+        optim[frozen].optimizer.param_groups[0]["lr"] = 0.0
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    model.train_step(batch(), optim)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    for trained in ("methods", "generator"):
+        optim[trained].optimizer.param_groups[0]["lr"] = 1e-4
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        model.train_step(batch(), optim)
+        moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+        assert moved == {trained}
+        optim[trained].optimizer.param_groups[0]["lr"] = 0.0
+
+
+def test_a_frozen_embedding_needs_one_optimizer_only() -> None:
+    with pytest.warns(UserWarning, match="random"):
+        model = build("demo_pcl_edsr", methods=[{"type": "PCL", "loss_weight": 0.0004, "train_embedding": False}])
+    optim = OptimWrapper(torch.optim.Adam(model.parameters(), lr=1e-4))
+    log = model.train_step(batch(), optim)
+    assert FIGURES - {"pcl_discriminator"} == set(log)
+    # the same through the dictionary of optimizers
+    assert set(model.train_step(batch(), optimizers(model, OptimWrapper, "generator"))) == set(log)
+
+
+def test_missing_optimizer_is_named() -> None:
+    model = build("demo_pcl_edsr")
+    with pytest.raises(ConfigError, match=r"none was given for \['methods'\].*MultiOptimWrapperConstructor"):
+        model.train_step(batch(), optimizers(model, OptimWrapper, "generator"))
+    with pytest.raises(ConfigError, match=r"one optimizer for everything cannot be used.*MMSeparateDistributed"):
+        model.train_step(batch(), OptimWrapper(torch.optim.Adam(model.parameters(), lr=1e-4)))
+
+
+def test_values_outside_the_range_name_the_setting() -> None:
+    scaling = {"type": "DataPreprocessor", "mean": [127.5] * 3, "std": [127.5] * 3}
+    model = build("demo_pcl_edsr", data_preprocessor=scaling)
+    with pytest.raises(DataError, match=r"in \[0, 1\].*std=\[255"):
+        model.train_step(batch(), optimizers(model))
+
+
+def test_a_term_that_is_not_finite_is_named() -> None:
+    model = build("demo_pcl_edsr")
+    optim = optimizers(model)
+    model.train_step(batch(), optim)
+    with torch.no_grad():
+        next(model.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="pcl_contrastive"):
+        model.train_step(batch(), optim)
+
+
+def test_misspelt_key_ends_the_host_s_command_with_one_clear_error(tmp_path: Path) -> None:
+    helpers.write_demo(tmp_path)
+    more = 'model = dict(methods=[dict(type="PCL", loss_weight=0.0004, temprature=1.0)])\n'
+    config = helpers.write_config(tmp_path / "small.py", "demo_pcl_edsr", steps=2, save=2, more=more)
+    done = helpers.train(config, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("contrastive_sr.errors.ConfigError")
+    assert "temprature" in last
+    assert "temperature" in last
+
+
+def test_checkpoint_hook_refuses_to_keep_one_file() -> None:
+    from mmengine.registry import HOOKS
+
+    hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook", "interval": 1, "max_keep_ckpts": 1})
+    with pytest.raises(ConfigError, match="at least 2"):
+        hook.before_run(None)
+
+
+# ----------------------------------------------------------------------------------------------------- the host itself
+
+
+def test_nothing_is_left_of_the_stand_in_for_compiled_operators() -> None:
+    from mmcv.ops.info import get_compiler_version
+
+    if importlib.util.find_spec("mmcv._ext") is not None:
+        pytest.skip("the full mmcv is installed")
+    assert "mmcv._ext" not in sys.modules
+    with pytest.raises(HostError, match="get_compiler_version of the full mmcv"):
+        get_compiler_version()
+
+
+def test_missing_host_is_named_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['mmagic'] = None; import contrastive_sr.hosts.mmagic"
+    done = helpers.run([sys.executable, "-c", code], tmp_path, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("contrastive_sr.errors.HostError: Training with MMagic needs mmagic")
+    assert 'pip install "contrastive-sr[mmagic]"' in last
+
+
+@pytest.mark.parametrize(("name", "millions"), [("pcl_edsr", 1.52), ("pcl_rcan", 15.6), ("pcl_rrdb", 16.7)])
+def test_full_configs_hold_the_papers_networks(name: str, millions: float, tmp_path: Path) -> None:
+    shutil.copytree(helpers.CONFIGS, tmp_path / "configs")  # as `contrastive-sr configs` writes them
+    config = Config.fromfile(tmp_path / "configs" / f"{name}.py")
+    network = MODELS.build({"_scope_": "mmagic", **config.model.generator.to_dict()})
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    (method,) = config.model.methods
+    assert (method["loss_weight"], method["temperature"]) == (0.1 / 255, 1.0)
+    assert config.train_dataloader.batch_size == 16
+    assert {"type": "PairedRandomCrop", "gt_patch_size": 192} in config.train_dataloader.dataset.pipeline
+
+
+# ----------------------------------------------------------------------------------------------------- data
+
+
+def dataset(folder: Path, **changes: Any) -> Any:
+    prefixes = {"img": "LRx4", "gt": "HR"}
+    arguments = {"data_root": str(folder), "data_prefix": prefixes, "filename_tmpl": {}, "scale": 4, **changes}
+    return DATASETS.build({"_scope_": "mmagic", "type": "contrastive_sr.PairedImageDataset", **arguments})
+
+
+def test_dataset_lists_pairs(tmp_path: Path) -> None:
+    helpers.write_pairs(tmp_path, 3)
+    found = dataset(tmp_path)
+    assert [(Path(found[i]["gt_path"]).name, Path(found[i]["img_path"]).name) for i in range(3)] == [
+        (f"{i}.png", f"{i}.png") for i in range(3)
+    ]
+    (tmp_path / "list.txt").write_text("1.png (48,48,3)\n")
+    assert len(dataset(tmp_path, ann_file="list.txt")) == 1
+
+
+def test_dataset_finds_names_made_from_a_template(tmp_path: Path) -> None:
+    helpers.write_pairs(tmp_path, 2)
+    for path in (tmp_path / "LRx4").iterdir():
+        path.rename(path.with_name(f"{path.stem}x4.png"))
+    assert len(dataset(tmp_path, filename_tmpl={"img": "{}x4", "gt": "{}"})) == 2
+    with pytest.raises(DataError, match=r"HR without LR: 0\.png, 1\.png\. LR without HR: 0x4\.png, 1x4\.png"):
+        dataset(tmp_path)
+
+
+def test_dataset_refuses_bad_folders(tmp_path: Path) -> None:
+    helpers.write_pairs(tmp_path, 3)
+    with pytest.raises(DataError, match=r"Expected a folder of images at .*nowhere"):
+        dataset(tmp_path, data_prefix={"img": "nowhere", "gt": "HR"})
+    with pytest.raises(DataError, match="HR exactly 2 times"):
+        dataset(tmp_path, scale=2)
+    (tmp_path / "LRx4/2.png").unlink()
+    with pytest.raises(DataError, match=r"got 3 HR images .* 2 LR images .*HR without LR: 2\.png"):
+        dataset(tmp_path)
+    with pytest.raises(ConfigError, match="data_prefix"):
+        dataset(tmp_path, data_prefix={"img": "LRx4"})
+    with pytest.raises(TypeError, match="scael"):
+        dataset(tmp_path, scael=4)
