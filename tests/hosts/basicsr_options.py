@@ -1,0 +1,63 @@
+"""Option files for short trainings with BasicSR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contrastive_sr.hosts.basicsr.options import PLUGIN, OptionLoader
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_multi_representer(dict, lambda dumper, value: dumper.represent_dict(value.items()))
+
+
+def read_options(name: str) -> dict[str, Any]:
+    """An option file of ``plugins/``, as data."""
+    with open(PROJECT / "plugins" / f"{name}.yml") as file:
+        return yaml.load(file, Loader=OptionLoader)
+
+
+def write_options(folder: Path, name: str, data: Path, changes: Mapping[str, Any], file: str = "options.yml") -> Path:
+    """Write a shipped option file with a few changes, for the data set in ``data``.
+
+    Args:
+        folder: where to write it.
+        name: file below ``plugins/``, without ending.
+        data: folder with ``train`` and ``val``.
+        changes: new values by path, e.g. ``{"train:total_iter": 6}``; None removes the key.
+        file: name of the new file.
+    """
+    options = read_options(name)
+    small: dict[str, Any] = {
+        "datasets:train:dataroot_gt": str(data / "train/HR"),
+        "datasets:train:dataroot_lq": str(data / "train/LRx4"),
+        "datasets:val:dataroot_gt": str(data / "val/HR"),
+        "datasets:val:dataroot_lq": str(data / "val/LRx4"),
+        "datasets:train:gt_size": 32,
+        "datasets:train:batch_size_per_gpu": 2,
+        "num_gpu": 0,
+        **changes,
+    }
+    for path, value in small.items():
+        *parents, key = path.split(":")
+        place = options
+        for parent in parents:
+            place = place[parent]
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    options.pop("plugin", None)
+    text = f"plugin: !!python/name:{PLUGIN}\n" + yaml.dump(options, Dumper=_Dumper, sort_keys=False)
+    path = folder / file
+    path.write_text(text)
+    return path

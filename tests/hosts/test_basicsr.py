@@ -1,0 +1,394 @@
+"""BasicSR's own trainer with our plugin: train, validate, stop, resume, and what the files are good for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.basicsr import runner
+from contrastive_sr.hosts.basicsr.export import export
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+from tests.hosts.basicsr_options import PROJECT, read_options, write_options
+
+pytestmark = pytest.mark.basicsr
+
+TERMS = ("l_pix", "l_pcl_contrastive", "l_pcl_discriminator")
+FIGURES = (
+    "pcl_contrastive_raw",
+    "pcl_positive_similarity",
+    "pcl_negative_similarity",
+    "pcl_contrastive_weight",
+    "pcl_contrastive_share",
+)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+
+
+def run(command: list[str | Path], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def succeed(done: subprocess.CompletedProcess[str]) -> str:
+    """What it printed, after a success."""
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def load(path: Path) -> Any:
+    """A file that BasicSR saved, of tensors and plain containers alone."""
+    assert path.is_file(), f"{path.name} not among {sorted(p.name for p in path.parent.iterdir())}"
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """The same values, bit for bit, at any depth."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, Mapping):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{index}")
+    else:
+        assert a == b, where
+
+
+def scalars(folder: Path) -> dict[str, list[int]]:
+    """Steps of every scalar in the TensorBoard events below a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.fixture(scope="module")
+def one_pair(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose every batch is the same, so that two trainings see the same batches."""
+    folder = tmp_path_factory.mktemp("one_pair")
+    for kind in ("HR", "LRx4"):
+        source = min((demo_data / "train" / kind).iterdir())
+        for part in ("train", "val"):
+            (folder / part / kind).mkdir(parents=True)
+            shutil.copy(source, folder / part / kind)
+    return folder
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Train in this process through our runner, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(name: str, data: Path, *arguments: str, **changes: Any) -> Path:
+        short = {"train:total_iter": 2, "val:val_freq": 2, "logger:print_freq": 1, "logger:save_checkpoint_freq": 2}
+        options = write_options(tmp_path, name, data, {**short, **changes.pop("options", {})})
+        runner.train(options, list(arguments))
+        return tmp_path / "experiments" / read_options(name)["name"]
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def stock(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A checkout of BasicSR, trained by its own ``basicsr/train.py``, then resumed; and what was printed."""
+    checkout = tmp_path_factory.mktemp("BasicSR")
+    package = Path(import_basicsr("basicsr").__file__ or "").parent
+    shutil.copytree(package, checkout / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
+    changes: dict[str, Any] = {
+        "train:total_iter": 4,
+        "val:val_freq": 2,
+        "logger:print_freq": 1,
+        "logger:save_checkpoint_freq": 2,
+    }
+    options = write_options(checkout, "demo_pcl_edsr", demo_data, changes)
+    command: list[str | Path] = [sys.executable, "basicsr/train.py", "-opt", options]
+    python_path = os.pathsep.join([str(checkout), str(PROJECT)])
+    first = succeed(run(command, checkout, PYTHONPATH=python_path))
+    write_options(checkout, "demo_pcl_edsr", demo_data, {**changes, "train:total_iter": 6})
+    second = succeed(run([*command, "--auto_resume"], checkout, PYTHONPATH=python_path))
+    return checkout, first, second
+
+
+def test_stock_trainer_logs_every_figure(stock: tuple[Path, str, str]) -> None:
+    checkout, printed, _ = stock
+    for key in (*TERMS, *FIGURES):
+        assert printed.count(f" {key}: ") == 4, key
+    logged = scalars(checkout / "tb_logger" / "demo_pcl_edsr")
+    for tag in (*(f"losses/{key}" for key in TERMS), *FIGURES):
+        assert logged[tag][:4] == [1, 2, 3, 4], tag
+    assert logged["metrics/held-out/psnr"][:2] == [2, 4]
+
+
+def test_stock_trainer_validates_and_keeps_the_best(stock: tuple[Path, str, str]) -> None:
+    checkout, printed, _ = stock
+    assert "Best: " in printed
+    images = sorted((checkout / "experiments/demo_pcl_edsr/visualization").rglob("*_4.png"))
+    assert len(images) == 2
+    with Image.open(images[0]) as image:
+        assert image.size == (256, 256)
+
+
+def test_stock_trainer_resumes_on_a_cpu(stock: tuple[Path, str, str]) -> None:
+    checkout, _, printed = stock
+    assert "Resuming training from epoch: 0, iter: 4." in printed
+    state = load(checkout / "experiments/demo_pcl_edsr/training_states/6.state")
+    assert state["methods"]["pcl.step.count"] == 6
+
+
+def test_checkpoint_is_that_of_the_stock_model(stock: tuple[Path, str, str]) -> None:
+    checkout, _, _ = stock
+    content = load(checkout / "experiments/demo_pcl_edsr/models/net_g_latest.pth")
+    assert set(content) == {"params", "params_ema"}
+    network = import_basicsr("basicsr.archs.edsr_arch").EDSR(3, 3, 32, 6, 4)
+    network.load_state_dict(content["params"], strict=True)
+    network.load_state_dict(content["params_ema"], strict=True)
+
+
+def test_stock_model_goes_on_from_the_checkpoint(
+    stock: tuple[Path, str, str], train_here: Callable[..., Path], demo_data: Path
+) -> None:
+    checkpoint = stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth"
+    options = {"model_type": "SRModel", "methods": None, "path:pretrain_network_g": str(checkpoint)}
+    folder = train_here("demo_pcl_edsr", demo_data, options=options)
+    assert "methods" not in load(folder / "training_states/2.state")
+
+
+def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
+    def train(folder: Path, *arguments: str, total: int) -> Path:
+        folder.mkdir(exist_ok=True)
+        changes = {
+            "train:total_iter": total,
+            "val:val_freq": 20,
+            "logger:save_checkpoint_freq": 10,
+            "logger:print_freq": 5,
+            "train:scheduler:milestones": [5, 15],
+            "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 5}],
+            "datasets:train:gt_size": 128,
+            "datasets:train:use_hflip": False,
+            "datasets:train:use_rot": False,
+            "network_g:num_feat": 8,
+            "network_g:num_block": 2,
+        }
+        options = write_options(folder, "demo_pcl_edsr", one_pair, changes)
+        succeed(run([sys.executable, "-m", "contrastive_sr.cli", "train", options, *arguments], folder))
+        return folder / "experiments/demo_pcl_edsr"
+
+    whole = train(tmp_path / "whole", total=20)
+    train(tmp_path / "halves", total=10)
+    halves = train(tmp_path / "halves", "--auto_resume", total=20)
+    for file in ("models/net_g_20.pth", "models/pcl_embedding_20.pth"):
+        assert_same(load(whole / file), load(halves / file), file)
+    state, other = load(whole / "training_states/20.state"), load(halves / "training_states/20.state")
+    assert len(state["optimizers"]) == len(state["schedulers"]) == 2
+    for key in ("optimizers", "schedulers", "methods", "iter"):
+        assert_same(state[key], other[key], key)
+
+
+def test_a_killed_run_goes_on_from_the_last_checkpoint(one_pair: Path, tmp_path: Path) -> None:
+    changes = {"train:total_iter": 100_000, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
+    options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
+    command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
+    states = tmp_path / "experiments/demo_pcl_edsr/training_states"
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and len(list(states.glob("*.state"))) < 3:
+            time.sleep(0.01)
+        # It saves after every step, so it is most likely writing a network or a state just now.
+        process.send_signal(signal.SIGKILL)
+    last = max(int(path.stem) for path in states.glob("*.state"))
+    assert last >= 3
+    # What a run leaves that is killed in the midst of a state, whether or not this one was.
+    (states / f"{last + 1}.state.unfinished").write_bytes(b"half a file")
+    write_options(tmp_path, "demo_pcl_edsr", one_pair, {**changes, "train:total_iter": last + 2})
+    printed = succeed(run([*command, "--auto_resume"], tmp_path))
+    assert f"iter: {last}." in printed
+    assert load(states / f"{last + 2}.state")["iter"] == last + 2
+
+
+@pytest.mark.parametrize(("name", "network"), [("demo_pcl_rcan", "RCAN"), ("demo_pcl_rrdb", "RRDBNet")])
+def test_spandrel_loads_the_network(
+    name: str, network: str, train_here: Callable[..., Path], demo_data: Path, tmp_path: Path
+) -> None:
+    from spandrel import ImageModelDescriptor, ModelLoader
+
+    checkpoint = train_here(name, demo_data) / "models/net_g_2.pth"
+    assert export(checkpoint, tmp_path / "exported.pth") == network
+    model = ModelLoader().load_from_file(tmp_path / "exported.pth")
+    assert isinstance(model, ImageModelDescriptor)
+    assert model.scale == 4
+    options = dict(read_options(name)["network_g"])
+    stock = import_basicsr("basicsr.archs").build_network(options)
+    stock.load_state_dict(load(checkpoint)["params_ema"], strict=True)
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image.clone()), stock(image).clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_spandrel_loads_an_rrdb_checkpoint_as_it_is(train_here: Callable[..., Path], demo_data: Path) -> None:
+    from spandrel import ModelLoader
+
+    content = load(train_here("demo_pcl_rrdb", demo_data) / "models/net_g_2.pth")
+    model = ModelLoader().load_from_state_dict(dict(content["params"]))
+    assert model.architecture.name == "ESRGAN"
+
+
+def test_export_refuses_other_networks(stock: tuple[Path, str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected an RCAN or RRDBNet"):
+        export(stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth", tmp_path / "out.pth")
+
+
+def test_gan_and_contrast_together(train_here: Callable[..., Path], demo_data: Path, tmp_path: Path) -> None:
+    folder = train_here("demo_pcl_gan_rrdb", demo_data)
+    logged = scalars(tmp_path / "tb_logger" / "demo_pcl_gan_rrdb")
+    for key in ("l_g_pix", "l_g_gan", "l_d_real", "l_d_fake", "l_pcl_contrastive", "l_pcl_discriminator"):
+        assert logged[f"losses/{key}"] == [1, 2], key
+    assert load(folder / "models/net_d_2.pth")["params"]
+    assert len(load(folder / "training_states/2.state")["optimizers"]) == 3
+
+
+def test_frozen_embedding_of_an_earlier_run(
+    stock: tuple[Path, str, str], train_here: Callable[..., Path], demo_data: Path
+) -> None:
+    weights = stock[0] / "experiments/demo_pcl_edsr/models/pcl_embedding_6.pth"
+    method = {
+        "type": "PCL",
+        "loss_weight": 0.0004,
+        "train_embedding": False,
+        "embedding": {"type": "HaarDiscriminator", "weights": str(weights)},
+    }
+    folder = train_here("demo_pcl_edsr", demo_data, options={"methods": [method]})
+    state = load(folder / "training_states/2.state")
+    assert len(state["optimizers"]) == 1
+    prefix = "pcl.loss.embedding."
+    kept = {key.removeprefix(prefix): value for key, value in state["methods"].items() if key.startswith(prefix)}
+    assert_same(kept, dict(load(weights)["params"]))
+
+
+def test_lmdb(train_here: Callable[..., Path], demo_data: Path, tmp_path: Path) -> None:
+    make_lmdb = import_basicsr("basicsr.utils.lmdb_util").make_lmdb_from_imgs
+    options: dict[str, Any] = {"datasets:train:io_backend": {"type": "lmdb"}, "datasets:train:filename_tmpl": None}
+    for kind, key in (("HR", "dataroot_gt"), ("LRx4", "dataroot_lq")):
+        files = sorted((demo_data / "train" / kind).glob("*.png"))[:4]
+        database = tmp_path / f"{kind}.lmdb"
+        make_lmdb(str(demo_data / "train" / kind), str(database), [f.name for f in files], [f.stem for f in files])
+        options[f"datasets:train:{key}"] = str(database)
+    folder = train_here("demo_pcl_edsr", demo_data, options=options)
+    assert (folder / "models/net_g_2.pth").is_file()
+
+
+def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> None:
+    changes = {
+        "train:total_iter": 3,
+        "logger:save_checkpoint_freq": 3,
+        "logger:print_freq": 1,
+        "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 2}],
+    }
+    options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
+    printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
+    assert "pcl_contrastive_share: 5.0000e-02" in printed
+    assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["pcl.step.count"] == 3
+
+
+def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
+        train_here("demo_pcl_edsr", demo_data, options={"methods": [{"type": "PCL", "temprature": 1.0}]})
+
+
+def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="needs `methods:`"):
+        train_here("demo_pcl_edsr", demo_data, options={"methods": None})
+
+
+def test_no_optimizer_for_the_embedding(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="optim_methods"):
+        train_here("demo_pcl_edsr", demo_data, options={"train:optim_methods": None})
+
+
+def test_patch_too_small(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(DataError, match="at least 32 x 32"):
+        train_here("demo_pcl_edsr", demo_data, options={"datasets:train:gt_size": 16})
+
+
+def test_normalised_images(train_here: Callable[..., Path], demo_data: Path) -> None:
+    options = {"datasets:train:mean": [0.5, 0.5, 0.5], "datasets:train:std": [0.5, 0.5, 0.5]}
+    with pytest.raises(DataError, match=r"in \[0, 1\], got values from -"):
+        train_here("demo_pcl_edsr", demo_data, options=options)
+
+
+def test_missing_folder(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(DataError, match="there is none"):
+        train_here("demo_pcl_edsr", demo_data, options={"datasets:train:dataroot_lq": "nowhere/LR"})
+
+
+def test_unequal_counts(train_here: Callable[..., Path], one_pair: Path, demo_data: Path) -> None:
+    options = {"datasets:train:dataroot_lq": str(one_pair / "train/LRx4")}
+    with pytest.raises(DataError, match=r"102 HR images .* 1 LR images"):
+        train_here("demo_pcl_edsr", demo_data, options=options)
+
+
+def test_wrong_scale(train_here: Callable[..., Path], one_pair: Path) -> None:
+    with pytest.raises(DataError, match="do not fit scale 2"):
+        train_here("demo_pcl_edsr", one_pair, options={"scale": 2})
+
+
+def test_grey_images_train(train_here: Callable[..., Path], one_pair: Path, tmp_path: Path) -> None:
+    data = tmp_path / "grey"
+    shutil.copytree(one_pair, data)
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            grey = image.convert("L")
+        grey.save(path)
+    assert (train_here("demo_pcl_edsr", data) / "models/net_g_2.pth").is_file()
+
+
+def test_state_of_another_training(
+    stock: tuple[Path, str, str], train_here: Callable[..., Path], demo_data: Path
+) -> None:
+    folder = train_here("demo_pcl_edsr", demo_data, options={"model_type": "SRModel", "methods": None})
+    state = folder.rename(folder.with_name("before")) / "training_states/2.state"
+    networks = folder / "models"
+    networks.mkdir(parents=True)
+    shutil.copy(state.parents[1] / "models/net_g_2.pth", networks)
+    with pytest.raises(ConfigError, match="pretrain_network_g"):
+        train_here("demo_pcl_edsr", demo_data, options={"path:resume_state": str(state), "train:total_iter": 4})
+
+
+def test_option_file_runs_no_code(demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = write_options(tmp_path, "demo_pcl_edsr", demo_data, {})
+    options.write_text(options.read_text() + "trap: !!python/object/apply:os.mkdir ['trapped']\n")
+    with pytest.raises(ConfigError, match="would run code"):
+        runner.train(options, [])
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("name", ["pcl_edsr", "pcl_rcan", "pcl_rrdb"])
+def test_full_and_demo_options_say_the_same_of_the_method(name: str) -> None:
+    assert read_options(name)["methods"] == read_options(f"demo_{name}")["methods"]
+    assert read_options(name)["datasets"]["train"]["gt_size"] == 192
+    assert read_options(name)["datasets"]["train"]["batch_size_per_gpu"] == 16
