@@ -42,16 +42,6 @@ def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:
         raise DataError(f"{name}: expected a non-empty tensor {expected}, got {describe(x)}.{hint}")
 
 
-def check_same_shape(x: Tensor, y: Tensor, names: str) -> None:
-    """Require two tensors of one shape.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    if x.shape != y.shape:
-        raise DataError(f"{names}: expected equal shapes, got {tuple(x.shape)} and {tuple(y.shape)}.")
-
-
 def check_number(
     value: object, name: str, *, above: float | None = None, at_least: float | None = None, below: float | None = None
 ) -> float:

@@ -13,19 +13,20 @@ from contrastive_sr.errors import ConfigError
 T = TypeVar("T")
 
 
-def build(registry: Mapping[str, type[T]], config: object, where: str) -> T:
+def build(base: type[T], registry: Mapping[str, type[T]], config: object, where: str) -> T:
     """Build one object from ``{"type": name, **arguments}``.
 
     Args:
+        base: what the objects are.
         registry: the classes to choose from, by name.
-        config: the mapping, or an object that is built already, which is returned as it is.
+        config: the mapping, or a ``base`` that is built already, which is returned as it is.
         where: what the mapping configures, for messages.
 
     Raises:
         ConfigError: an unknown type, an unknown or misspelt argument, or one that is missing.
     """
-    if isinstance(config, tuple(registry.values())):
-        return config  # type: ignore[return-value]
+    if isinstance(config, base):
+        return config
     if not isinstance(config, Mapping) or "type" not in config:
         raise ConfigError(
             f"{where}: expected a mapping with `type`, one of {', '.join(registry)}; got {describe(config)}."
@@ -48,4 +49,4 @@ def build(registry: Mapping[str, type[T]], config: object, where: str) -> T:
 def _unknown(kind: str, name: Any, accepted: list[str]) -> str:
     close = difflib.get_close_matches(str(name), accepted, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
-    return f"does not know the {kind} {name!r}.{guess} Accepted: {', '.join(accepted)}."
+    return f"does not know the {kind} {name!r}.{guess} Accepted: {', '.join(accepted) or 'none'}."

@@ -69,12 +69,13 @@ class TrainableEmbedding(Embedding):
 @contextmanager
 def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
     """Set ``module.training`` (and so BatchNorm's behaviour) for a block of code."""
-    before = module.training
+    before = [(part, part.training) for part in module.modules()]  # a part may have a mode of its own
     module.train(mode)
     try:
         yield
     finally:
-        module.train(before)
+        for part, training in before:
+            part.training = training
 
 
 @contextmanager

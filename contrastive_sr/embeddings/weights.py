@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,12 +16,49 @@ from torch import Tensor, nn
 from contrastive_sr.errors import ConfigError
 
 
+class _PassedOver:
+    """Stands for any object that is not part of a state dict, such as the log history in MMEngine's checkpoints."""
+
+    def __new__(cls, *_: object, **__: object) -> _PassedOver:
+        return super().__new__(cls)
+
+    def _ignore(self, *_: object) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = _ignore
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """Rebuilds tensors and plain containers; a class or function of any other kind is never looked up."""
+
+    KNOWN: Mapping[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): torch.Size,
+        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self.KNOWN.get((module, name), _PassedOver)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path):
+            raise
+    # torch refuses the whole file for one object of another kind; MMEngine's checkpoints hold such ones.
+    tensors_only = SimpleNamespace(__name__=__name__, Unpickler=_TensorsOnly)
+    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tensors_only)
+
+
 def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) -> None:
     """Load a module's weights from a file.
 
-    Understood are plain state dicts, BasicSR's ``{"params": ...}``, MMagic's ``{"state_dict": ...}``, and
-    ``.safetensors``. The module may be a part of the saved network: the one prefix under which all its names stand is
-    found. Nothing but tensors and plain containers is unpickled.
+    Understood are plain state dicts, BasicSR's ``{"params": ...}``, MMagic's checkpoints, and ``.safetensors``. The
+    module may be a part of the saved network: the one prefix under which all its names stand is found. Nothing but
+    tensors and plain containers is unpickled; whatever else the file holds is passed over.
 
     Args:
         module: takes the weights in place.
@@ -27,6 +67,15 @@ def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) 
 
     Raises:
         ConfigError: the file is missing, unreadable, or does not hold this module's weights.
+    """
+    load_state_dict(module, read_state_dict(path), str(path), partial=partial)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file; which files, see :func:`load_weights`. The averaged weights, if it has such.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds something else.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -38,19 +87,20 @@ def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) 
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, ImportError, OSError) as error:
+            content = _load(path)
+    except Exception as error:  # what the readers raise on a file of another kind has no common base
         raise ConfigError(
             f"weights: {path} could not be read as a file of tensors ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}). Expected a state dict saved by torch.save or safetensors."
+            f"{str(error).partition(chr(10))[0]}). Expected a state dict saved by torch.save or safetensors."
         ) from error
-    for key in ("params_ema", "params", "state_dict"):
+    # Our MMagic hook keeps the methods' state, and with it an embedding, beside the state dict of the stock model.
+    for key in ("params_ema", "params", "contrastive_sr", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"weights: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
-    load_state_dict(module, content, str(path), partial=partial)
+    return dict(content)
 
 
 def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False) -> None:

@@ -64,7 +64,7 @@ def embedded_nce(
         check_shape(keys, (sr.shape[0], "K", *sr.shape[1:]), name)
     check_number(temperature, "temperature", above=0)
     with torch.no_grad():
-        keys = torch.cat((positives, negatives), dim=1)
+        keys = torch.cat((positives, negatives), dim=1).to(at_least_float32(sr).dtype)
     loss, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
     return EmbeddedNCE(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))
 
@@ -87,16 +87,29 @@ class _EmbeddedNCE(torch.autograd.Function):
             losses.append(loss)
             similarities.append(similarity)
         if gradient is not None:
-            ctx.save_for_backward(gradient.div_(batch))
+            ctx.save_for_backward(gradient.div_(batch), sr)
         similarity = torch.cat(similarities)
         ctx.mark_non_differentiable(similarity)
         return torch.cat(losses).mean(), similarity
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_loss, None, None, None, None
+        return _Once.apply(*ctx.saved_tensors, grad_loss), None, None, None, None
+
+
+class _Once(torch.autograd.Function):
+    """The gradient at ``sr``. It depends on ``sr``, so that differentiating again is an error and not silently zero."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, sr: Tensor, grad_loss: Tensor) -> Tensor:
+        return gradient * grad_loss
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "embedded_nce is differentiable once. For a loss on its gradient, compose pixel_cosine_similarity and "
+            "multi_positive_nce, which are differentiable twice."
+        )
 
 
 def _contrast(
@@ -114,24 +127,21 @@ def _contrast(
     scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
     losses, similarities, seeds = [], [], []
     for anchor_map, key_map in zip(anchor_maps, key_maps, strict=True):
-        layer = _LayerContrast(anchor_map.detach(), key_map, keys.shape[1])
-        loss, weight = _nce_and_slope(layer.similarity, positives, temperature)
-        losses.append(loss)
-        similarities.append(layer.similarity)
+        with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
+            layer = _LayerContrast(anchor_map.detach(), key_map, keys.shape[1])
+            # No gradient runs from here to the maps: it is formed below.
+            similarity = layer.similarity.requires_grad_(gradient is not None)
+            with torch.set_grad_enabled(gradient is not None):
+                near, far = similarity[:, :positives], similarity[:, positives:]
+                nce = multi_positive_nce(near, far, temperature, reduction="none")
+        losses.append(nce.detach())
+        similarities.append(similarity.detach())
         if gradient is not None:
+            (weight,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
             seeds.append(layer.anchor_gradient(weight * (scale / len(anchor_maps))).to(anchor_map.dtype))
     if gradient is not None:
         gradient.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
     return torch.stack(losses).mean(0), torch.stack(similarities).mean(0)
-
-
-def _nce_and_slope(similarity: Tensor, positives: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """The loss (b,) of similarities (b, K), and its derivative (b, K) with respect to each of them."""
-    with torch.enable_grad():
-        leaf = similarity.requires_grad_()
-        loss = multi_positive_nce(leaf[:, :positives], leaf[:, positives:], temperature, reduction="none")
-        (slope,) = torch.autograd.grad(loss.sum(), leaf)
-    return loss.detach(), slope
 
 
 class _LayerContrast:

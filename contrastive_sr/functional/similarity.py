@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_same_shape, check_shape
+from contrastive_sr._checks import at_least_float32, check_shape
 
 
 def inverse_norm(x: Tensor, dim: int) -> Tensor:
@@ -39,7 +39,7 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
         tensor([-1., -1.])
     """
     check_shape(x, ("B", "C", "H", "W"), "pixel_cosine_similarity(x)")
-    check_same_shape(x, y, "pixel_cosine_similarity(x, y)")
+    check_shape(y, x.shape, "pixel_cosine_similarity(y)")
     x, y = at_least_float32(x), at_least_float32(y)
     cosine = (x * y).sum(1) * inverse_norm(x, 1) * inverse_norm(y, 1)
     return cosine.mean((1, 2))

@@ -21,7 +21,7 @@ class MethodList(nn.ModuleDict):
         methods: the methods; their names must differ.
 
     Raises:
-        ConfigError: no methods, or two of one name.
+        ConfigError: no methods, two of one name, or a name that this class needs itself.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -31,7 +31,11 @@ class MethodList(nn.ModuleDict):
                 f"methods: expected one or more with different `name`, got {names}. "
                 "Give each its own, e.g. `name: pcl_haar`."
             )
-        super().__init__({method.name: method for method in methods})
+        super().__init__()
+        for method in methods:
+            if hasattr(self, method.name):
+                raise ConfigError(f"methods: {method.name!r} cannot be a method's `name`. Try `my_{method.name}`.")
+            self[method.name] = method
 
     @property
     def methods(self) -> list[Method]:
@@ -84,4 +88,4 @@ def build_methods(configs: Sequence[Mapping[str, object]]) -> MethodList:
     """
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {configs!r}.")
-    return MethodList([build(METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])
+    return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])

@@ -74,7 +74,7 @@ class PCL(Method):
         self.positives = _build_samples(positives, f"{name}: positives")
         self.negatives = _build_samples(negatives, f"{name}: negatives")
         embedding = {"type": "HaarDiscriminator"} if embedding is None else embedding
-        network = build(EMBEDDINGS, embedding, f"{name}: embedding")
+        network = build(Embedding, EMBEDDINGS, embedding, f"{name}: embedding")
         self.loss = PCLLoss(network, temperature)
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         can_train = isinstance(network, TrainableEmbedding)
@@ -152,4 +152,4 @@ def _build_samples(configs: Sequence[SampleConfig], where: str) -> list[SampleGe
             f"{where}: expected a list with at least one of {', '.join(SAMPLES)}, e.g. "
             f"[{{type: Sharpen, count: 3}}]; got {describe(configs)}."
         )
-    return [build(SAMPLES, config, f"{where}[{index}]") for index, config in enumerate(configs)]
+    return [build(SampleGenerator, SAMPLES, config, f"{where}[{index}]") for index, config in enumerate(configs)]

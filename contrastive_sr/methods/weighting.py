@@ -86,7 +86,9 @@ class TermWeight(nn.Module):
             return
         if step % self.interval:
             return
-        (pixel_gradient,) = torch.autograd.grad(pixel_loss, sr, retain_graph=True, allow_unused=True)
+        pixel_gradient = None
+        if pixel_loss.requires_grad and sr.requires_grad:
+            (pixel_gradient,) = torch.autograd.grad(pixel_loss, sr, retain_graph=True, allow_unused=True)
         if pixel_gradient is None:
             raise DataError(
                 f"{self.name}: expected a pixel loss computed from batch['sr'], got one that does not depend on it. "
