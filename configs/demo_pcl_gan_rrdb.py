@@ -1,5 +1,5 @@
 # PCL-SR beside ESRGAN's relativistic GAN loss: about a minute on a CPU, on the data of `contrastive-sr prepare demo`.
-# Full ESRGAN has a perceptual loss too, whose VGG weights MMagic downloads: perceptual_loss=dict(type="PerceptualLoss").
+# ESRGAN proper has a perceptual loss too; its VGG weights are downloaded: perceptual_loss=dict(type="PerceptualLoss").
 _base_ = ["./demo_pcl_rrdb.py"]
 
 model = dict(

@@ -17,7 +17,8 @@ def describe(x: object) -> str:
     """Say in a few words what a value is."""
     if isinstance(x, Tensor):
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
-    return f"{x!r} ({type(x).__name__})"
+    text = repr(x)
+    return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(x).__name__})"
 
 
 def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:

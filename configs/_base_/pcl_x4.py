@@ -8,6 +8,7 @@ model = dict(
             name="pcl",
             # The paper's weight is 0.1 for images in [0, 255], where an L1 loss is 255 times as large as for images in
             # [0, 1], which MMagic feeds its losses; the contrastive term is as large as ever.
+            # Instead of a weight, loss_share=0.05 asks for a share of the pixel loss's gradient.
             loss_weight=0.1 / 255,
             temperature=1.0,
             embedding=dict(type="HaarDiscriminator", taps=4),

@@ -104,6 +104,7 @@ def run_demo(
             "photographs": scores["photographs"],
             "mean": scores["mean"],
             "seconds_per_step": seconds,
+            "curves": curves,
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         title = f"EDSR, {framework}, {steps} steps, seed {seed}"
@@ -242,7 +243,12 @@ def _draw(
     colours = {first: 0, second: 1, "positive": 2, "negative": 5, f"{second}, unweighted": 1}
     pcl = curves[second]
     panels = [
-        Panel("pixel loss (L1)", {label: smoothed(run["pixel"], 5) for label, run in curves.items()}, colours=colours),
+        Panel(
+            "pixel loss (L1)",
+            {label: smoothed(run["pixel"], 5) for label, run in curves.items()},
+            colours=colours,
+            overlap=True,
+        ),
         Panel("contrastive loss", {f"{second}, unweighted": pcl["contrastive"]}, colours=colours),
         Panel(
             "similarity of SR with its samples",
@@ -254,6 +260,7 @@ def _draw(
             {label: run["psnr"] for label, run in curves.items()},
             levels={"bicubic": bicubic},
             colours=colours,
+            overlap=True,
         ),
     ]
     save_curves(folder / "curves.png", panels, title)

@@ -51,7 +51,8 @@ class MMagicDemo:
             loader.dataset.data_root = str(plan.data)
         config.train_cfg.update(max_iters=plan.steps, val_interval=plan.validation_interval)
         config.param_scheduler.milestones = plan.milestones
-        config.default_hooks.logger.interval = plan.log_interval
+        # by default MMEngine logs validation under the number of the epoch, which is always 0 here
+        config.default_hooks.logger.update(interval=plan.log_interval, log_metric_by_epoch=False)
         config.default_hooks.checkpoint.update(interval=plan.steps, save_best=None)
         config.log_processor.window_size = plan.log_interval
         config.custom_hooks = []  # no validation images: the demo draws its own

@@ -29,12 +29,14 @@ class Panel:
         lines: label to (step, value) pairs.
         levels: label to a value drawn as a dashed horizontal line.
         colours: label to the number of its colour, so that a run keeps one colour over all plots.
+        overlap: the lines may lie on each other; the first is then drawn thicker.
     """
 
     title: str
     lines: Mapping[str, Series]
     levels: Mapping[str, float] = field(default_factory=dict)
     colours: Mapping[str, int] = field(default_factory=dict)
+    overlap: bool = False
 
 
 def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Image]]], reference: str) -> None:
@@ -67,8 +69,8 @@ def _draw(plot: Axes, panel: Panel) -> None:
     for number, (label, series) in enumerate(panel.lines.items()):
         colour = _COLOURS[panel.colours.get(label, number) % len(_COLOURS)]
         steps, values = np.array([step for step, _ in series]), np.array([value for _, value in series])
-        # later lines are thinner, so that one that hides another shows it
-        width, size = (3.2, 7) if number == 0 and len(panel.lines) > 1 else (1.5, 3.5)
+        # with a thinner line on top both can be seen
+        width, size = (3.2, 7) if panel.overlap and number == 0 else (1.6, 3.5)
         marker = "o" if len(series) <= 20 else None
         plot.plot(steps, values, color=colour, label=label, linewidth=width, marker=marker, markersize=size)
     for label, level in panel.levels.items():

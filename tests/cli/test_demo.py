@@ -33,6 +33,14 @@ def test_demo(framework: str, demo_data: Path, tmp_path: Path, command_line: Run
     assert results["mean"]["bicubic"]["psnr"] == pytest.approx(26.61, abs=0.02)
     assert results["seconds_per_step"]["L1"] > 0
     assert results["seconds_per_step"]["L1 + PCL"] > 0
+    for label, names in (
+        ("L1", {"pixel", "psnr"}),
+        ("L1 + PCL", {"pixel", "contrastive", "positive", "negative", "psnr"}),
+    ):
+        curves = results["curves"][label]
+        assert set(curves) == names
+        assert [step for step, _ in curves["psnr"]] == list(range(2, 21, 2))
+        assert [step for step, _ in curves["pixel"]] == list(range(1, 21))
     for name in ("crops.png", "curves.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 700

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mmagic_helpers as helpers
@@ -20,8 +21,9 @@ import torch
 
 pytest.importorskip("mmagic")
 
-from mmagic.registry import DATASETS, MODELS
+from mmagic.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
+from mmengine.fileio import get_file_backend
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage, MMSeparateDistributedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -33,6 +35,7 @@ import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 
+pytestmark = pytest.mark.mmagic
 EMA = 'custom_hooks = [dict(type="EMAHook", momentum=0.1), dict(type="BasicVisualizationHook", interval=1)]\n'
 FIGURES = {
     "loss",
@@ -401,6 +404,18 @@ def test_a_frozen_embedding_needs_one_optimizer_only() -> None:
     assert set(model.train_step(batch(), optimizers(model, OptimWrapper, "generator"))) == set(log)
 
 
+def test_a_trained_embedding_is_taken_from_the_checkpoint_of_another_run(edsr: Path) -> None:
+    """PCL-F."""
+    embedding = {"type": "HaarDiscriminator", "weights": str(edsr / "iter_20.pth")}
+    method = {"type": "PCL", "loss_share": 0.05, "train_embedding": False, "embedding": embedding}
+    model = build("demo_pcl_edsr", methods=[method])
+    saved = torch.load(edsr / "iter_20.pth")["contrastive_sr"]
+    for name, value in model.methods["pcl"].embedding.state_dict().items():
+        assert torch.equal(value, saved[f"methods.pcl.loss.embedding.{name}"])
+    log = model.train_step(batch(), OptimWrapper(torch.optim.Adam(model.generator.parameters(), lr=1e-4)))
+    assert log["pcl_contrastive_share"].item() == pytest.approx(0.05)
+
+
 def test_missing_optimizer_is_named() -> None:
     model = build("demo_pcl_edsr")
     with pytest.raises(ConfigError, match=r"none was given for \['methods'\].*MultiOptimWrapperConstructor"):
@@ -438,9 +453,20 @@ def test_misspelt_key_ends_the_host_s_command_with_one_clear_error(tmp_path: Pat
     assert "temperature" in last
 
 
-def test_checkpoint_hook_refuses_to_keep_one_file() -> None:
-    from mmengine.registry import HOOKS
+def test_a_file_that_is_written_anew_stays_whole_until_the_end(edsr: Path, tmp_path: Path) -> None:
+    path = tmp_path / "iter_1.pth"
+    backend = get_file_backend(backend_args={"backend": "contrastive_sr_atomic"})
+    backend.put(b"whole", path)
+    with pytest.raises(TypeError):
+        backend.put("text, which fails after the file was opened", path)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"whole"
+    config = Config.fromfile(edsr / "small.py")
+    hook = HOOKS.build({"_scope_": "mmagic", **config.default_hooks.checkpoint.to_dict()})
+    hook.before_run(SimpleNamespace(_resume=False))
+    assert hook.backend_args == {"backend": "contrastive_sr_atomic"}
 
+
+def test_checkpoint_hook_refuses_to_keep_one_file() -> None:
     hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook", "interval": 1, "max_keep_ckpts": 1})
     with pytest.raises(ConfigError, match="at least 2"):
         hook.before_run(None)

@@ -52,8 +52,8 @@ class _ContrastiveMixin(BaseEditModel):
         return state
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # MMEngine, which loads the model itself (without a prefix), steps over wrappers; PyTorch, which EMAHook uses for
-        # its averaged copy of the model, does not.
+        # MMEngine, which loads the model itself (without a prefix), steps over wrappers; PyTorch, which EMAHook uses
+        # for its averaged copy of the model, does not.
         if prefix:
             for plain, wrapped in self._wrapped_prefixes(prefix):
                 _rename(state_dict, plain, wrapped)

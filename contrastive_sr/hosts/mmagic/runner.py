@@ -26,7 +26,7 @@ def train(config: Path, arguments: list[str]) -> None:
         arguments: further flags of MMagic's script, such as `--resume`, `--amp`, `--work-dir`, `--cfg-options`.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or `--launcher pytorch` was given without torchrun.
         HostError: MMagic is missing or broken.
         ContrastiveSRError: whatever else is wrong with config or data.
     """
@@ -54,9 +54,15 @@ def train(config: Path, arguments: list[str]) -> None:
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:
-    """Whether this is one of the processes that torchrun started for `--launcher pytorch`."""
-    joined = " ".join(arguments).replace("=", " ")
-    return "--launcher pytorch" in joined and "RANK" in os.environ
+    """Whether this is one of several processes, for `--launcher pytorch`."""
+    if "--launcher pytorch" not in " ".join(arguments).replace("=", " "):
+        return False
+    if "RANK" not in os.environ:
+        raise ConfigError(
+            "--launcher pytorch is for processes that torchrun has started. "
+            "Try: torchrun --nproc_per_node 2 -m contrastive_sr.cli train CONFIG --launcher pytorch"
+        )
+    return True
 
 
 def _training_script() -> Path:

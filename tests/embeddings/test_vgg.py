@@ -1,0 +1,160 @@
+"""VGGFeatures against torchvision's own modules, with random weights; and without a network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from contrastive_sr.embeddings import VGGFeatures
+from contrastive_sr.errors import ConfigError, DataError
+
+# Index of each layer in torchvision's vgg19().features, counted by hand in its configuration E.
+INDEX = {"conv1_1": 0, "relu1_2": 3, "pool1": 4, "conv2_2": 7, "relu2_2": 8, "relu3_4": 17, "relu4_4": 26, "pool5": 36}
+
+
+@pytest.fixture(scope="module")
+def features() -> nn.Sequential:
+    """torchvision's VGG-19 with random weights, without its large classifier."""
+    with torch.device("meta"):
+        model = torchvision.models.vgg19(weights=None).features
+    features: nn.Sequential = model.to_empty(device="cpu").eval()
+    torch.manual_seed(0)
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.normal_(layer.bias, std=0.1)
+    for layer in features:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    return features
+
+
+@pytest.fixture(scope="module")
+def weights(features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as torchvision's: all layers, the classifier's as well."""
+    state = {f"features.{name}": value for name, value in features.state_dict().items()}
+    state["classifier.6.bias"] = torch.zeros(1000)
+    path = tmp_path_factory.mktemp("vgg") / "vgg19-dcbb9e9d.pth"
+    torch.save(state, path)
+    return path
+
+
+def expected(features: nn.Sequential, images: Tensor, layer: str) -> Tensor:
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], 1)
+    with torch.no_grad():
+        out: Tensor = features[: INDEX[layer] + 1](normalised)
+    return out
+
+
+def test_default_layers_equal_torchvision(features: nn.Sequential, weights: Path) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    maps = VGGFeatures(weights=weights)(images)
+    assert [tuple(m.shape) for m in maps] == [(1, 64, 32, 32), (1, 128, 16, 16), (1, 256, 8, 8), (1, 512, 4, 4)]
+    for got, layer in zip(maps, ("relu1_2", "relu2_2", "relu3_4", "relu4_4"), strict=True):
+        reference = expected(features, images, layer)
+        assert reference.std() > 0.01
+        torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_chosen_layers_come_in_the_order_of_the_network(features: nn.Sequential, weights: Path) -> None:
+    images = torch.rand(2, 3, 10, 12)
+    embedding = VGGFeatures(layers=["relu2_2", "conv1_1", "pool1", "conv2_2"], weights=weights)
+    assert embedding.layers == ["conv1_1", "pool1", "conv2_2", "relu2_2"]
+    assert len(embedding.features) == 9  # nothing behind the last layer is kept
+    for got, layer in zip(embedding(images), embedding.layers, strict=True):
+        torch.testing.assert_close(got, expected(features, images, layer), rtol=1e-4, atol=1e-4)
+
+
+def test_later_layers_do_not_overwrite_taps(weights: Path) -> None:
+    images = torch.rand(1, 3, 8, 8)
+    first, _ = VGGFeatures(layers=["conv1_1", "relu1_1"], weights=weights)(images)
+    assert first.min() < 0  # an activation in place would have left none
+
+
+def test_the_deepest_layer_and_its_smallest_size(features: nn.Sequential, weights: Path) -> None:
+    embedding = VGGFeatures(layers=["pool5"], weights=weights)
+    assert embedding.minimum_size == 32
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(embedding(images)[0], expected(features, images, "pool5"), rtol=1e-3, atol=1e-3)
+    with pytest.raises(DataError, match="VGGFeatures: expected HR patches of at least 32 x 32 pixels, got 32 x 31"):
+        embedding(torch.rand(1, 3, 32, 31))
+
+
+def test_timm_s_file_has_the_same_names(features: nn.Sequential, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        names = {name: value.shape for name, value in timm.create_model("vgg19").state_dict().items()}
+    own = {f"features.{name}": value for name, value in features.state_dict().items()}
+    assert {name: shape for name, shape in names.items() if name.startswith("features.")} == {
+        name: value.shape for name, value in own.items()
+    }
+    save_file({**own, "head.fc.bias": torch.zeros(1000)}, tmp_path / "model.safetensors")
+    embedding = VGGFeatures(layers=["relu2_2"], weights=tmp_path / "model.safetensors")
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(embedding(images)[0], expected(features, images, "relu2_2"), rtol=1e-4, atol=1e-4)
+
+
+def test_is_fixed_but_lets_the_gradient_through(weights: Path) -> None:
+    embedding = VGGFeatures(layers=["relu1_2"], weights=weights)
+    assert not any(p.requires_grad for p in embedding.parameters())
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    embedding(images)[0].sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_normalisation_is_not_part_of_the_state(weights: Path) -> None:
+    assert {name.split(".")[0] for name in VGGFeatures(["relu1_1"], weights).state_dict()} == {"features"}
+
+
+@pytest.mark.parametrize("layers", [["relu6_1"], ["relu1_2", "relu3_5"], [], ["features.3"]])
+def test_unknown_layers_are_refused(layers: list[str], weights: Path) -> None:
+    with pytest.raises(ConfigError, match=r"VGGFeatures\(layers\): expected names out of conv1_1, relu1_1.*pool5; got"):
+        VGGFeatures(layers=layers, weights=weights)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(nn.Conv2d(3, 8, 3).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match=r"weights of one VGGFeatures, got none .*features.0.weight is missing"):
+        VGGFeatures(weights=tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match="expected an existing file, got torchvison"):
+        VGGFeatures(weights="torchvison")
+
+
+DOWNLOAD = """
+import sys
+from contrastive_sr.embeddings import VGGFeatures
+from contrastive_sr.errors import ConfigError
+try:
+    VGGFeatures(weights=sys.argv[1])
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+def test_without_a_network_the_error_says_what_to_do(source: str, project: Path, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"  # a proxy that refuses every connection, whether there is a network or not
+    environment = {
+        **{name: value for name, value in os.environ.items() if name.lower() not in ("no_proxy", "all_proxy")},
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere),
+        "TORCH_HOME": str(tmp_path / "torch"),
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+        "PYTHONPATH": str(project),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, source], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"VGGFeatures(weights='{source}'): the weights could not be downloaded" in done.stdout
+    assert "copy torchvision's vgg19-dcbb9e9d.pth there and give its path as weights" in done.stdout

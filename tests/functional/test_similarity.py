@@ -1,0 +1,90 @@
+"""pixel_cosine_similarity against a float64 loop over positions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import cosine_loops
+from torch import Tensor
+
+from contrastive_sr.errors import DataError
+from contrastive_sr.functional import pixel_cosine_similarity
+
+
+def maps(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 4, 1)])
+def test_equals_the_definition(shape: tuple[int, ...]) -> None:
+    x, y = maps(*shape), maps(*shape, seed=2)
+    torch.testing.assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), rtol=0, atol=1e-14)
+
+
+def test_is_a_mean_of_cosines_and_not_a_cosine_of_means() -> None:
+    x = torch.tensor([[[[100.0, 1.0]], [[0.0, 0.0]]]])
+    y = torch.tensor([[[[100.0, 0.0]], [[0.0, 1.0]]]])
+    assert pixel_cosine_similarity(x, y).item() == pytest.approx(0.5)
+
+
+def test_identity_and_opposite() -> None:
+    x = maps(2, 4, 3, 3)
+    torch.testing.assert_close(pixel_cosine_similarity(x, x), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(pixel_cosine_similarity(x, -x), -torch.ones(2, dtype=torch.float64))
+
+
+def test_ignores_the_length_of_every_vector() -> None:
+    x, y = maps(2, 4, 3, 3), maps(2, 4, 3, 3, seed=2)
+    lengths = maps(2, 1, 3, 3, seed=3).exp()
+    torch.testing.assert_close(pixel_cosine_similarity(lengths * x, y / lengths), pixel_cosine_similarity(x, y))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_float32_from_small_to_large_values(scale: float) -> None:
+    x, y = (scale * maps(2, 8, 3, 3)).float(), (scale * maps(2, 8, 3, 3, seed=2)).float()
+    torch.testing.assert_close(pixel_cosine_similarity(x, y).double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    x, y = (300 * maps(2, 8, 3, 3)).to(dtype), (300 * maps(2, 8, 3, 3, seed=2)).to(dtype)
+    similarity = pixel_cosine_similarity(x, y)
+    assert similarity.dtype == torch.float32
+    torch.testing.assert_close(similarity.double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_vectors_count_as_zero_with_a_finite_gradient(dtype: torch.dtype) -> None:
+    x, y = maps(1, 4, 2, 2).to(dtype), maps(1, 4, 2, 2, seed=2).to(dtype)
+    x[..., 0, 0] = 0
+    y[..., 1, 1] = 0
+    torch.testing.assert_close(pixel_cosine_similarity(x, y).double(), cosine_loops(x, y))
+    for leaf in (x.requires_grad_(), y.requires_grad_()):
+        (gradient,) = torch.autograd.grad(pixel_cosine_similarity(x, y).sum(), leaf)
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
+    nothing = torch.zeros(1, 4, 2, 2, dtype=dtype, requires_grad=True)
+    similarity = pixel_cosine_similarity(nothing, nothing)
+    assert similarity.item() == 0
+    assert torch.autograd.grad(similarity.sum(), nothing)[0].abs().max() == 0
+
+
+def test_gradients() -> None:
+    x, y = maps(1, 3, 2, 2).requires_grad_(), maps(1, 3, 2, 2, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(pixel_cosine_similarity, (x, y))
+    assert torch.autograd.gradgradcheck(pixel_cosine_similarity, (x, y))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.rand(4, 3, 3), torch.rand(4, 3, 3), r"\(x\): expected .*\(B, C, H, W\)"),
+        (torch.rand(1, 4, 3, 3), torch.rand(1, 4, 3, 2), r"\(y\): expected .*\(1, 4, 3, 3\), got .*\(1, 4, 3, 2\)"),
+        (torch.rand(2, 4, 3, 3), torch.rand(1, 4, 3, 3), r"\(2, 4, 3, 3\)"),
+        (torch.rand(1, 4, 3, 3), torch.ones(1, 4, 3, 3, dtype=torch.long), "floating-point.*int64"),
+        (torch.zeros(1, 4, 0, 3), torch.zeros(1, 4, 0, 3), "non-empty"),
+    ],
+)
+def test_wrong_input_is_refused(x: Tensor, y: Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        pixel_cosine_similarity(x, y)

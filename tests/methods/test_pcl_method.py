@@ -1,0 +1,554 @@
+"""PCL: what its steps train, what they log, how they resume, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles import dual_loops, plain_contrast, relative_distance
+from small_models import CountingNet, IdentityEmbedding, SmoothEmbedding, images_batch
+from torch import Tensor, nn
+
+from contrastive_sr.embeddings import HaarDiscriminator, VGGFeatures
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.methods import PCL, MethodList, build_methods
+from contrastive_sr.samples import GaussianBlur, SampleGenerator, Sharpen
+
+CPU = torch.device("cpu")
+
+
+def pcl(**arguments: Any) -> PCL:
+    """A method of reproducible parameters; loss_weight 0.0004 unless a weight or share is given."""
+    torch.manual_seed(0)
+    if not {"loss_weight", "loss_share"} & set(arguments):
+        arguments["loss_weight"] = 0.0004
+    return PCL(**arguments)
+
+
+def net(seed: int = 1) -> CountingNet:
+    torch.manual_seed(seed)
+    return CountingNet()
+
+
+def ready(method: PCL) -> tuple[CountingNet, dict[str, Tensor]]:
+    network = net()
+    return network, method.run(network, images_batch())
+
+
+# Gradients: who learns from what
+
+
+def test_auxiliary_step_trains_the_embedding_and_nothing_else() -> None:
+    method = pcl()
+    network, batch = ready(method)
+    method.eval()  # whatever mode the host left it in
+    before = copy.deepcopy(method.state_dict())
+    losses = method.auxiliary_losses(batch)
+    assert not any(module.training for module in method.embedding.modules())
+    assert list(losses) == ["pcl_discriminator"]
+    losses["pcl_discriminator"].backward()
+    assert all(p.grad is None for p in network.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.embedding.parameters())
+    state = method.state_dict()
+    moved = [name for name in state if not torch.equal(state[name], before[name])]
+    assert len(moved) == 3 * 8  # running mean, running variance and count of eight BatchNorms
+    assert all(".norm." in name for name in moved)
+
+
+def test_auxiliary_loss_is_equation_7_with_one_normalisation_for_both_sides() -> None:
+    method = pcl()
+    _, batch = ready(method)
+    reference = copy.deepcopy(method.embedding).train()
+    real, fake = reference.logits(torch.cat((batch["hr"], batch["sr"].detach()))).detach().chunk(2)
+    loss = method.auxiliary_losses(batch)["pcl_discriminator"]
+    assert loss.item() == pytest.approx(dual_loops(real, fake), rel=1e-5)
+    assert torch.equal(copy.deepcopy(pcl())(batch)["pcl_discriminator"], loss)  # the module call is this loss
+
+
+def test_sr_step_trains_the_network_and_nothing_else() -> None:
+    method = pcl()
+    network, batch = ready(method)
+    method.embedding.train()
+    before = copy.deepcopy(method.embedding.state_dict())
+    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert all(p.grad is None for p in method.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method.embedding.state_dict().items())
+    assert all(module.training for module in method.embedding.modules())
+    assert method.trainable
+    assert all(p.requires_grad for p in method.embedding.parameters())
+
+
+def test_term_is_equations_8_to_10_on_the_samples_drawn() -> None:
+    method = pcl(
+        temperature=0.5,
+        positives=[{"type": "HighResolution"}, Sharpen(count=2)],
+        negatives=[GaussianBlur(count=1), {"type": "UpsampledLowResolution"}],
+        loss_weight=0.01,
+    )
+    network, batch = ready(method)
+    generator = method.generator(CPU)
+    positives = torch.cat((batch["hr"][:, None], Sharpen(count=2)(batch, generator)), 1)
+    enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
+    negatives = torch.cat((GaussianBlur(count=1)(batch, generator), enlarged[:, None]), 1)
+    losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+
+    embed = method.embedding.eval()
+    loss, near, far = plain_contrast(embed, batch["sr"], positives, negatives, 0.5)
+    assert losses.logs["pcl_contrastive_raw"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert losses.total.item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
+    assert losses.terms["pcl_contrastive"].item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
+    assert losses.logs["pcl_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
+    assert losses.logs["pcl_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+    weights = list(network.parameters())
+    got = torch.autograd.grad(losses.total, weights, retain_graph=True)
+    expected = torch.autograd.grad(0.01 * loss, weights)
+    for g, e in zip(got, expected, strict=True):
+        assert relative_distance(g, e) < 1e-4
+
+
+def test_default_samples_are_four_and_four() -> None:
+    method = pcl()
+    assert [(type(s).__name__, s.count) for s in method.positives] == [("HighResolution", 1), ("Sharpen", 3)]
+    assert [(type(s).__name__, s.count) for s in method.negatives] == [("GaussianBlur", 4)]
+
+
+# Weights and logs
+
+
+@pytest.mark.parametrize("pixel_loss", [F.l1_loss, F.mse_loss])
+def test_share_is_the_ratio_of_gradients_at_the_sr_image(pixel_loss: Any) -> None:
+    method = pcl(loss_share=0.05)
+    _, batch = ready(method)
+    generator = method.generator(CPU)
+    positives = torch.cat([sample(batch, generator) for sample in method.positives], 1)
+    negatives = torch.cat([sample(batch, generator) for sample in method.negatives], 1)
+    pixel = pixel_loss(batch["sr"], batch["hr"])
+    losses = method.sr_losses(batch, pixel)
+
+    term, _, _ = plain_contrast(method.embedding.eval(), batch["sr"], positives, negatives)
+    (term_gradient,) = torch.autograd.grad(term, batch["sr"], retain_graph=True)
+    (pixel_gradient,) = torch.autograd.grad(pixel, batch["sr"], retain_graph=True)
+    ratio = (term_gradient.norm() / pixel_gradient.norm()).item()
+    assert losses.logs["pcl_contrastive_weight"].item() == pytest.approx(0.05 / ratio, rel=1e-4)
+    assert losses.logs["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
+    (weighted,) = torch.autograd.grad(losses.total, batch["sr"])
+    assert (weighted.norm() / pixel_gradient.norm()).item() == pytest.approx(0.05, rel=1e-4)
+
+
+def test_weight_stays_between_measurements_and_moves_at_them() -> None:
+    for arguments in ({"loss_share": 0.05}, {"loss_weight": 0.0004}):
+        method, network = pcl(embedding=SmoothEmbedding(), share_interval=3, **arguments), net()
+        logs = []
+        for step in range(7):
+            batch = method.run(network, images_batch(seed=step))
+            logs.append(method.sr_losses(batch, (step + 1) * F.l1_loss(batch["sr"], batch["hr"])).logs)
+        weights, shares = ([log[f"pcl_contrastive_{key}"].item() for log in logs] for key in ("weight", "share"))
+        moving, still = (weights, shares) if "loss_share" in arguments else (shares, weights)
+        assert still == pytest.approx([next(iter(arguments.values()))] * 7, rel=1e-5)
+        assert moving[0] == moving[1] == moving[2] != moving[3]
+        assert moving[3] == moving[4] == moving[5] != moving[6]
+
+
+@pytest.mark.parametrize("weight", [{"loss_share": 0.05}, {"loss_weight": 0.0004}])
+def test_logs_are_detached_scalars_of_the_same_names_at_every_step(weight: dict[str, float]) -> None:
+    method, network = pcl(embedding=SmoothEmbedding(), share_interval=2, **weight), net()
+    for step in range(4):
+        batch = method.run(network, images_batch(seed=step))
+        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert list(losses.terms) == ["pcl_contrastive"]
+        assert sorted(losses.logs) == [
+            "pcl_contrastive_raw",
+            "pcl_contrastive_share",
+            "pcl_contrastive_weight",
+            "pcl_negative_similarity",
+            "pcl_positive_similarity",
+        ]
+        assert all(value.shape == () and not value.requires_grad for value in losses.logs.values())
+        assert not [key for key in (*losses.logs, *losses.terms) if "loss" in key]
+        assert losses.total.requires_grad
+
+
+def test_without_a_pixel_loss() -> None:
+    fixed = pcl(embedding=SmoothEmbedding())
+    _, batch = ready(fixed)
+    losses = fixed.sr_losses(batch)
+    assert "pcl_contrastive_share" not in losses.logs
+    assert losses.total.item() == pytest.approx(0.0004 * losses.logs["pcl_contrastive_raw"].item())
+    share = pcl(embedding=SmoothEmbedding(), loss_share=0.05)
+    _, batch = ready(share)
+    with pytest.raises(ConfigError, match="pcl_contrastive: `loss_share` is a share of the pixel loss"):
+        share.sr_losses(batch)
+
+
+def test_a_pixel_loss_of_another_tensor_is_refused() -> None:
+    method = pcl(embedding=SmoothEmbedding(), loss_share=0.05)
+    network, batch = ready(method)
+    with pytest.raises(DataError, match=r"pcl_contrastive: expected a pixel loss computed from batch\['sr'\]"):
+        method.sr_losses(batch, F.l1_loss(network(batch["lr"]), batch["hr"]))
+
+
+def test_paper_s_own_weight_is_warned_about_once() -> None:
+    method = pcl(loss_weight=0.1, share_interval=1)
+    _, batch = ready(method)
+    with pytest.warns(UserWarning, match="pcl_contrastive: its gradient at the SR image is .* times that of the pixel"):
+        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+
+
+# State
+
+
+def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
+    """20 steps against 10, files, and 10 more from new objects."""
+
+    class Training:
+        def __init__(self, seed: int) -> None:
+            torch.manual_seed(seed)
+            self.net = CountingNet()
+            self.methods = build_methods([{"type": "PCL", "loss_share": 0.05, "share_interval": 4}])
+            self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
+            self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-4)
+            self.logs: list[dict[str, float]] = []
+            self.parts = (self.net, self.methods, self.net_optimizer, self.optimizer)
+
+        def steps(self, first: int, last: int) -> None:
+            for step in range(first, last):
+                batch = self.methods.run(self.net, images_batch(seed=step))
+                self.optimizer.zero_grad()
+                sum(self.methods(batch).values()).backward()
+                self.optimizer.step()
+                pixel = F.l1_loss(batch["sr"], batch["hr"])
+                losses = self.methods.sr_losses(batch, pixel)
+                self.net_optimizer.zero_grad()
+                (pixel + losses.total).backward()
+                self.net_optimizer.step()
+                self.logs.append({key: value.item() for key, value in losses.logs.items()})
+
+    whole, first = Training(0), Training(0)
+    whole.steps(0, 20)
+    first.steps(0, 10)
+    torch.save([part.state_dict() for part in first.parts], tmp_path / "state.pth")
+    second = Training(99)
+    for part, state in zip(second.parts, torch.load(tmp_path / "state.pth"), strict=True):
+        part.load_state_dict(state)
+    torch.manual_seed(1234)  # the process's own random state has no part in it
+    second.steps(10, 20)
+
+    assert first.logs + second.logs == whole.logs
+    assert len({log["pcl_contrastive_weight"] for log in whole.logs}) == 5
+    for resumed, straight in zip((second.net, second.methods), (whole.net, whole.methods), strict=True):
+        for name, value in straight.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], value), name
+    for optimizer, other in zip(second.parts[2:], whole.parts[2:], strict=True):
+        for index, state in other.state_dict()["state"].items():
+            for name, value in state.items():
+                assert torch.equal(optimizer.state_dict()["state"][index][name], value)
+
+
+def test_state_holds_the_step_and_the_ratio() -> None:
+    method = pcl(embedding=SmoothEmbedding())
+    _, batch = ready(method)
+    for _ in range(3):
+        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    state = method.state_dict()
+    assert state["step.count"].item() == 3
+    assert state["weights.contrastive.ratio"].item() > 0
+    loaded = pcl(embedding=SmoothEmbedding())
+    assert loaded.step.value == 0
+    loaded.load_state_dict(state)
+    assert loaded.step.value == 3
+
+
+def test_samples_depend_on_seed_and_step_alone() -> None:
+    def negatives(method: PCL) -> Tensor:
+        return method.negatives[0](images_batch(), method.generator(CPU))
+
+    method = pcl()
+    first = negatives(method)
+    torch.manual_seed(77)
+    assert torch.equal(negatives(method), first)
+    assert torch.equal(negatives(pcl()), first)
+    assert not torch.equal(negatives(pcl(seed=1)), first)
+    method.step.advance()
+    assert not torch.equal(negatives(method), first)
+
+
+# Embeddings
+
+
+def test_pcl_f_reuses_a_trained_embedding_and_leaves_it_alone(tmp_path: Path) -> None:
+    trained = pcl()
+    network, batch = ready(trained)
+    optimizer = torch.optim.Adam(trained.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(trained.auxiliary_losses(batch).values()).backward()
+        optimizer.step()
+    parts = trained.trained_parts()
+    assert list(parts) == ["pcl_embedding"]
+    torch.save({"params": parts["pcl_embedding"].state_dict()}, tmp_path / "embedding.pth")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = {"type": "HaarDiscriminator", "weights": str(tmp_path / "embedding.pth")}
+        fixed = PCL(loss_weight=0.0004, embedding=config, train_embedding=False)
+    before = copy.deepcopy(fixed.embedding.state_dict())
+    assert all(torch.equal(value, trained.embedding.state_dict()[name]) for name, value in before.items())
+    assert not fixed.trainable
+    assert fixed.trained_parts() == {}
+    fixed.train()
+    batch = fixed.run(network, images_batch())
+    assert fixed.auxiliary_losses(batch) == {}
+    assert fixed(batch) == {}
+    fixed.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in fixed.embedding.state_dict().items())
+    assert not any(p.requires_grad for p in fixed.parameters())
+
+
+def test_a_frozen_random_embedding_is_warned_about() -> None:
+    with pytest.warns(UserWarning, match="pcl: train_embedding is false and the embedding has no `weights`"):
+        pcl(train_embedding=False)
+
+
+def test_vgg_as_embedding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = {"0": nn.Conv2d(3, 64, 3), "2": nn.Conv2d(64, 64, 3)}
+    torch.save({"features." + name: p for name, p in nn.ModuleDict(layers).state_dict().items()}, tmp_path / "vgg.pth")
+    method = pcl(embedding={"type": "VGGFeatures", "layers": ["relu1_1", "relu1_2"], "weights": tmp_path / "vgg.pth"})
+    assert isinstance(method.embedding, VGGFeatures)
+    assert not method.trainable
+    network, batch = ready(method)
+    assert method.auxiliary_losses(batch) == {}
+    method.sr_losses(batch).total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    with pytest.raises(ConfigError, match="pcl: VGGFeatures cannot be trained; leave out train_embedding"):
+        pcl(embedding=method.embedding, train_embedding=True)
+
+
+def test_embeddings_and_samples_of_ones_own() -> None:
+    class Noisy(SampleGenerator):
+        def __call__(self, batch: Any, generator: torch.Generator | None = None) -> Tensor:
+            noise = torch.randn(batch["hr"].shape, generator=generator)
+            return (batch["hr"] + 0.1 * noise).clamp(0, 1)[:, None]
+
+    embedding = IdentityEmbedding()
+    method = pcl(embedding=embedding, negatives=[Noisy()])
+    assert method.embedding is embedding
+    assert not method.trainable
+    _, batch = ready(method)
+    assert method.sr_losses(batch).total.item() > 0
+
+
+@pytest.mark.parametrize("kind", ["HaarDiscriminator", "FourierDiscriminator", "RGBDiscriminator"])
+def test_discriminators_of_table_4(kind: str) -> None:
+    method = pcl(embedding={"type": kind, "taps": 2})
+    network, batch = ready(method)
+    sum(method.auxiliary_losses(batch).values()).backward()
+    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+# Precision
+
+
+def test_mixed_precision_is_finite_in_both_steps() -> None:
+    method = pcl()
+    with torch.autocast("cpu", torch.bfloat16):
+        network, batch = ready(method)
+        assert network.body(batch["lr"]).dtype == torch.bfloat16
+        assert batch["sr"].dtype == torch.float32
+        auxiliary = sum(method.auxiliary_losses(batch).values())
+        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    (auxiliary + losses.total).backward()
+    for parameter in (*network.parameters(), *method.parameters()):
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+
+
+def test_double_precision_stays_double() -> None:
+    method, network = pcl().double(), net().double()
+    batch = method.run(network, {key: value.double() for key, value in images_batch().items()})
+    assert batch["sr"].dtype == torch.float64
+    assert method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_is_named_at_once(value: float) -> None:
+    method = pcl(embedding=SmoothEmbedding(), name="mine")
+    network, batch = ready(method)
+    method.sr_losses(batch)
+    method.sr_losses(batch)
+    with torch.no_grad():
+        network.body[0].weight.fill_(value)
+    batch = method.run(network, images_batch())
+    with pytest.raises(NonFiniteError, match=r"mine_contrastive is nan at SR step 3 of this method\..*loss_share"):
+        method.sr_losses(batch)
+
+
+# What is refused
+
+
+def broken(**images: Tensor) -> dict[str, Tensor]:
+    return {**images_batch(), **images}
+
+
+NOT_A_NUMBER = images_batch()["hr"].clone()
+NOT_A_NUMBER[0, 0, 0, 0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (broken(hr=images_batch()["hr"] * 255), r"batch\['hr'\] in \[0, 1\], got .* to 25.*Divide images by 255"),
+        (broken(lr=images_batch()["lr"] * 2 - 1), r"batch\['lr'\] in \[0, 1\], got values from -.*mean or standard"),
+        (broken(hr=NOT_A_NUMBER), r"batch\['hr'\] in \[0, 1\], got values from nan"),
+        (broken(lr=torch.rand(2, 1, 8, 8)), r"batch\['lr'\]: expected .* \(B, 3, H, W\), got .*\(2, 1, 8, 8\)"),
+        (broken(hr=torch.rand(3, 32, 32)), r"batch\['hr'\]: expected .*x\[None\]"),
+        (broken(lr=torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), r"batch\['lr'\]: expected a floating.*uint8"),
+        (broken(hr=torch.rand(2, 3, 34, 34)), r"whole multiple of the LR size.*\(2, 3, 8, 8\) and HR \(2, 3, 34, 34\)"),
+        (broken(hr=torch.rand(2, 3, 32, 40)), "whole multiple of the LR size"),
+        (broken(lr=torch.rand(2, 3, 40, 40)), "whole multiple of the LR size"),
+        (broken(hr=torch.rand(1, 3, 32, 32)), "whole multiple of the LR size, one each"),
+        ({"hr": torch.rand(2, 3, 32, 32)}, r"expected a batch with 'lr' and 'hr', got \['hr'\]"),
+        (
+            {"lr": torch.rand(2, 3, 6, 6), "hr": torch.rand(2, 3, 24, 24)},
+            r"HaarDiscriminator: expected HR patches of at least 32 x 32 pixels, got 24 x 24\. Raise the patch size",
+        ),
+        (
+            {"lr": torch.rand(2, 3, 11, 11), "hr": torch.rand(2, 3, 33, 33)},
+            "HaarDiscriminator: .* multiples of 2, got 33 x 33",
+        ),
+    ],
+)
+def test_first_batches_that_cannot_be_trained_on(batch: dict[str, Tensor], message: str) -> None:
+    network = net()
+    with pytest.raises(DataError, match=message):
+        pcl().run(network, batch)
+    assert network.calls == 0
+
+
+def test_values_are_checked_in_the_first_batch_only() -> None:
+    method = pcl()
+    network, _ = ready(method)
+    method.run(network, broken(hr=images_batch()["hr"] * 255))
+    with pytest.raises(DataError):
+        pcl().run(network, broken(hr=images_batch()["hr"] * 255))
+
+
+def test_a_network_of_another_scale_is_refused() -> None:
+    with pytest.raises(DataError, match=r"SR network's output: expected .*\(2, 3, 32, 32\), got .*\(2, 3, 16, 16\)"):
+        pcl().run(CountingNet(scale=2), images_batch())
+    with pytest.raises(DataError, match=r"expected a floating-point tensor .*, got \[(.|\n)*\(list\)") as raised:
+        pcl().run(lambda lr: [lr], images_batch())  # type: ignore[arg-type, return-value]
+    assert len(str(raised.value)) < 400  # not all its pixels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"embedding": {"type": "HarDiscriminator"}}, "embedding: .*'HarDiscriminator'.* mean 'HaarDiscriminator'"),
+        ({"embedding": {"type": "HaarDiscriminator", "tap": 4}}, "embedding: .* key 'tap'.*Accepted: taps, weights"),
+        ({"embedding": "HaarDiscriminator"}, "pcl: embedding: expected a mapping with `type`"),
+        ({"positives": []}, r"pcl: positives: expected a list with at least one of Sharpen.*got \[\]"),
+        ({"negatives": ()}, "pcl: negatives: expected a list with at least one of"),
+        ({"negatives": {"type": "GaussianBlur"}}, "pcl: negatives: expected a list with at least one of"),
+        ({"positives": "Sharpen"}, "pcl: positives: expected a list"),
+        ({"positives": [{"type": "Sharpen", "cuont": 3}]}, r"pcl: positives\[0\]: .*'cuont'.*'count'.*count, factor"),
+        ({"negatives": [{"type": "HighResolution", "count": 2}]}, r"negatives\[0\]: HighResolution .* Accepted: none"),
+        ({"temperature": 0}, r"temperature\): expected a number above 0, got 0"),
+        ({"temperature": "7e-2"}, "got '7e-2'.*In YAML"),
+        ({"seed": -1}, "pcl: seed: expected a whole number of at least 0, got -1"),
+        ({"share_interval": 0}, "pcl_contrastive: share_interval: expected a whole number"),
+        ({"loss_weight": "4e-4"}, r"pcl_contrastive: loss_weight: .* got '4e-4' .*In YAML write `!!float 4e-4`"),
+        ({"loss_weight": 0.1, "loss_share": 0.1}, "pcl_contrastive: expected one of .*, got both"),
+        ({"name": ""}, "name: expected letters, digits and _ without 'loss', got ''"),
+        ({"name": "pcl_loss"}, "name: expected .* without 'loss', got 'pcl_loss'"),
+        ({"name": "pcl.haar"}, "name: expected letters"),
+        ({"name": "my pcl"}, "name: expected letters"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pcl(**arguments)
+
+
+def test_neither_weight_nor_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pcl_contrastive: expected one of `loss_weight` .* got neither"):
+        PCL()
+
+
+# Several methods
+
+
+@pytest.fixture
+def two() -> MethodList:
+    torch.manual_seed(0)
+    configs = [
+        {"type": "PCL", "loss_weight": 0.001, "embedding": SmoothEmbedding(), "name": "first"},
+        OrderedDict(type="PCL", loss_share=0.05, embedding={"type": "HaarDiscriminator", "taps": 1}, name="second"),
+    ]
+    return build_methods(configs)
+
+
+def test_two_methods_call_the_network_once(two: MethodList) -> None:
+    network, images = net(), images_batch()
+    batch = two.run(network, images)
+    assert network.calls == 1
+    assert set(batch) == {"lr", "hr", "sr"}
+    assert set(images) == {"lr", "hr"}  # the caller's batch is left alone
+    assert two.run(network, batch)["sr"] is batch["sr"]
+    assert network.calls == 1
+
+
+def test_two_methods_add_up(two: MethodList) -> None:
+    network = net()
+    batch = two.run(network, images_batch())
+    pixel = F.l1_loss(batch["sr"], batch["hr"])
+    alone = [copy.deepcopy(method).sr_losses(batch, pixel) for method in two.methods]
+    losses = two.sr_losses(batch, pixel)
+    assert list(losses.terms) == ["first_contrastive", "second_contrastive"]
+    assert losses.total.item() == pytest.approx(sum(part.total.item() for part in alone), rel=1e-6)
+    assert losses.total.item() == pytest.approx(sum(term.item() for term in losses.terms.values()), rel=1e-6)
+    assert set(losses.logs) == {*alone[0].logs, *alone[1].logs}
+    assert list(two.auxiliary_losses(batch)) == list(two(batch)) == ["second_discriminator"]
+    assert list(two.trained_parts()) == ["second_embedding"]
+    assert two.trainable
+    assert isinstance(two["second"].embedding, HaarDiscriminator)
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ([], r"methods: expected a list of mappings such as \{type: PCL, \.\.\.\}, got \[\]"),
+        ({"type": "PCL", "loss_weight": 1}, "methods: expected a list of mappings"),
+        ("PCL", "methods: expected a list of mappings"),
+        (None, "methods: expected a list of mappings"),
+        (["PCL"], r"methods\[0\]: expected a mapping with `type`, one of PCL"),
+        ([{"type": "PLC", "loss_weight": 1}], r"methods\[0\]: does not know the type 'PLC'\. Did you mean 'PCL'\?"),
+        (
+            [{"type": "PCL", "loss_weight": 1, "temprature": 1}],
+            r"methods\[0\]: PCL does not know the key 'temprature'\. Did you mean 'temperature'\? "
+            r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, positives, negatives, seed, ",
+        ),
+        ([{"type": "PCL", "loss_weight": 1}] * 2, r"with different `name`, got \['pcl', 'pcl'\].*name: pcl_haar"),
+        ([{"type": "PCL", "loss_weight": 1, "name": "run"}], r"'run' cannot be a method's `name`\. Try `my_run`"),
+    ],
+)
+def test_impossible_lists_are_refused(configs: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_methods(configs)
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(ConfigError, match="methods: expected one or more"):
+        MethodList([])

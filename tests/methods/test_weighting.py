@@ -1,0 +1,162 @@
+"""TermWeight, with terms whose gradients are known by hand."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods.weighting import TermWeight
+
+
+def measure(weight: TermWeight, step: int, term_gradient: Tensor, pixel_gradient: Tensor) -> None:
+    """One measurement with linear losses, whose gradients are the given tensors."""
+    sr = torch.zeros_like(term_gradient, requires_grad=True)
+    weight.measure(step, (sr * term_gradient).sum(), (sr * pixel_gradient).sum(), sr)
+    assert sr.grad is None
+
+
+def gradients(ratio: float) -> tuple[Tensor, Tensor]:
+    """Gradients at an SR image, one ``ratio`` times as long as the other and in another direction."""
+    generator = torch.Generator().manual_seed(0)
+    pixel = torch.randn(1, 3, 4, 4, generator=generator)
+    term = torch.randn(1, 3, 4, 4, generator=generator)
+    return term / term.norm() * pixel.norm() * ratio, pixel
+
+
+def test_a_share_sets_the_weight() -> None:
+    weight = TermWeight("t", loss_share=0.05)
+    assert weight.weight.item() == 0
+    term, pixel = gradients(50)
+    measure(weight, 0, term, pixel)
+    expected = math.sqrt(float((term**2).sum())) / math.sqrt(float((pixel**2).sum()))
+    assert weight.ratio.item() == pytest.approx(expected, rel=1e-6)
+    assert weight.weight.item() == pytest.approx(0.001, rel=1e-6)
+    assert (weight.weight * weight.ratio).item() == pytest.approx(0.05, rel=1e-6)
+    assert weight.share.item() == pytest.approx(0.05, rel=1e-6)
+
+
+def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
+    weight = TermWeight("t", loss_weight=0.004, interval=1)
+    assert weight.share.item() == 0
+    for step, ratio in enumerate((50, 100, 25)):
+        measure(weight, step, *gradients(ratio))
+        assert weight.weight.item() == pytest.approx(0.004, rel=1e-6)
+        assert weight.share.item() == pytest.approx(0.004 * weight.ratio.item(), rel=1e-6)
+    assert weight.ratio.item() == pytest.approx(0.9 * (0.9 * 50 + 0.1 * 100) + 0.1 * 25, rel=1e-5)
+
+
+def test_later_measurements_come_at_intervals_and_are_smoothed() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=5)
+    measure(weight, 0, *gradients(10))
+    for step in range(1, 5):
+        measure(weight, step, *gradients(1000))
+        assert weight.weight.item() == pytest.approx(0.01, rel=1e-6)
+    measure(weight, 5, *gradients(20))
+    assert weight.ratio.item() == pytest.approx(0.9 * 10 + 0.1 * 20, rel=1e-5)
+    assert weight.weight.item() == pytest.approx(0.1 / 11, rel=1e-5)
+
+
+def test_between_measurements_no_gradient_is_computed() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=5)
+    sr = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    calls: list[Tensor] = []
+    sr.register_hook(calls.append)
+    seen = sr * 1.0
+    for step in range(11):
+        weight.measure(step, (2 * seen).sum(), seen.sum(), seen)
+    intermediate: list[Tensor] = []
+    seen.register_hook(intermediate.append)
+    for step in range(11, 16):
+        weight.measure(step, (2 * seen).sum(), seen.sum(), seen)
+    assert len(intermediate) == 2  # term and pixel loss, at step 15 alone
+    assert calls == []  # never further back than the SR image: the network's backward pass is not paid twice
+
+
+def test_the_graph_can_still_be_used() -> None:
+    weight = TermWeight("t", loss_weight=0.01)
+    sr = torch.rand(1, 3, 4, 4, requires_grad=True)
+    term, pixel = sr.square().sum(), sr.abs().sum()
+    weight.measure(0, term, pixel, sr)
+    (term + pixel).backward()
+    assert sr.grad is not None
+    torch.testing.assert_close(sr.grad, 2 * sr.detach() + 1)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_useless_measurements_are_passed_over(value: float) -> None:
+    term, pixel = gradients(10)
+    for broken in ((term * value, pixel), (term, pixel * value)):
+        weight = TermWeight("t", loss_share=0.1, interval=1)
+        measure(weight, 0, *broken)
+        assert weight.weight.item() == 0
+        measure(weight, 1, term, pixel)
+        assert weight.ratio.item() == pytest.approx(10, rel=1e-6)
+        measure(weight, 2, *broken)
+        assert weight.ratio.item() == pytest.approx(10, rel=1e-6)
+
+
+def test_a_share_above_one_is_warned_about_once() -> None:
+    weight = TermWeight("pcl_contrastive", loss_weight=0.1, interval=1)
+    with pytest.warns(UserWarning, match=r"pcl_contrastive: .* is 5\.0 times that of the pixel loss \(weight 0\.1\)"):
+        measure(weight, 0, *gradients(50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(weight, 1, *gradients(50))
+
+
+def test_smaller_shares_are_not_warned_about() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(TermWeight("t", loss_weight=0.0004), 0, *gradients(50))
+        measure(TermWeight("t", loss_share=0.9), 0, *gradients(5000))
+
+
+def test_the_state_is_the_ratio() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=1)
+    measure(weight, 0, *gradients(10))
+    copy = TermWeight("t", loss_share=0.1, interval=1)
+    copy.load_state_dict(weight.state_dict())
+    for w in (weight, copy):
+        measure(w, 1, *gradients(30))
+    assert torch.equal(copy.weight, weight.weight)
+    assert copy.ratio.item() == pytest.approx(12, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"t: expected one of `loss_weight` .* and `loss_share` .*, got neither"),
+        ({"loss_weight": 0.1, "loss_share": 0.1}, r"t: expected one of .*, got both"),
+        ({"loss_weight": "4e-4"}, r"t: loss_weight: expected a number of at least 0, got '4e-4'.*`!!float 4e-4`"),
+        ({"loss_share": "5e-2"}, r"t: loss_share: expected a number above 0, got '5e-2'.*In YAML"),
+        ({"loss_weight": -0.1}, "t: loss_weight: expected a number of at least 0, got -0.1"),
+        ({"loss_share": 0}, "t: loss_share: expected a number above 0, got 0"),
+        ({"loss_weight": float("nan")}, "t: loss_weight: expected a number of at least 0, got nan"),
+        ({"loss_weight": 1, "interval": 0}, "t: share_interval: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TermWeight("t", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_share_needs_a_pixel_loss() -> None:
+    sr = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    with pytest.raises(ConfigError, match="`loss_share` is a share of the pixel loss, and this training has none"):
+        TermWeight("t", loss_share=0.1).measure(0, sr.sum(), None, sr)
+    weight = TermWeight("t", loss_weight=0.1)
+    weight.measure(0, sr.sum(), None, sr)
+    assert weight.weight.item() == pytest.approx(0.1)
+
+
+def test_a_pixel_loss_of_other_images_is_refused() -> None:
+    leaf = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    sr = leaf * 1.0
+    for pixel in (leaf.sum(), (leaf * 2).sum(), torch.tensor(0.3), sr.detach().sum()):
+        with pytest.raises(DataError, match=r"t: expected a pixel loss computed from batch\['sr'\].*run\(\) returned"):
+            TermWeight("t", loss_weight=0.1).measure(0, sr.sum(), pixel, sr)

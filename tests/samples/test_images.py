@@ -1,0 +1,50 @@
+"""Samples without randomness."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms import functional as tv
+
+from contrastive_sr.errors import DataError
+from contrastive_sr.samples import SAMPLES, HighResolution, SampleGenerator, UpsampledLowResolution
+
+
+def test_high_resolution_is_the_image_itself() -> None:
+    hr = torch.rand(2, 3, 8, 8)
+    sample = HighResolution()({"hr": hr})
+    assert sample.shape == (2, 1, 3, 8, 8)
+    assert torch.equal(sample[:, 0], hr)
+    assert sample.data_ptr() == hr.data_ptr()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_upsampled_low_resolution_is_bicubic(scale: int) -> None:
+    lr = torch.rand(2, 3, 6, 5)
+    batch = {"lr": lr, "hr": torch.rand(2, 3, 6 * scale, 5 * scale)}
+    sample = UpsampledLowResolution()(batch)
+    assert sample.shape == (2, 1, 3, 6 * scale, 5 * scale)
+    resized = tv.resize(
+        lr, [6 * scale, 5 * scale], interpolation=tv.InterpolationMode.BICUBIC, antialias=False
+    ).clamp(0, 1)
+    torch.testing.assert_close(sample[:, 0], resized, rtol=0, atol=1e-6)
+    assert torch.equal(lr, batch["lr"])
+
+
+def test_bicubic_overshoot_is_clamped() -> None:
+    edge = torch.zeros(1, 3, 6, 6)
+    edge[..., 3:] = 1
+    sample = UpsampledLowResolution()({"lr": edge, "hr": torch.zeros(1, 3, 24, 24)})
+    assert sample.min() == 0
+    assert sample.max() == 1
+
+
+def test_low_resolution_is_needed() -> None:
+    with pytest.raises(DataError, match=r"UpsampledLowResolution: expected a batch with 'lr', got \['hr'\]"):
+        UpsampledLowResolution()({"hr": torch.rand(1, 3, 8, 8)})
+
+
+def test_counts_and_names() -> None:
+    assert HighResolution().count == UpsampledLowResolution().count == 1
+    assert set(SAMPLES) == {"Sharpen", "GaussianBlur", "HighResolution", "UpsampledLowResolution"}
+    assert all(issubclass(cls, SampleGenerator) and cls.__name__ == name for name, cls in SAMPLES.items())

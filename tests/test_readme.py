@@ -1,0 +1,79 @@
+"""README and docs: their Python runs, their commands exist, and the files they name are there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.methods import build_methods
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Every command that README shows, without its comment."""
+    lines = [line for block in blocks(PROJECT / "README.md", "bash") for line in block.splitlines()]
+    return [" ".join(shlex.split(line, comments=True)) for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("code", [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code])
+def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
+
+
+def test_readme_has_the_plain_loop_and_the_loss() -> None:
+    runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
+    assert [("PCL(" in code, "PCLLoss(" in code) for code in runnable] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_of_the_pages_is_understood(page: Path) -> None:
+    for text in blocks(page, "yaml"):
+        options = yaml.load(text, OptionLoader)
+        configs = [{"loss_weight": 0.0004, **config} for config in options.get("methods", [])]
+        for config in configs:
+            config.get("embedding", {}).pop("weights", None)
+        if configs:
+            build_methods(configs)
+        for key in ("positives", "negatives"):
+            if key in options:
+                build_methods([{"type": "PCL", "loss_weight": 0.0004, key: options[key]}])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+    for path in re.findall(r"\b(?:plugins|configs)/\w+\.(?:yml|py)\b", text):
+        assert (PROJECT / path).is_file(), path
+
+
+def test_every_contrastive_sr_command_is_there(command_line: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    shown = {command.split()[1] for command in commands() if command.startswith("contrastive-sr ")}
+    assert {"prepare", "train"} <= shown
+    for name in sorted(shown):
+        done = command_line(name, "--help")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_make_target_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    assert {command.split()[1] for command in commands() if command.startswith("make ")} <= targets
