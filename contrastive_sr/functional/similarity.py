@@ -35,7 +35,7 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
         DataError: not floating (B, C, H, W) tensors of one shape.
 
     Example:
-        >>> pixel_cosine_similarity(torch.ones(2, 8, 4, 4), -torch.ones(2, 8, 4, 4))
+        >>> pixel_cosine_similarity(torch.ones(2, 4, 8, 8), -torch.ones(2, 4, 8, 8))
         tensor([-1., -1.])
     """
     check_shape(x, ("B", "C", "H", "W"), "pixel_cosine_similarity(x)")

@@ -90,14 +90,14 @@ class Method(nn.Module):
         weights: one :class:`~contrastive_sr.methods.weighting.TermWeight` a term, by the term's name.
 
     Raises:
-        ConfigError: a name that is empty or holds "loss", "." or a space.
+        ConfigError: a name that is empty or holds "loss", ".", "/" or a space.
     """
 
     def __init__(self, name: str, seed: int, weights: Mapping[str, TermWeight]) -> None:
         super().__init__()
         if not isinstance(name, str) or not name or "loss" in name or any(c in name for c in "./ "):
             # Hosts sum every log entry whose name holds "loss", and state dict keys are split at dots.
-            raise ConfigError(f"name: expected letters, digits and _ without 'loss', got {name!r}.")
+            raise ConfigError(f"name: expected a word without 'loss', dots, slashes and spaces, got {name!r}.")
         self.name = name
         self.seed = check_count(seed, f"{name}: seed", at_least=0)
         self.step = StepCounter()
