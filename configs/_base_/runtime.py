@@ -6,7 +6,7 @@ default_scope = "mmagic"
 # --work-dir would move the logs alone, and --resume would not find its checkpoint.
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=100),
+    logger=dict(type="LoggerHook", interval=100, log_metric_by_epoch=False),  # False: validation at its step
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(
         type="contrastive_sr.CheckpointHook",

@@ -169,6 +169,18 @@ def train(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="net_g_*.pth of a BasicSR training.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; must not exist.")],
+) -> None:
+    """Write a BasicSR network's weights under the names that spandrel knows (RCAN, RRDBNet)."""
+    from contrastive_sr.hosts.basicsr.export import export as write
+
+    network = write(checkpoint, target)
+    console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True)
+
+
+@app.command()
 def demo(
     framework: Annotated[Framework, typer.Option(help="The host that trains.")] = Framework.basicsr,
     out: Annotated[Path, typer.Option(help="Folder for results, checkpoints and logs.")] = Path("demo"),
