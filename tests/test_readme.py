@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader
 from contrastive_sr.methods import build_methods
 
@@ -72,6 +74,57 @@ def test_every_contrastive_sr_command_is_there(command_line: Callable[..., subpr
     for name in sorted(shown):
         done = command_line(name, "--help")
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it: the shipped configs, and BasicSR beside them as in a checkout.
+
+    The copy of BasicSR also keeps `python -m basicsr.train` from writing into the environment.
+    """
+    folder = tmp_path_factory.mktemp("newcomer")
+    package = Path(import_basicsr("basicsr").__file__ or "").parent
+    shutil.copytree(package, folder / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
+    show(folder, "contrastive-sr configs .")
+    show(folder, "contrastive-sr prepare demo")
+    return folder
+
+
+def show(folder: Path, command: str) -> str:
+    """What a command of the README prints, word for word as it stands there."""
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+def of_the_demo(config: str) -> list[str]:
+    """The README's commands that use a config, in order."""
+    found = [command for command in commands() if config in command]
+    assert found, config
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.basicsr
+def test_basicsr_commands_of_the_readme(newcomer: Path) -> None:
+    ours, resume, stock = of_the_demo("plugins/demo_pcl_edsr.yml")
+    assert "pcl_contrastive_share" in show(newcomer, ours)
+    assert "Resuming training from epoch: 0, iter: 60." in show(newcomer, resume)
+    assert "pcl_contrastive_share" in show(newcomer, stock)
+    assert (newcomer / "experiments/demo_pcl_edsr/models/net_g_latest.pth").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.mmagic
+def test_mmagic_commands_of_the_readme(newcomer: Path) -> None:
+    stock, ours, resume = of_the_demo("configs/demo_pcl_edsr.py")
+    assert "pcl_contrastive_share" in show(newcomer, stock)
+    assert "pcl_contrastive_share" in show(newcomer, ours)
+    assert "resumed epoch: 0, iter: 200" in show(newcomer, resume)
 
 
 def test_every_make_target_is_there() -> None:

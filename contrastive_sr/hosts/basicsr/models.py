@@ -21,7 +21,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods import MethodList, build_methods
 
 
-class _WithMethods:
+class _WithMethods(SRModel):
     """What both models share: the ``methods:`` of the option file, their optimizer, state and files.
 
     A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then
@@ -38,11 +38,10 @@ class _WithMethods:
                 "`- {type: PCL, loss_weight: 0.0004}`. Without methods, use BasicSR's own model."
             )
         methods = build_methods(self.opt["methods"])
-        self.device: torch.device
         self.methods: nn.Module = methods.to(self.device)
         if self.opt["dist"] and methods.trainable:
             self.methods = self.model_to_device(methods)
-        super().init_training_settings()  # type: ignore[misc]
+        super().init_training_settings()
 
     @property
     def bare_methods(self) -> MethodList:
@@ -54,10 +53,10 @@ class _WithMethods:
     def model_to_device(self, net: nn.Module) -> nn.Module:
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net.to(self.device))  # BasicSR's own wrapper asks for a GPU
-        return super().model_to_device(net)  # type: ignore[misc]
+        return super().model_to_device(net)
 
     def setup_optimizers(self) -> None:
-        super().setup_optimizers()  # type: ignore[misc]
+        super().setup_optimizers()
         self.optimizer_methods: torch.optim.Optimizer | None = None
         options = self.opt["train"].get("optim_methods")
         if not self.bare_methods.trainable:
@@ -71,15 +70,11 @@ class _WithMethods:
             )
         arguments = dict(options)
         parameters = [p for p in self.methods.parameters() if p.requires_grad]
-        self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)  # type: ignore[attr-defined]
-        self.optimizers: list[torch.optim.Optimizer]
+        self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)
         self.optimizers.append(self.optimizer_methods)
 
     def run(self) -> dict[str, Tensor]:
         """One pass of the SR network."""
-        self.lq: Tensor
-        self.gt: Tensor
-        self.net_g: nn.Module
         batch = self.bare_methods.run(self.net_g, {"lr": self.lq, "hr": self.gt})
         self.output = batch["sr"]
         return batch
@@ -96,7 +91,6 @@ class _WithMethods:
     def train_network(self, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The SR network's step on the host's losses and the methods' terms, and all of them for the log."""
         ours = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
-        self.optimizer_g: torch.optim.Optimizer
         self.optimizer_g.zero_grad()
         total = ours.total
         for loss in losses.values():
@@ -110,23 +104,23 @@ class _WithMethods:
         """The host's pixel, perceptual and style losses, under the host's names."""
         prefix = self.pixel_key.removesuffix("pix")
         losses: dict[str, Tensor | None] = {}
-        if self.cri_pix:  # type: ignore[attr-defined]
-            losses[self.pixel_key] = self.cri_pix(sr, self.gt)  # type: ignore[attr-defined]
-        if self.cri_perceptual:  # type: ignore[attr-defined]
-            losses[f"{prefix}percep"], losses[f"{prefix}style"] = self.cri_perceptual(sr, self.gt)  # type: ignore[attr-defined]
+        if self.cri_pix:
+            losses[self.pixel_key] = self.cri_pix(sr, self.gt)
+        if self.cri_perceptual:
+            losses[f"{prefix}percep"], losses[f"{prefix}style"] = self.cri_perceptual(sr, self.gt)
         return {name: loss for name, loss in losses.items() if loss is not None}
 
     def finish_step(self, logs: dict[str, Tensor]) -> None:
         """Average the log over the ranks, and move the average network."""
-        self.log_dict = self.reduce_loss_dict(logs)  # type: ignore[attr-defined]
-        if self.ema_decay > 0:  # type: ignore[attr-defined]
-            self.model_ema(decay=self.ema_decay)  # type: ignore[attr-defined]
+        self.log_dict = self.reduce_loss_dict(logs)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
 
     def save(self, epoch: int, current_iter: int) -> None:
         # The training state comes last and in one move, so that it exists only with all its networks.
         for label, part in self.bare_methods.trained_parts().items():
-            self.save_network(part, label, current_iter)  # type: ignore[attr-defined]
-        super().save(epoch, current_iter)  # type: ignore[misc]
+            self.save_network(part, label, current_iter)
+        super().save(epoch, current_iter)
 
     @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:
@@ -136,7 +130,7 @@ class _WithMethods:
             "epoch": epoch,
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],  # type: ignore[attr-defined]
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "methods": self.bare_methods.state_dict(),
         }
         path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
@@ -158,7 +152,7 @@ class _WithMethods:
             raise ConfigError(
                 f"resume_state: its methods do not fit {names} as the option file configures them: {error}"
             ) from error
-        super().resume_training(resume_state)  # type: ignore[misc]
+        super().resume_training(resume_state)
 
 
 @contextmanager
@@ -170,7 +164,7 @@ def _in_one_move(path: Path) -> Iterator[Path]:
 
 
 @MODEL_REGISTRY.register()
-class ContrastiveSRModel(_WithMethods, SRModel):
+class ContrastiveSRModel(_WithMethods):
     """BasicSR's ``SRModel`` with methods: pixel and perceptual losses, and the terms of ``methods:``.
 
     Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`)
