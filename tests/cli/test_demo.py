@@ -84,7 +84,8 @@ def test_a_training_that_fails_says_where_its_log_is(demo_data: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("pixel", "contrastive", "shown"), [(27.0, 27.139, "+0.14 dB"), (27.0, 26.87, "-0.13 dB"), (27.0, 26.999, "+0.00 dB")]
+    ("pixel", "contrastive", "shown"),
+    [(27.0, 27.139, "+0.14 dB"), (27.0, 26.87, "-0.13 dB"), (27.0, 26.999, "+0.00 dB")],
 )
 def test_the_verdict_says_what_one_run_can(pixel: float, contrastive: float, shown: str) -> None:
     assert f"{shown}, one run of 600 steps" in verdict(pixel, contrastive, 600)
