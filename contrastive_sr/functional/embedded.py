@@ -125,23 +125,23 @@ def _contrast(
     # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
     half = anchor_maps[0].dtype == torch.float16
     scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
-    losses, similarities, seeds = [], [], []
-    for anchor_map, key_map in zip(anchor_maps, key_maps, strict=True):
-        with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
-            layer = _LayerContrast(anchor_map.detach(), key_map, keys.shape[1])
-            # No gradient runs from here to the maps: it is formed below.
-            similarity = layer.similarity.requires_grad_(gradient is not None)
-            with torch.set_grad_enabled(gradient is not None):
-                near, far = similarity[:, :positives], similarity[:, positives:]
-                nce = multi_positive_nce(near, far, temperature, reduction="none")
-        losses.append(nce.detach())
-        similarities.append(similarity.detach())
-        if gradient is not None:
-            (weight,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
-            seeds.append(layer.anchor_gradient(weight * (scale / len(anchor_maps))).to(anchor_map.dtype))
+    with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
+        pairs = zip(anchor_maps, key_maps, strict=True)
+        layers = [_LayerContrast(anchor_map.detach(), key_map, keys.shape[1]) for anchor_map, key_map in pairs]
+        # All layers' similarities (L, b, K) as one batch. No gradient runs from here to the maps: it is formed below.
+        similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(gradient is not None)
+        with torch.set_grad_enabled(gradient is not None):
+            rows = similarity.flatten(0, 1)
+            nce = multi_positive_nce(rows[:, :positives], rows[:, positives:], temperature, reduction="none")
     if gradient is not None:
+        (slope,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
+        weights = slope * (scale / len(layers))
+        seeds = [
+            layer.anchor_gradient(weight).to(anchor_map.dtype)
+            for layer, weight, anchor_map in zip(layers, weights, anchor_maps, strict=True)
+        ]
         gradient.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
-    return torch.stack(losses).mean(0), torch.stack(similarities).mean(0)
+    return nce.detach().view(len(layers), -1).mean(0), similarity.detach().mean(0)
 
 
 class _LayerContrast:

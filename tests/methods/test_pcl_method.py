@@ -471,10 +471,10 @@ def test_a_network_of_another_scale_is_refused() -> None:
         ({"share_interval": 0}, "pcl_contrastive: share_interval: expected a whole number"),
         ({"loss_weight": "4e-4"}, r"pcl_contrastive: loss_weight: .* got '4e-4' .*In YAML write `!!float 4e-4`"),
         ({"loss_weight": 0.1, "loss_share": 0.1}, "pcl_contrastive: expected one of .*, got both"),
-        ({"name": ""}, "name: expected letters, digits and _ without 'loss', got ''"),
+        ({"name": ""}, "name: expected a word, digits and _ without 'loss', got ''"),
         ({"name": "pcl_loss"}, "name: expected .* without 'loss', got 'pcl_loss'"),
-        ({"name": "pcl.haar"}, "name: expected letters"),
-        ({"name": "my pcl"}, "name: expected letters"),
+        ({"name": "pcl.haar"}, "name: expected a word"),
+        ({"name": "my pcl"}, "name: expected a word"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
