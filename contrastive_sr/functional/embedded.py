@@ -11,7 +11,7 @@ from torch import Tensor
 from contrastive_sr._checks import at_least_float32, check_number, check_shape
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import multi_positive_nce
-from contrastive_sr.functional.similarity import inverse_norm
+from contrastive_sr.functional.similarity import inverse_norm, invert_norm
 
 Embed = Callable[[Tensor], Sequence[Tensor]]
 
@@ -157,8 +157,7 @@ class _LayerContrast:
         self.keys = at_least_float32(key_map).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, count))
         self.inverse = inverse_norm(anchor, 2)[..., None]
         self.anchor = anchor * self.inverse
-        floor = torch.finfo(anchor.dtype).eps
-        self.key_inverse = torch.linalg.vector_norm(self.keys, dim=3).clamp_min(floor).reciprocal()
+        self.key_inverse = invert_norm(torch.linalg.vector_norm(self.keys, dim=3))
         # Key by key: the product of all of them would be as large as the maps.
         dots = [torch.linalg.vecdot(key, self.anchor) for key in self.keys.unbind(1)]
         self.cosine = torch.stack(dots, 1) * self.key_inverse

@@ -9,11 +9,14 @@ from contrastive_sr._checks import at_least_float32, check_shape
 
 
 def inverse_norm(x: Tensor, dim: int) -> Tensor:
-    """``1 / max(|x|, eps)`` along one dimension, with eps from the dtype.
+    """``1 / |x|`` along one dimension; 0, with a zero gradient, for vectors not longer than the dtype's epsilon."""
+    return invert_norm(x.square().sum(dim).clamp_min(torch.finfo(x.dtype).eps ** 2).sqrt())
 
-    The square is clamped before the root, so that a zero vector has a zero gradient and not NaN.
-    """
-    return x.square().sum(dim).clamp_min(torch.finfo(x.dtype).eps ** 2).rsqrt()
+
+def invert_norm(norm: Tensor) -> Tensor:
+    """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction."""
+    floor = torch.finfo(norm.dtype).eps
+    return torch.where(norm > floor, norm.clamp_min(floor).reciprocal(), 0.0)
 
 
 def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
@@ -21,7 +24,7 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
 
     .. math:: s(x, y) = \frac{1}{HW} \sum_{h,w} \frac{x_{hw} \cdot y_{hw}}{\|x_{hw}\| \|y_{hw}\|}
 
-    A position where either vector is shorter than the dtype's machine epsilon counts as (nearly) zero.
+    Where either vector is not longer than the machine epsilon, the cosine is 0 and has no gradient.
     Half precision is computed in float32. Differentiable twice.
 
     Args:

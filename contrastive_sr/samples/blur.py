@@ -83,10 +83,11 @@ class GaussianBlur(SampleGenerator):
             (*shape, k, k) with k the largest of ``sizes``.
         """
         radius = max(self.sizes) // 2
-        sizes = torch.tensor(self.sizes, device=like.device)
-        chosen = sizes[torch.randint(len(self.sizes), shape, generator=generator, device=like.device)]
+        chosen = torch.randint(len(self.sizes), shape, generator=generator, device=like.device)
+        # Not a look-up in a table, which would have to be copied to the device at every step.
+        reach = torch.stack([(chosen == index) * (size // 2) for index, size in enumerate(self.sizes)]).sum(0)
         sigma = uniform(*self.sigma, shape, like, generator)
         offset = torch.arange(-radius, radius + 1, device=like.device)
-        line = torch.exp(-0.5 * (offset / sigma[..., None]) ** 2) * (offset.abs() <= chosen[..., None] // 2)
+        line = torch.exp(-0.5 * (offset / sigma[..., None]) ** 2) * (offset.abs() <= reach[..., None])
         line = line / line.sum(-1, keepdim=True)
         return line[..., :, None] * line[..., None, :]

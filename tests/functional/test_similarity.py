@@ -63,6 +63,9 @@ def test_zero_vectors_count_as_zero_with_a_finite_gradient(dtype: torch.dtype) -
         (gradient,) = torch.autograd.grad(pixel_cosine_similarity(x, y).sum(), leaf)
         assert torch.isfinite(gradient).all()
         assert gradient.abs().sum() > 0
+        # A zero vector has no direction to turn: 1 / eps as its gradient would throw a training off its course.
+        assert gradient[..., 0, 0].abs().max() == 0
+        assert gradient[..., 1, 1].abs().max() == 0
     nothing = torch.zeros(1, 4, 2, 2, dtype=dtype, requires_grad=True)
     similarity = pixel_cosine_similarity(nothing, nothing)
     assert similarity.item() == 0
