@@ -37,6 +37,7 @@ demo: install ## train EDSR with L1 and with L1 + PCL, and compare (ARGS="--fram
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)

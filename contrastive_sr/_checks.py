@@ -43,18 +43,14 @@ def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:
         raise DataError(f"{name}: expected a non-empty tensor {expected}, got {describe(x)}.{hint}")
 
 
-def check_number(
-    value: object, name: str, *, above: float | None = None, at_least: float | None = None, below: float | None = None
-) -> float:
+def check_number(value: object, name: str, *, above: float | None = None, at_least: float | None = None) -> float:
     """Require a finite number within bounds and return it as a float.
 
     Raises:
         ConfigError: not a number (YAML reads ``1e-4`` as text), or out of bounds.
     """
     bounds = " ".join(
-        f"{word} {bound}"
-        for word, bound in (("above", above), ("of at least", at_least), ("below", below))
-        if bound is not None
+        f"{word} {bound}" for word, bound in (("above", above), ("of at least", at_least)) if bound is not None
     )
     expected = f"{name}: expected a number {bounds}".rstrip()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -62,7 +58,7 @@ def check_number(
         raise ConfigError(f"{expected}, got {describe(value)}.{hint}")
     number = float(value)
     too_low = (above is not None and number <= above) or (at_least is not None and number < at_least)
-    if not math.isfinite(number) or too_low or (below is not None and number >= below):
+    if not math.isfinite(number) or too_low:
         raise ConfigError(f"{expected}, got {value}.")
     return number
 

@@ -33,7 +33,7 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         )
     arguments = dict(config)
     name = arguments.pop("type")
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ConfigError(f"{where}: {_unknown('type', name, list(registry))}")
     cls = registry[name]
     parameters = inspect.signature(cls).parameters

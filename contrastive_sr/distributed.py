@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def world_size() -> int:
@@ -25,6 +25,18 @@ def sum_over_ranks(x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
     return x
+
+
+def average_statistics_over_ranks(module: nn.Module) -> None:
+    """Give BatchNorm's running statistics the mean over all ranks, so that every rank embeds alike."""
+    if world_size() == 1:
+        return
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+    if statistics:
+        mean = sum_over_ranks(torch.cat([s.flatten() for s in statistics])) / world_size()
+        for s, value in zip(statistics, mean.split([s.numel() for s in statistics]), strict=True):
+            s.copy_(value.view_as(s))
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ class RGBDiscriminator(TrainableEmbedding):
         super().__init__()
         self.taps = check_count(taps, f"{type(self).__name__}(taps)", at_most=len(CHANNELS))
         inputs = (self.in_channels, *CHANNELS[:-1])
-        self.blocks = nn.ModuleList(
-            Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS)
-        )
+        self.blocks = nn.ModuleList(Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS))
         self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
         if weights is not None:
             load_weights(self, weights)

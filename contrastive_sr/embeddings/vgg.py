@@ -52,9 +52,7 @@ class VGGFeatures(Embedding):
         names = _layer_names()
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:
-            raise ConfigError(
-                f"VGGFeatures(layers): expected names out of {', '.join(names)}; got {list(layers)}."
-            )
+            raise ConfigError(f"VGGFeatures(layers): expected names out of {', '.join(names)}; got {list(layers)}.")
         self.layers = sorted(layers, key=names.index)
         depth = names.index(self.layers[-1]) + 1
         self._names = names[:depth]

@@ -121,9 +121,7 @@ def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: st
     prefix = fitting[0]
     extra = [key for key in content if key.startswith(prefix) and key.removeprefix(prefix) not in wanted]
     if extra and prefix == "" and not partial:
-        raise ConfigError(
-            f"weights: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?"
-        )
+        raise ConfigError(f"weights: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?")
     for key, value in wanted.items():
         if content[prefix + key].shape != value.shape:
             raise ConfigError(

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.distributed import rank, world_size
-from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods.finite import FiniteCheck
 from contrastive_sr.methods.weighting import TermWeight
-
-Batch = Mapping[str, Tensor]
+from contrastive_sr.samples import Batch
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Method(nn.Module):
         auxiliary = method.auxiliary_losses(batch)        # trains the method's own parts
         losses = method.sr_losses(batch, pixel_loss)      # losses.total goes to the SR network
 
-    Subclasses give :meth:`terms`, and :meth:`auxiliary_losses` if they have parts to train. Everything random is drawn
+    Subclasses give :meth:`terms`, and :meth:`auxiliary_terms` if they have parts to train. Everything random is drawn
     from :meth:`generator`, which depends on the seed, the step and the rank alone; so ``state_dict()`` is all that
     a resumed run needs to continue bit for bit.
 
@@ -103,7 +103,7 @@ class Method(nn.Module):
         self.step = StepCounter()
         self.weights = nn.ModuleDict(weights)
         self._checked = False
-        self._unchecked: dict[str, tuple[int, Tensor]] = {}
+        self._finite = FiniteCheck()
 
     @property
     def trainable(self) -> bool:
@@ -123,7 +123,9 @@ class Method(nn.Module):
 
         Raises:
             DataError: images of the wrong shape; in the first call also, values outside [0, 1].
+            NonFiniteError: the SR images are not finite. On a GPU it is raised in the next step.
         """
+        self.check_finite()
         batch = dict(batch)
         if not self._checked:
             self.check_batch(batch)
@@ -132,6 +134,7 @@ class Method(nn.Module):
             # Losses are computed in float32: the gradient of a mean over pixels underflows in half precision.
             batch["sr"] = sr.float() if isinstance(sr, Tensor) and sr.dtype != torch.float64 else sr
         check_shape(batch["sr"], tuple(batch["hr"].shape), "the SR network's output")
+        self._watch("mean of the SR network's output", batch["sr"].detach().mean())
         self._checked = True
         return batch
 
@@ -171,7 +174,17 @@ class Method(nn.Module):
 
         Returns:
             Scalars by name, their sum to be minimised over ``parameters()``; empty if nothing trains.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite. On a GPU it is raised in the next step.
         """
+        losses = {f"{self.name}_{key}": loss for key, loss in self.auxiliary_terms(batch).items()}
+        for label, loss in losses.items():
+            self._watch(label, loss)
+        return losses
+
+    def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses behind :meth:`auxiliary_losses`, by name; none unless a method has parts to train."""
         return {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -201,7 +214,7 @@ class Method(nn.Module):
             pixel loss, the share.
 
         Raises:
-            NonFiniteError: a term is NaN or infinite. On a GPU it is raised one step late, so as not to stall it.
+            NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
             ConfigError: a ``loss_share`` without a pixel loss.
         """
         losses = SRLosses(batch["sr"].new_zeros(()), {}, {})
@@ -210,7 +223,7 @@ class Method(nn.Module):
             assert isinstance(weight, TermWeight)
             label = f"{self.name}_{key}"
             raw = term.value.detach()
-            self._check_finite(label, raw)
+            self._watch(label, raw)
             weight.measure(self.step.value, term.value, pixel_loss, batch["sr"])
             in_force = weight.weight
             losses.terms[label] = in_force * term.value
@@ -223,19 +236,16 @@ class Method(nn.Module):
         self.step.advance()
         return losses
 
-    def _check_finite(self, label: str, value: Tensor) -> None:
-        step = self.step.value
-        if value.device.type != "cpu":
-            # Reading it now would stall the device: look at the previous step's value instead.
-            previous = self._unchecked.get(label, (step, torch.zeros(())))
-            self._unchecked[label] = (step, value)
-            step, value = previous
-        if not torch.isfinite(value).item():
-            raise NonFiniteError(
-                f"{label} is {value.item()} at SR step {step + 1} of this method. If the pixel loss was not finite "
-                "either, the SR network diverged: lower its learning rate or this term's loss_weight (or use "
-                "`loss_share: 0.05`), and resume from the last checkpoint."
-            )
+    def check_finite(self) -> None:
+        """Settle all checks of values on a GPU; to be called before a checkpoint is saved.
+
+        Raises:
+            NonFiniteError: a value of the steps so far was NaN or infinite.
+        """
+        self._finite.settle()
+
+    def _watch(self, label: str, value: Tensor) -> None:
+        self._finite.watch(f"{label} at SR step {self.step.value + 1}", value.detach())
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The source of this step's random draws, on the given device."""

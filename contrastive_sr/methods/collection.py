@@ -58,6 +58,11 @@ class MethodList(nn.ModuleDict):
             batch = method.run(net, batch)
         return batch
 
+    def check_finite(self) -> None:
+        """See :meth:`Method.check_finite`."""
+        for method in self.methods:
+            method.check_finite()
+
     def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
         """All methods' auxiliary losses; see :meth:`Method.auxiliary_losses`."""
         return {name: loss for method in self.methods for name, loss in method.auxiliary_losses(batch).items()}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.config import build
+from contrastive_sr.distributed import average_statistics_over_ranks
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import DualContrastiveLoss, PCLLoss
@@ -78,12 +79,14 @@ class PCL(Method):
         self.loss = PCLLoss(network, temperature)
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         can_train = isinstance(network, TrainableEmbedding)
+        if not isinstance(train_embedding, (bool, type(None))):
+            raise ConfigError(f"{name}: train_embedding: expected true or false, got {describe(train_embedding)}.")
         if train_embedding and not can_train:
             raise ConfigError(
                 f"{name}: {type(network).__name__} cannot be trained; leave out train_embedding, or choose "
                 "HaarDiscriminator."
             )
-        self.trains_embedding = can_train if train_embedding is None else bool(train_embedding)
+        self.trains_embedding = can_train if train_embedding is None else train_embedding
         if not self.trains_embedding:
             network.requires_grad_(False)
             if can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None:
@@ -109,8 +112,8 @@ class PCL(Method):
         """The embedding, if it is trained: frozen in another training it is PCL-F (Table V)."""
         return {f"{self.name}_embedding": self.embedding} if self.trains_embedding else {}
 
-    def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``{name}_discriminator``: eq. 7 on HR and detached SR images; nothing if the embedding is fixed.
+    def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """``discriminator``: eq. 7 on HR and detached SR images; nothing if the embedding is fixed.
 
         Args:
             batch: what :meth:`run` returned.
@@ -121,7 +124,7 @@ class PCL(Method):
         assert isinstance(embedding, TrainableEmbedding)
         with training_mode(embedding, True):
             logits = embedding.logits(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"].detach())))
-        return {f"{self.name}_discriminator": self.discriminator_loss(*logits.chunk(2))}
+        return {"discriminator": self.discriminator_loss(*logits.chunk(2))}
 
     def terms(self, batch: Batch) -> dict[str, Term]:
         """The contrastive term, eq. 8 to 10.
@@ -129,7 +132,10 @@ class PCL(Method):
         Args:
             batch: what :meth:`run` returned.
         """
-        with torch.no_grad():
+        if self.trains_embedding:  # here, because a backward pass needs them unchanged
+            average_statistics_over_ranks(self.embedding)
+        # Not under autocast: half precision would change the images more than the slightest blur does.
+        with torch.no_grad(), torch.autocast(batch["hr"].device.type, enabled=False):
             generator = self.generator(batch["hr"].device)
             positives = torch.cat([sample(batch, generator) for sample in self.positives], dim=1)
             negatives = torch.cat([sample(batch, generator) for sample in self.negatives], dim=1)

@@ -16,9 +16,10 @@ class TermWeight(nn.Module):
     r"""Weights one term of the SR network's loss, and measures how strongly it pulls.
 
     The share of a term is the norm of its weighted gradient at the SR images, over that of the host's pixel loss. With
-    ``loss_weight`` the weight is fixed and the share is measured; with ``loss_share`` the weight is set such that the
-    share has this value. The ratio of the unweighted gradients is measured at the first step and then every
-    ``interval`` steps, over the batches of all ranks, and smoothed. It is the only state.
+    ``loss_weight`` the weight is fixed; with ``loss_share`` it is set such that the share has this value. The ratio of
+    the unweighted gradients is measured over the batches of all ranks: at each of the first ``interval`` steps, when an
+    embedding that learns changes fast, and then every ``interval`` steps. The weight follows the smoothed ratio; the
+    share that is reported is that of the latest measurement, so it moves around the one asked for.
 
     Args:
         name: the term's name, for messages.
@@ -30,7 +31,7 @@ class TermWeight(nn.Module):
         ConfigError: both or neither given, or not such numbers.
     """
 
-    MOMENTUM = 0.9
+    MOMENTUM = 0.5
 
     def __init__(
         self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 25
@@ -49,7 +50,9 @@ class TermWeight(nn.Module):
             self.loss_share = check_number(loss_share, f"{name}: loss_share", above=0)
         self.interval = check_count(interval, f"{name}: share_interval")
         self.ratio: Tensor
-        self.register_buffer("ratio", torch.zeros(()))  # 0 until measured
+        self.latest: Tensor
+        self.register_buffer("ratio", torch.zeros(()))  # smoothed; 0 until measured
+        self.register_buffer("latest", torch.zeros(()))
         self._warned = False
 
     @property
@@ -61,8 +64,8 @@ class TermWeight(nn.Module):
 
     @property
     def share(self) -> Tensor:
-        """The share that this weight gives, a scalar."""
-        return self.weight * self.ratio
+        """The share that this weight gave at the latest measurement, a scalar."""
+        return self.weight * self.latest
 
     def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, sr: Tensor) -> None:
         """Update the ratio if it is due at this step.
@@ -84,7 +87,7 @@ class TermWeight(nn.Module):
                     "Give the pixel loss, or use `loss_weight`."
                 )
             return
-        if step % self.interval:
+        if step >= self.interval and step % self.interval:
             return
         pixel_gradient = None
         if pixel_loss.requires_grad and sr.requires_grad:
@@ -102,6 +105,7 @@ class TermWeight(nn.Module):
         usable = torch.isfinite(now) & (now > 0)
         smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
         self.ratio.copy_(torch.where(usable, smoothed, self.ratio))
+        self.latest.copy_(torch.where(usable, now, self.latest))
         if not self._warned and self.share.item() > 1:
             self._warned = True
             if rank() == 0:

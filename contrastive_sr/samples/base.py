@@ -36,9 +36,7 @@ class SampleGenerator:
         raise NotImplementedError
 
 
-def uniform(
-    low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def uniform(low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Numbers drawn evenly from [low, high), in the dtype of ``like`` and on its device."""
     return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
 

@@ -132,9 +132,7 @@ def test_rgb_discriminator_sees_the_image() -> None:
     assert torch.equal(RGBDiscriminator().transform(images()), images())
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 2e-3)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 2e-3)])
 def test_fourier_transform_against_numpy(dtype: torch.dtype, tolerance: float) -> None:
     x = images(2, 18, dtype)[..., :16]
     spectrum = np.fft.fftshift(np.fft.fft2(x.double().numpy(), norm="ortho"), axes=(-2, -1))

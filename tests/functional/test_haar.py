@@ -40,9 +40,7 @@ def test_constants_vanish() -> None:
     assert haar_high_bands(torch.full((1, 3, 8, 8), 0.37)).abs().max() == 0
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
 def test_keeps_the_dtype(dtype: torch.dtype, tolerance: float) -> None:
     x = image(1, 3, 4, 6, dtype=dtype)
     bands = haar_high_bands(x)

@@ -136,8 +136,6 @@ def test_impossible_temperature_is_refused(temperature: object) -> None:
 @pytest.mark.parametrize(
     ("size", "message"), [(31, "at least 32 x 32 pixels, got 31 x 31"), (35, "multiples of 2, got 35 x 35")]
 )
-def test_sizes_the_embedding_cannot_take_are_refused(
-    embedding: HaarDiscriminator, size: int, message: str
-) -> None:
+def test_sizes_the_embedding_cannot_take_are_refused(embedding: HaarDiscriminator, size: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         PCLLoss(embedding)(*images(size=size))

@@ -150,9 +150,10 @@ def test_weight_stays_between_measurements_and_moves_at_them() -> None:
             batch = method.run(network, images_batch(seed=step))
             logs.append(method.sr_losses(batch, (step + 1) * F.l1_loss(batch["sr"], batch["hr"])).logs)
         weights, shares = ([log[f"pcl_contrastive_{key}"].item() for log in logs] for key in ("weight", "share"))
-        moving, still = (weights, shares) if "loss_share" in arguments else (shares, weights)
-        assert still == pytest.approx([next(iter(arguments.values()))] * 7, rel=1e-5)
-        assert moving[0] == moving[1] == moving[2] != moving[3]
+        if "loss_weight" in arguments:
+            assert weights == pytest.approx([0.0004] * 7, rel=1e-5)
+        moving = weights if "loss_share" in arguments else shares
+        assert len(set(moving[:4])) == 4
         assert moving[3] == moving[4] == moving[5] != moving[6]
 
 
@@ -244,7 +245,7 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     second.steps(10, 20)
 
     assert first.logs + second.logs == whole.logs
-    assert len({log["pcl_contrastive_weight"] for log in whole.logs}) == 5
+    assert len({log["pcl_contrastive_weight"] for log in whole.logs}) == 8  # at steps 0 to 4, 8, 12 and 16
     for resumed, straight in zip((second.net, second.methods), (whole.net, whole.methods), strict=True):
         for name, value in straight.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
@@ -389,10 +390,59 @@ def test_a_term_that_is_not_finite_is_named_at_once(value: float) -> None:
     method.sr_losses(batch)
     method.sr_losses(batch)
     with torch.no_grad():
-        network.body[0].weight.fill_(value)
+        method.embedding.second.weight.fill_(value)
     batch = method.run(network, images_batch())
-    with pytest.raises(NonFiniteError, match=r"mine_contrastive is nan at SR step 3 of this method\..*loss_share"):
+    with pytest.raises(NonFiniteError, match=r"mine_contrastive at SR step 3: .* got nan\..*loss_share"):
         method.sr_losses(batch)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_sr_images_that_are_not_finite_do_not_reach_the_embedding(value: float) -> None:
+    method, network = pcl(), net()
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    with torch.no_grad():
+        network.body[0].bias.fill_(value)
+    with pytest.raises(NonFiniteError, match=r"mean of the SR network's output at SR step 1: expected a finite number"):
+        method.run(network, images_batch())
+    for name, tensor in method.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_an_auxiliary_loss_that_is_not_finite_is_named() -> None:
+    method = pcl()
+    _, batch = ready(method)
+    with torch.no_grad():
+        method.embedding.head.bias.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="pcl_discriminator at SR step 1: expected a finite number, got nan"):
+        method.auxiliary_losses(batch)
+
+
+def test_samples_are_the_same_under_autocast() -> None:
+    method, network = pcl(), net()
+    seen: list[Tensor] = []
+
+    class Spy(SmoothEmbedding):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            seen.append(images.detach().clone())
+            return super().forward(images)
+
+    method = pcl(embedding=Spy())
+    batch = method.run(network, images_batch())
+    generator = method.generator(CPU)
+    method.terms(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        method.terms(batch)
+    assert method.generator(CPU).initial_seed() == generator.initial_seed()
+    plain, half = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert len(plain) == len(half) >= 2
+    for images, other in zip(plain, half, strict=True):
+        assert torch.equal(images, other)
+
+
+@pytest.mark.parametrize("value", ["false", 0, "no"])
+def test_a_flag_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="train_embedding: expected true or false, got"):
+        pcl(train_embedding=value)
 
 
 # What is refused

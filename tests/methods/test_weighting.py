@@ -46,19 +46,33 @@ def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
     for step, ratio in enumerate((50, 100, 25)):
         measure(weight, step, *gradients(ratio))
         assert weight.weight.item() == pytest.approx(0.004, rel=1e-6)
-        assert weight.share.item() == pytest.approx(0.004 * weight.ratio.item(), rel=1e-6)
-    assert weight.ratio.item() == pytest.approx(0.9 * (0.9 * 50 + 0.1 * 100) + 0.1 * 25, rel=1e-5)
+        assert weight.share.item() == pytest.approx(0.004 * ratio, rel=1e-5)
+    assert weight.ratio.item() == pytest.approx(0.5 * (0.5 * 50 + 0.5 * 100) + 0.5 * 25, rel=1e-5)
 
 
 def test_later_measurements_come_at_intervals_and_are_smoothed() -> None:
     weight = TermWeight("t", loss_share=0.1, interval=5)
-    measure(weight, 0, *gradients(10))
-    for step in range(1, 5):
+    measure(weight, 5, *gradients(10))
+    for step in range(6, 10):
         measure(weight, step, *gradients(1000))
         assert weight.weight.item() == pytest.approx(0.01, rel=1e-6)
-    measure(weight, 5, *gradients(20))
-    assert weight.ratio.item() == pytest.approx(0.9 * 10 + 0.1 * 20, rel=1e-5)
-    assert weight.weight.item() == pytest.approx(0.1 / 11, rel=1e-5)
+    measure(weight, 10, *gradients(20))
+    assert weight.ratio.item() == pytest.approx(0.5 * 10 + 0.5 * 20, rel=1e-5)
+    assert weight.weight.item() == pytest.approx(0.1 / 15, rel=1e-5)
+
+
+def test_the_first_steps_are_all_measured() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=5)
+    for step, ratio in enumerate((10, 50, 50, 50, 50)):
+        measure(weight, step, *gradients(ratio))
+    assert weight.ratio.item() == pytest.approx(50 - 40 / 16, rel=1e-5)
+
+
+def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=1)
+    measure(weight, 0, *gradients(10))
+    measure(weight, 1, *gradients(30))
+    assert weight.share.item() == pytest.approx(0.1 / 20 * 30, rel=1e-5)
 
 
 def test_between_measurements_no_gradient_is_computed() -> None:
@@ -124,7 +138,7 @@ def test_the_state_is_the_ratio() -> None:
     for w in (weight, copy):
         measure(w, 1, *gradients(30))
     assert torch.equal(copy.weight, weight.weight)
-    assert copy.ratio.item() == pytest.approx(12, rel=1e-5)
+    assert copy.ratio.item() == pytest.approx(20, rel=1e-5)
 
 
 @pytest.mark.parametrize(

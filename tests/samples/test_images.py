@@ -24,9 +24,9 @@ def test_upsampled_low_resolution_is_bicubic(scale: int) -> None:
     batch = {"lr": lr, "hr": torch.rand(2, 3, 6 * scale, 5 * scale)}
     sample = UpsampledLowResolution()(batch)
     assert sample.shape == (2, 1, 3, 6 * scale, 5 * scale)
-    resized = tv.resize(
-        lr, [6 * scale, 5 * scale], interpolation=tv.InterpolationMode.BICUBIC, antialias=False
-    ).clamp(0, 1)
+    resized = tv.resize(lr, [6 * scale, 5 * scale], interpolation=tv.InterpolationMode.BICUBIC, antialias=False).clamp(
+        0, 1
+    )
     torch.testing.assert_close(sample[:, 0], resized, rtol=0, atol=1e-6)
     assert torch.equal(lr, batch["lr"])
 
