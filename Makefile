@@ -18,8 +18,8 @@ install: $(STAMP) ## create .venv with both hosts and every extra (a second run 
 # torch goes first because BasicSR imports it while it is built; hence no build isolation afterwards.
 # The stamp is written last, so an interrupted set-up is taken up again.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' || { \
-	  echo "Expected Python 3.10, 3.11 or 3.12, got: $$($(PYTHON) --version 2>&1)."; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "The pinned set in constraints.txt is for Python 3.11, got: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "[1/4] creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)

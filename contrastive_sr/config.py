@@ -34,19 +34,20 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     arguments = dict(config)
     name = arguments.pop("type")
     if not isinstance(name, str) or name not in registry:
-        raise ConfigError(f"{where}: {_unknown('type', name, list(registry))}")
+        raise ConfigError(f"{where}: {unknown('type', name, list(registry))}")
     cls = registry[name]
     parameters = inspect.signature(cls).parameters
     for key in arguments:
         if key not in parameters:
-            raise ConfigError(f"{where}: {name} {_unknown('key', key, list(parameters))}")
+            raise ConfigError(f"{where}: {name} {unknown('key', key, list(parameters))}")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where}: {name} needs the key {missing[0]!r}; its keys are {', '.join(parameters)}.")
     return cls(**arguments)
 
 
-def _unknown(kind: str, name: Any, accepted: list[str]) -> str:
+def unknown(kind: str, name: Any, accepted: list[str]) -> str:
+    """The end of a sentence that refuses a name: the closest accepted one, and all of them."""
     close = difflib.get_close_matches(str(name), accepted, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"does not know the {kind} {name!r}.{guess} Accepted: {', '.join(accepted) or 'none'}."

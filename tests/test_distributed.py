@@ -108,5 +108,13 @@ def test_wrapped_methods_end_with_equal_gradients(results: Results) -> None:
         assert a.abs().sum() > 0
 
 
+def test_all_state_is_equal_after_a_step(results: Results) -> None:
+    """Also BatchNorm's statistics, which each rank gathers from images of its own."""
+    first, second = both(results, "state")
+    assert first["pcl.loss.embedding.blocks.0.norm.running_mean"].abs().sum() > 0
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
 def test_only_the_first_rank_warns(results: Results) -> None:
     assert both(results, "warnings") == [1, 0]

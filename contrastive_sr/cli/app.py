@@ -173,7 +173,10 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="net_g_*.pth of a BasicSR training.")],
     target: Annotated[Path, typer.Argument(help="The file to write; must not exist.")],
 ) -> None:
-    """Write a BasicSR network's weights under the names that spandrel knows (RCAN, RRDBNet)."""
+    """Write a BasicSR network's weights under the names that spandrel knows (RCAN, RRDBNet).
+
+    An RCAN must have BasicSR's default img_range, rgb_mean and res_scale, which its checkpoint does not tell.
+    """
     from contrastive_sr.hosts.basicsr.export import export as write
 
     network = write(checkpoint, target)

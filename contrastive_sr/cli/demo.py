@@ -22,6 +22,7 @@ from rich.table import Table
 from contrastive_sr import __version__
 from contrastive_sr.cli.demo_data import SCALE, VAL_PHOTOS, prepare_with_bar
 from contrastive_sr.errors import HostError
+from contrastive_sr.hosts import INSTALL_BASICSR
 from contrastive_sr.hosts.progress import PROGRESS_FD
 
 DEFAULT_STEPS = 600
@@ -126,9 +127,10 @@ def _check_installed(framework: str) -> None:
     missing = {module: extra for module, extra in extras.items() if importlib.util.find_spec(module) is None}
     if missing:
         wanted = ",".join(sorted(set(missing.values())))
-        raise HostError(
-            f'The demo needs {", ".join(missing)}, which cannot be found. Try: pip install "contrastive-sr[{wanted}]"'
-        )
+        install = f'pip install "contrastive-sr[{wanted}]"'
+        if "basicsr" in missing:
+            install = INSTALL_BASICSR.replace("[basicsr]", f"[{wanted}]")
+        raise HostError(f"The demo needs {', '.join(missing)}, which cannot be found. Try: {install}")
 
 
 # ----------------------------------------------------------------------------------------------------- training

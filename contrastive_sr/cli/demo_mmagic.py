@@ -55,7 +55,13 @@ class MMagicDemo:
         config.default_hooks.logger.update(interval=plan.log_interval, log_metric_by_epoch=False)
         config.default_hooks.checkpoint.update(interval=plan.steps, save_best=None)
         config.log_processor.window_size = plan.log_interval
-        config.custom_hooks = []  # no validation images: the demo draws its own
+        # no validation images: the demo draws its own. The average and the patches are those of the demo through BasicSR.
+        config.custom_hooks = [
+            dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=10 / plan.steps, update_buffers=False)
+        ]
+        for transform in config.train_dataloader.dataset.pipeline:
+            if transform.type == "PairedRandomCrop":
+                transform.gt_patch_size = 96
         config.randomness = dict(seed=plan.seed)
         config.work_dir = f"work_dirs/{plan.name}"
         return config

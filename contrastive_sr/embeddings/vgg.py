@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_shape
+from contrastive_sr._checks import check_shape, describe
 from contrastive_sr.embeddings.base import Embedding
 from contrastive_sr.embeddings.weights import load_state_dict, load_weights
 from contrastive_sr.errors import ConfigError
@@ -50,9 +50,8 @@ class VGGFeatures(Embedding):
     ) -> None:
         super().__init__()
         names = _layer_names()
-        unknown = [layer for layer in layers if layer not in names]
-        if unknown or not layers:
-            raise ConfigError(f"VGGFeatures(layers): expected names out of {', '.join(names)}; got {list(layers)}.")
+        if not isinstance(layers, Sequence) or not layers or any(layer not in names for layer in layers):
+            raise ConfigError(f"VGGFeatures(layers): expected names out of {', '.join(names)}; got {describe(layers)}.")
         self.layers = sorted(layers, key=names.index)
         depth = names.index(self.layers[-1]) + 1
         self._names = names[:depth]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contrastive_sr._checks import describe
 from contrastive_sr.errors import ConfigError
 
 
@@ -77,6 +78,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: the file is missing, unreadable, or holds something else.
     """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"weights: expected the path of a file, got {describe(path)}.")
     path = Path(path).expanduser()
     if not path.is_file():
         raise ConfigError(f"weights: expected an existing file, got {path}. Check the path.")
@@ -117,7 +120,10 @@ def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: st
     if len(fitting) != 1:
         missing = [key for key in wanted if key not in content]
         found = f"{len(fitting)} sets of them, under {fitting}" if fitting else f"none (e.g. {missing[0]} is missing)"
-        raise ConfigError(f"weights: {source} was expected to hold the weights of one {name}, got {found}.")
+        raise ConfigError(
+            f"weights: {source} was expected to hold the weights of one {name}, got {found}. "
+            "A file of one embedding alone is e.g. BasicSR's NAME_embedding_*.pth."
+        )
     prefix = fitting[0]
     extra = [key for key in content if key.startswith(prefix) and key.removeprefix(prefix) not in wanted]
     if extra and prefix == "" and not partial:

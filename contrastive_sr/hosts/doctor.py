@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from contrastive_sr.errors import HostError
+from contrastive_sr.hosts import INSTALL_BASICSR
 
 State = Literal["ok", "note", "broken", "missing"]
 
@@ -297,7 +298,7 @@ def _restore(record: dict[str, dict[str, str]], root: Path) -> list[Change]:
 def _installed_root() -> Path:
     root = find_basicsr()
     if root is None:
-        raise HostError('BasicSR is not installed. Try: pip install "contrastive-sr[basicsr]"')
+        raise HostError(f"BasicSR is not installed. Try: {INSTALL_BASICSR}")
     return root
 
 
@@ -395,11 +396,10 @@ def _check_import(package: str, remedy: str, *, module: str | None = None) -> li
 
 
 def _check_basicsr(root: Path | None) -> list[Finding]:
-    install = 'pip install --no-build-isolation "contrastive-sr[basicsr]"'
     version = _version("basicsr") if root is None else f"in {root}"
     place = find_basicsr() if root is None else root
     if place is None:
-        return [Finding("basicsr", version, "missing", "not installed", install)]
+        return [Finding("basicsr", version, "missing", "not installed", INSTALL_BASICSR)]
     _check_root(place)
     findings = []
     for patch in PATCHES:
@@ -413,7 +413,7 @@ def _check_basicsr(root: Path | None) -> list[Finding]:
         return findings
     works, said = _try_python("import basicsr.train", path=root)
     if not works:
-        return [Finding("basicsr", version, "broken", said, install)]
+        return [Finding("basicsr", version, "broken", said, INSTALL_BASICSR)]
     mended = "importable, as mended by --fix" if _record_path(place).is_file() else "importable"
     return [
         Finding("basicsr", version, "ok", mended),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 _SHOWN = 3
@@ -41,31 +41,36 @@ def list_images(
 
 
 def pair_folders(
-    hr_folder: str | Path, lr_folder: str | Path, scale: int, *, lr_name: str = "{}", check_sizes: bool = True
+    hr_folder: str | Path, lr_folder: str | Path, scale: int, *, lr_name: str = "{}", cropped: bool = False
 ) -> list[tuple[Path, Path]]:
-    """Pairs the images of two folders by name, and checks them.
+    """Pairs the images of two folders by name, as BasicSR does, and checks them.
 
     Args:
         hr_folder: folder of the HR images.
         lr_folder: folder of the LR images.
         scale: how many times larger HR is, at least 1.
         lr_name: name of an LR image made from that of its HR image, both without ending: `{}` if they are equal, `{}x4`
-            if `0001.png` belongs to `0001x4.png`.
-        check_sizes: read the header of every image.
+            if `0001.png` belongs to `0001x4.png`. The endings must be equal.
+        cropped: HR may be larger by less than `scale` pixels, which the host cuts off.
 
     Returns:
         (HR file, LR file) for each pair, sorted by HR name.
 
     Raises:
+        ConfigError: `lr_name` is no such template.
         DataError: see `list_images` and `check_pairs`.
     """
+    try:
+        named = lr_name.format("0001") != lr_name
+    except (LookupError, ValueError):
+        named = False
+    if not named:
+        raise ConfigError(
+            f"filename_tmpl: expected a template with {{}} for the HR name, such as '{{}}x4', got {lr_name!r}."
+        )
     hr_all, lr_all = list_images(hr_folder), list_images(lr_folder)
-    lr_by_stem = {path.stem: path for path in lr_all}
-    lr_files = []
-    for path in hr_all:
-        stem = lr_name.format(path.stem)
-        lr_files.append(lr_by_stem.get(stem, Path(lr_folder, stem + path.suffix)))
-    check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, check_sizes=check_sizes)
+    lr_files = [Path(lr_folder, lr_name.format(path.stem) + path.suffix) for path in hr_all]
+    check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, cropped=cropped)
     return list(zip(hr_all, lr_files, strict=True))
 
 
@@ -77,6 +82,7 @@ def check_pairs(
     hr_all: Iterable[str | Path] | None = None,
     lr_all: Iterable[str | Path] | None = None,
     check_sizes: bool = True,
+    cropped: bool = False,
 ) -> None:
     """Checks that every HR image has its LR image, and that HR is `scale` times larger.
 
@@ -90,6 +96,7 @@ def check_pairs(
         hr_all: all HR images there are, if none may be left without a partner.
         lr_all: all LR images there are, likewise.
         check_sizes: read the header of every image.
+        cropped: HR may be larger by less than `scale` pixels.
 
     Raises:
         DataError: no pairs at all, images without a partner, unreadable ones, or a size that does not fit.
@@ -102,7 +109,7 @@ def check_pairs(
     _check_partners(hr, lr, hr_all, lr_all)
     if not check_sizes:
         return
-    problems = [problem for pair in zip(hr, lr, strict=True) if (problem := _size_problem(*pair, scale))]
+    problems = [problem for pair in zip(hr, lr, strict=True) if (problem := _size_problem(*pair, scale, cropped))]
     if problems:
         raise DataError(
             f"{len(problems)} of {len(hr)} pairs do not fit scale {scale}: {_few(problems, '; ')}. Expected readable "
@@ -139,7 +146,7 @@ def _check_partners(
         )
 
 
-def _size_problem(hr: Path, lr: Path, scale: int) -> str | None:
+def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool) -> str | None:
     sizes = []
     for path in (hr, lr):
         try:
@@ -147,7 +154,8 @@ def _size_problem(hr: Path, lr: Path, scale: int) -> str | None:
         except OSError as error:  # Pillow's UnidentifiedImageError is one
             return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
     (hr_width, hr_height), (lr_width, lr_height) = sizes
-    if (hr_width, hr_height) == (lr_width * scale, lr_height * scale):
+    excess = hr_width - lr_width * scale, hr_height - lr_height * scale
+    if excess == (0, 0) or (cropped and all(0 <= pixels < scale for pixels in excess)):
         return None
     return f"{hr.name} is {hr_width} x {hr_height} in HR and {lr_width} x {lr_height} in LR"
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.methods.base import Batch, Method, SRLosses
+from contrastive_sr.methods.base import Method, SRLosses
 from contrastive_sr.methods.pcl import PCL
+from contrastive_sr.samples import Batch
 
 METHODS: dict[str, type[Method]] = {"PCL": PCL}
 

@@ -48,6 +48,6 @@ class FiniteCheck:
 def _require_finite(name: str, value: Tensor) -> None:
     if not torch.isfinite(value).item():
         raise NonFiniteError(
-            f"{name}: expected a finite number, got {value.item()}. Lower the learning rates or this term's loss_weight "
-            "(or use `loss_share: 0.05`), and resume from the last checkpoint."
+            f"{name}: expected a finite number, got {value.item()}. Lower the learning rates or this term's "
+            "loss_weight (or use `loss_share: 0.05`), and resume from the last checkpoint."
         )

@@ -14,9 +14,9 @@ from contrastive_sr.distributed import average_statistics_over_ranks
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import DualContrastiveLoss, PCLLoss
-from contrastive_sr.methods.base import Batch, Method, Term
+from contrastive_sr.methods.base import Method, Term
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import SAMPLES, SampleGenerator
+from contrastive_sr.samples import SAMPLES, Batch, SampleGenerator
 
 SampleConfig = Mapping[str, object] | SampleGenerator
 

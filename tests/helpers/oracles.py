@@ -59,7 +59,7 @@ def nce_loops(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
 
 
 def dual_loops(real: Tensor, fake: Tensor) -> float:
-    """Eq. 7 as REFERENCE reads it, logit by logit."""
+    """Eq. 7 as dual_contrastive_loss's docstring reads it, logit by logit."""
     reals, fakes = real.flatten().tolist(), fake.flatten().tolist()
     first = [-math.log(math.exp(r) / (math.exp(r) + sum(math.exp(f) for f in fakes))) for r in reals]
     second = [-math.log(math.exp(-f) / (math.exp(-f) + sum(math.exp(-r) for r in reals))) for f in fakes]

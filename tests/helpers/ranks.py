@@ -88,6 +88,7 @@ def work(index: int, folder: str) -> None:
     methods = _default_methods()
     out["samples"] = _samples(methods, images_batch())
     out["method_gradients"], out["warnings"] = _auxiliary_step(methods, index)
+    out["state"] = methods.state_dict()
     torch.save(out, Path(folder) / f"{index}.pt")
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""A hook that saves the weights of every process, to be compared afterwards."""
+"""A hook that saves weights and buffers of every process, to be compared afterwards."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ from mmengine.registry import HOOKS
 class SaveEveryRank(Hook):  # type: ignore[misc]
     def after_train(self, runner: Any) -> None:
         model = runner.model.module if hasattr(runner.model, "module") else runner.model
-        torch.save(dict(model.named_parameters()), Path(runner.work_dir, f"rank{get_rank()}.pth"))
+        torch.save(model.state_dict(), Path(runner.work_dir, f"rank{get_rank()}.pth"))

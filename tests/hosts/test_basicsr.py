@@ -310,7 +310,7 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
     printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
-    assert "pcl_contrastive_share: 5.0000e-02" in printed
+    assert "pcl_contrastive_share: 5.0000e-02" in printed  # at the first step, where nothing is smoothed yet
     assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["pcl.step.count"] == 3
 
 
@@ -322,6 +322,42 @@ def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:
 def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
     with pytest.raises(ConfigError, match="needs `methods:`"):
         train_here("demo_pcl_edsr", demo_data, options={"methods": None})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model_type", "ContrastivSRModel", "model_type: BasicSR does not know .* Did you mean 'ContrastiveSRModel'"),
+        ("network_g:type", "EDSSR", "network_g: BasicSR does not know the network .EDSSR.. Did you mean .EDSR."),
+        ("scale", None, "expected the key 'scale'"),
+        ("path:pretrain_network_g", "nowhere.pth", "pretrain_network_g: expected an existing file, got nowhere.pth"),
+        ("train:optim_methods", {"type": "Adam", "lr": "1e-4"}, "optim_methods: lr: expected a number .*!!float"),
+        ("train:optim_methods", {"type": "Adam", "lr": 1e-4, "beta": [0.9, 0.99]}, "Did you mean 'betas'"),
+        ("train:optim_methods", {"lr": 1e-4}, "optim_methods: expected {type: Adam"),
+        ("datasets:train:io_backend", {"typ": "disk"}, "expected io_backend"),
+        ("datasets:val:filename_tmpl", "{name}x4", "expected a template with {}"),
+        ("datasets:train:dataroot_gt", None, "expected the key 'dataroot_gt'"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    path: str, value: Any, message: str, train_here: Callable[..., Path], demo_data: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        train_here("demo_pcl_edsr", demo_data, options={path: value})
+
+
+def test_a_network_is_no_training_state(
+    stock: tuple[Path, str, str], train_here: Callable[..., Path], demo_data: Path
+) -> None:
+    network = stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth"
+    with pytest.raises(DataError, match=r"expected a .state file .*it has params.*pretrain_network_g"):
+        train_here("demo_pcl_edsr", demo_data, options={"path:resume_state": str(network)})
+
+
+def test_validation_images_of_another_scale(train_here: Callable[..., Path], demo_data: Path) -> None:
+    options = {"datasets:val:dataroot_lq": str(demo_data / "val/HR")}
+    with pytest.raises(DataError, match="2 of 2 pairs do not fit scale 4"):
+        train_here("demo_pcl_edsr", demo_data, options=options)
 
 
 def test_no_optimizer_for_the_embedding(train_here: Callable[..., Path], demo_data: Path) -> None:

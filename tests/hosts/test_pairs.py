@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.pairs import check_pairs, list_images, pair_folders
 
 
@@ -27,12 +27,35 @@ def test_pairs_by_name(folders: tuple[Path, Path]) -> None:
     assert pair_folders(hr, lr, 4) == [(hr / f"{i}.png", lr / f"{i}.png") for i in range(5)]
 
 
-def test_endings_may_differ_and_other_files_do_not_matter(folders: tuple[Path, Path]) -> None:
+def test_other_files_do_not_matter(folders: tuple[Path, Path]) -> None:
+    hr, lr = folders
+    (lr / "notes.txt").write_text("")
+    assert len(pair_folders(hr, lr, 4)) == 5
+
+
+def test_endings_must_be_equal(folders: tuple[Path, Path]) -> None:
     hr, lr = folders
     (lr / "0.png").unlink()
     Image.new("RGB", (12, 8)).save(lr / "0.jpg")
-    (lr / "notes.txt").write_text("")
-    assert pair_folders(hr, lr, 4)[0] == (hr / "0.png", lr / "0.jpg")
+    with pytest.raises(DataError, match=r"HR without LR: 0\.png\. LR without HR: 0\.jpg"):
+        pair_folders(hr, lr, 4)
+
+
+@pytest.mark.parametrize(("size", "fits"), [((48, 32), True), ((51, 35), True), ((52, 32), False), ((47, 32), False)])
+def test_validation_images_may_have_a_rest(folders: tuple[Path, Path], size: tuple[int, int], fits: bool) -> None:
+    hr, lr = folders
+    Image.new("RGB", size).save(hr / "0.png")
+    if fits:
+        pair_folders(hr, lr, 4, cropped=True)
+    else:
+        with pytest.raises(DataError, match="1 of 5 pairs do not fit scale 4"):
+            pair_folders(hr, lr, 4, cropped=True)
+
+
+@pytest.mark.parametrize("template", ["{name}x4", "x4", "{"])
+def test_a_template_needs_a_place_for_the_name(folders: tuple[Path, Path], template: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a template with \{\}"):
+        pair_folders(*folders, 4, lr_name=template)
 
 
 def test_template(folders: tuple[Path, Path]) -> None:
@@ -90,7 +113,8 @@ def test_sizes(folders: tuple[Path, Path]) -> None:
     Image.new("RGB", (47, 32)).save(hr / "1.png")
     with pytest.raises(DataError, match=r"1 of 5 pairs .*1\.png is 47 x 32 in HR and 12 x 8 in LR.*multiple of 4"):
         pair_folders(hr, lr, 4)
-    assert len(pair_folders(hr, lr, 4, check_sizes=False)) == 5
+    files = [sorted(folder.iterdir()) for folder in (hr, lr)]
+    check_pairs(*files, 4, check_sizes=False)
 
 
 def test_unreadable_image(folders: tuple[Path, Path]) -> None:

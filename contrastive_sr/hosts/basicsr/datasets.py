@@ -26,15 +26,17 @@ class CheckedPairedImageDataset(PairedImageDataset):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         name = opt.get("name", "without a name")
-        for key in ("dataroot_gt", "dataroot_lq", "io_backend"):
+        for key in ("dataroot_gt", "dataroot_lq", "io_backend", "scale"):
             if not opt.get(key):
                 raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
+        backend = opt["io_backend"].get("type") if isinstance(opt["io_backend"], dict) else None
+        if backend not in ("disk", "lmdb"):
+            raise ConfigError(f"dataset {name}: expected io_backend: {{type: disk}} or lmdb, got {opt['io_backend']}.")
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
-        if opt["io_backend"]["type"] == "disk" and not opt.get("meta_info_file"):
-            # Validation crops HR images to a multiple of the LR size, so their sizes may differ a little.
-            training = opt["phase"] == "train"
+        if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
-            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, check_sizes=training)
+            # Validation crops HR images to a multiple of the LR size.
+            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=opt["phase"] != "train")
         for folder in (hr_folder, lr_folder):
             if not folder.exists():
                 raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.files import in_one_move
 
 # BasicSR's name of an RCAN layer, and that of the original code, which is the one spandrel knows.
 _RCAN_NAMES = (
@@ -56,9 +56,8 @@ def export(checkpoint: Path, target: Path) -> str:
             f"{checkpoint}: expected an RCAN or RRDBNet of BasicSR, got layers such as {', '.join(list(weights)[:3])}. "
             "spandrel has no EDSR; other networks' files it reads as they are, or not at all."
         )
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    torch.save(weights, unfinished)
-    os.replace(unfinished, target)
+    with in_one_move(target) as unfinished:
+        torch.save(weights, unfinished)
     return network
 
 

@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from contrastive_sr.errors import HostError
+from contrastive_sr.hosts import INSTALL_BASICSR
 from contrastive_sr.hosts.stand_in import stand_in
 
 
@@ -30,5 +31,5 @@ def import_basicsr(name: str) -> ModuleType:
     except Exception as error:  # a host that is there can break in any way while it is imported
         raise HostError(
             f"{name} cannot be imported ({type(error).__name__}: {error}). "
-            'Run `pip install "contrastive-sr[basicsr]"`, then `contrastive-sr doctor`.'
+            f"Run `{INSTALL_BASICSR}`, then `contrastive-sr doctor`."
         ) from error

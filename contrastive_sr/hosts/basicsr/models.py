@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.basicsr.options import check_optimizer
+from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.methods import MethodList, build_methods
 
 
-class _WithMethods(SRModel):
+class WithMethods(SRModel):
     """What both models share: the ``methods:`` of the option file, their optimizer, state and files.
 
     A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then
@@ -63,12 +63,12 @@ class _WithMethods(SRModel):
             if options:
                 get_root_logger().info("No method trains parts of its own: optim_methods is not used.")
             return
-        if not options:
+        if options is None:
             raise ConfigError(
                 "train: expected `optim_methods` for the parts that the methods train, e.g. "
                 "`optim_methods: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.999]}`, got none."
             )
-        arguments = dict(options)
+        arguments = check_optimizer(options, "train: optim_methods")
         parameters = [p for p in self.methods.parameters() if p.requires_grad]
         self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)
         self.optimizers.append(self.optimizer_methods)
@@ -117,6 +117,7 @@ class _WithMethods(SRModel):
             self.model_ema(decay=self.ema_decay)
 
     def save(self, epoch: int, current_iter: int) -> None:
+        self.bare_methods.check_finite()
         # The training state comes last and in one move, so that it exists only with all its networks.
         for label, part in self.bare_methods.trained_parts().items():
             self.save_network(part, label, current_iter)
@@ -134,7 +135,7 @@ class _WithMethods(SRModel):
             "methods": self.bare_methods.state_dict(),
         }
         path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
-        with _in_one_move(path) as unfinished:
+        with in_one_move(path) as unfinished:
             torch.save(state, unfinished)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
@@ -155,16 +156,8 @@ class _WithMethods(SRModel):
         super().resume_training(resume_state)
 
 
-@contextmanager
-def _in_one_move(path: Path) -> Iterator[Path]:
-    """Give a name to write to; the file takes its real name only once it is complete."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    yield unfinished
-    os.replace(unfinished, path)
-
-
 @MODEL_REGISTRY.register()
-class ContrastiveSRModel(_WithMethods):
+class ContrastiveSRModel(WithMethods):
     """BasicSR's ``SRModel`` with methods: pixel and perceptual losses, and the terms of ``methods:``.
 
     Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`)
@@ -179,7 +172,7 @@ class ContrastiveSRModel(_WithMethods):
 
 
 @MODEL_REGISTRY.register()
-class ContrastiveSRGANModel(_WithMethods, ESRGANModel):
+class ContrastiveSRGANModel(WithMethods, ESRGANModel):
     """BasicSR's ``ESRGANModel`` (relativistic GAN) with methods; options as in :class:`ContrastiveSRModel`."""
 
     pixel_key = "l_g_pix"

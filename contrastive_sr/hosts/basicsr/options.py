@@ -1,12 +1,18 @@
-"""Reads BasicSR's option files as data: no tag in them runs code."""
+"""Reads BasicSR's option files as data, without running code in them, and checks what ends badly otherwise."""
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from contrastive_sr._checks import check_number, describe
+from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
@@ -34,3 +40,62 @@ def _python_tag(loader: OptionLoader, suffix: str, node: yaml.Node) -> str:
 
 OptionLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _ordered)
 OptionLoader.add_multi_constructor("tag:yaml.org,2002:python/", _python_tag)
+
+
+def read_options(path: Path) -> Any:
+    """What an option file holds.
+
+    Raises:
+        ConfigError: no valid YAML, or a tag that would run code.
+    """
+    try:
+        return yaml.load(path.read_text(), Loader=OptionLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+
+
+def check_optimizer(options: object, name: str) -> dict[str, Any]:
+    """An optimizer's options as ``{"type": "Adam", "lr": ..., ...}``.
+
+    Raises:
+        ConfigError: another type than BasicSR's one, an unknown key, or a rate that is no number.
+    """
+    if not isinstance(options, Mapping) or options.get("type") != "Adam":
+        raise ConfigError(
+            f"{name}: expected {{type: Adam, lr: ...}}, the one that BasicSR has, got {describe(options)}."
+        )
+    accepted = [key for key in inspect.signature(torch.optim.Adam).parameters if key != "params"]
+    for key in options:
+        if key not in ("type", *accepted):
+            raise ConfigError(f"{name}: Adam {unknown('key', key, accepted)}")
+    check_number(options.get("lr"), f"{name}: lr", above=0)
+    return dict(options)
+
+
+def check_options(opt: object, models: Collection[str], networks: Collection[str]) -> None:
+    """Check parts, names and files of an option file, before anything is written.
+
+    Args:
+        opt: what the option file holds.
+        models: accepted ``model_type``.
+        networks: accepted ``type`` of ``network_g`` and ``network_d``.
+
+    Raises:
+        ConfigError: an unknown name, a missing part, or a file that is not there.
+    """
+    if not isinstance(opt, Mapping):
+        raise ConfigError(
+            f"the option file: expected a mapping with `model_type`, `datasets` ..., got {describe(opt)}."
+        )
+    for key in ("name", "model_type", "scale", "num_gpu", "datasets", "network_g", "path", "train", "logger"):
+        if key not in opt:
+            raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(opt)}.")
+    if opt["model_type"] not in models:
+        raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
+    for key in ("network_g", "network_d"):
+        kind = opt[key].get("type") if key in opt else None
+        if key in opt and kind not in networks:
+            raise ConfigError(f"{key}: BasicSR {unknown('network', kind, sorted(networks))}")
+    for key, value in opt["path"].items():
+        if key.startswith("pretrain_network") and value is not None and not Path(value).expanduser().is_file():
+            raise ConfigError(f"path: {key}: expected an existing file, got {value}.")

@@ -15,7 +15,7 @@ import yaml
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.basicsr.options import OptionLoader, check_options, read_options
 from contrastive_sr.hosts.progress import TrainingProgress
 
 
@@ -36,6 +36,13 @@ def train(config: Path, arguments: list[str]) -> None:
     host = import_basicsr("basicsr.train")
     options = import_basicsr("basicsr.utils.options")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    registries = import_basicsr("basicsr.utils.registry")
+    # BasicSR looks a name up as it stands, and then with this ending.
+    models, networks = (
+        [name.removesuffix("_basicsr") for name in registry.keys()]
+        for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
+    )
+    check_options(read_options(config), models, networks)
     with ExitStack() as stack:
         stack.enter_context(_replaced(sys, "argv", ["basicsr/train.py", "-opt", str(config), *arguments]))
         stack.enter_context(_replaced(options, "ordered_yaml", lambda: (OptionLoader, yaml.SafeDumper)))
@@ -45,8 +52,6 @@ def train(config: Path, arguments: list[str]) -> None:
             stack.enter_context(_replaced(options, "init_dist", _init_gloo))
         try:
             host.train_pipeline(str(Path.cwd()))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{config} is no valid YAML: {error}") from error
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -78,20 +83,27 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
     """
     path = opt["path"].get("resume_state")
     if opt["auto_resume"]:
-        states = Path(opt["path"]["training_states"]).glob("*.state")
+        states = [p for p in Path(opt["path"]["training_states"]).glob("*.state") if p.stem.isdigit()]
         path = max(states, key=lambda state: int(state.stem), default=None)
         opt["path"]["resume_state"] = None if path is None else str(path)
     if not path:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        complete = {"iter", "epoch", "optimizers", "schedulers"} <= set(state)
     except Exception as error:  # a damaged file can fail in any way
-        raise DataError(
-            f"resume_state: {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Expected a .state file of a BasicSR training; name an earlier one in path: resume_state."
-        ) from error
+        reason = f" ({type(error).__name__}: {error})"
+        raise DataError(_NO_STATE.format(path=path, reason=reason)) from error
+    if not complete:
+        raise DataError(_NO_STATE.format(path=path, reason=f", it has {', '.join(map(str, state))}"))
     host.check_resume(opt, state["iter"])
     return state
+
+
+_NO_STATE = (
+    "resume_state: expected a .state file of a BasicSR training, got {path}{reason}. Name an earlier one in "
+    "path: resume_state; a network's file (net_g_*.pth) goes into path: pretrain_network_g."
+)
 
 
 def _with_progress(host: ModuleType, stack: ExitStack) -> Any:

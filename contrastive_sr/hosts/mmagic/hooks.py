@@ -11,8 +11,10 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.progress import TrainingProgress
 
@@ -76,7 +78,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         return str(template).replace("{}", "[0-9]*")
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Moves our state out of `state_dict`."""
+        """Moves our state out of `state_dict`. A training that has become NaN is not saved."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if isinstance(model, WithMethods):
+            model.method_list.check_finite()
         state, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict", {})
         own = {}
         for key in [key for key in state if key.startswith("methods.") or key == "step_counter"]:

@@ -24,17 +24,17 @@ _OPTIM_EXAMPLE = (
 )
 
 
-class _ContrastiveMixin(BaseEditModel):
+class WithMethods(BaseEditModel):
     """What both models share: the methods as the submodule `methods`, run in the order auxiliary step, SR step."""
 
     def _add_methods(self, methods: Sequence[Mapping[str, Any]], is_use_ema: bool) -> None:
         self.methods = build_methods(methods)
         self.is_use_ema = is_use_ema
         if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
-            self.generator_ema = deepcopy(self.generator)
+            self.generator_ema = deepcopy(self.generator).requires_grad_(False)
 
     @property
-    def _method_list(self) -> MethodList:
+    def method_list(self) -> MethodList:
         """The methods without the wrapper that MMSeparateDistributedDataParallel puts around them."""
         methods: Any = self.methods
         found: MethodList = methods.module if is_model_wrapper(methods) else methods
@@ -73,7 +73,7 @@ class _ContrastiveMixin(BaseEditModel):
         """One forward pass: a batch with `lr`, `hr` and `sr`."""
         lr = inputs["img"] if isinstance(inputs, dict) else inputs
         try:
-            return self._method_list.run(self.generator, {"lr": lr, "hr": data_samples.gt_img})
+            return self.method_list.run(self.generator, {"lr": lr, "hr": data_samples.gt_img})
         except DataError as error:
             raise DataError(f"{error}{self._scaling_hint()}") from error
 
@@ -85,7 +85,7 @@ class _ContrastiveMixin(BaseEditModel):
 
     def _auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """Trains the methods' own parts on the detached SR image; through the wrapper, so that ranks stay equal."""
-        if not self._method_list.trainable:
+        if not self.method_list.trainable:
             return {}
         wrapper: OptimWrapper = optim_wrapper["methods"]
         with wrapper.optim_context(self):
@@ -95,13 +95,13 @@ class _ContrastiveMixin(BaseEditModel):
 
     def _add_contrastive(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
         """Adds the weighted contrastive term to the host's losses, and its figures for the log."""
-        result = self._method_list.sr_losses(batch, losses.get("loss_pix"))
+        result = self.method_list.sr_losses(batch, losses.get("loss_pix"))
         losses["loss_contrastive"] = result.total
         losses.update({name: value.detach() for name, value in result.terms.items()})
         losses.update(result.logs)
 
     def _check_optimizers(self, optim_wrapper: OptimWrapper | OptimWrapperDict, *others: str) -> None:
-        needed = {"generator", *others, *(["methods"] if self._method_list.trainable else [])}
+        needed = {"generator", *others, *(["methods"] if self.method_list.trainable else [])}
         found = set(optim_wrapper.keys()) if isinstance(optim_wrapper, OptimWrapperDict) else set()
         if missing := sorted(needed - found):
             raise ConfigError(
@@ -116,7 +116,7 @@ def _rename(state: dict[str, Any], old: str, new: str) -> None:
 
 
 @MODELS.register_module()
-class ContrastiveSR(_ContrastiveMixin):
+class ContrastiveSR(WithMethods):
     """MMagic's `BaseEditModel` with contrastive methods beside its pixel loss.
 
     A step: the generator runs once; the methods' own parts (an embedding network) are trained on the detached SR image;
@@ -188,7 +188,7 @@ class ContrastiveSR(_ContrastiveMixin):
 
         MMEngine's `BaseModel.train_step` and its default distributed wrapper come here.
         """
-        if self._method_list.trainable:
+        if self.method_list.trainable:
             raise ConfigError(
                 "The methods have parts of their own to train, so one optimizer for everything cannot be used. "
                 f"Try: {_OPTIM_EXAMPLE} and, for several processes, "
@@ -204,7 +204,7 @@ class ContrastiveSR(_ContrastiveMixin):
 
 
 @MODELS.register_module()
-class ContrastiveSRGAN(_ContrastiveMixin, ESRGAN):
+class ContrastiveSRGAN(WithMethods, ESRGAN):
     """MMagic's `ESRGAN` (pixel, perceptual and relativistic GAN loss) with contrastive methods beside them.
 
     The step is the host's own; the methods' auxiliary step comes before the generator's. `optim_wrapper` holds
