@@ -55,7 +55,7 @@ class MMagicDemo:
         config.default_hooks.logger.update(interval=plan.log_interval, log_metric_by_epoch=False)
         config.default_hooks.checkpoint.update(interval=plan.steps, save_best=None)
         config.log_processor.window_size = plan.log_interval
-        # no validation images: the demo draws its own. The average and the patches are those of the demo through BasicSR.
+        # no validation images, since the demo draws its own; average and patches as in the demo through BasicSR
         config.custom_hooks = [
             dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=10 / plan.steps, update_buffers=False)
         ]

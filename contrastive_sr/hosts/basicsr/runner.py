@@ -39,7 +39,7 @@ def train(config: Path, arguments: list[str]) -> None:
     registries = import_basicsr("basicsr.utils.registry")
     # BasicSR looks a name up as it stands, and then with this ending.
     models, networks = (
-        [name.removesuffix("_basicsr") for name in registry.keys()]
+        [name.removesuffix("_basicsr") for name, _ in registry]
         for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
     )
     check_options(read_options(config), models, networks)
