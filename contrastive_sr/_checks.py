@@ -54,13 +54,21 @@ def check_number(value: object, name: str, *, above: float | None = None, at_lea
     )
     expected = f"{name}: expected a number {bounds}".rstrip()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        hint = " In YAML write `!!float 4e-4` or `0.0004`." if isinstance(value, str) else ""
+        hint = _as_yaml_number(value) if isinstance(value, str) else ""
         raise ConfigError(f"{expected}, got {describe(value)}.{hint}")
     number = float(value)
     too_low = (above is not None and number <= above) or (at_least is not None and number < at_least)
     if not math.isfinite(number) or too_low:
         raise ConfigError(f"{expected}, got {value}.")
     return number
+
+
+def _as_yaml_number(text: str) -> str:
+    """How to write a number that YAML took for text; empty if it is none."""
+    try:
+        return f" In YAML write `!!float {text}` or `{float(text):.10g}`."
+    except ValueError:
+        return ""
 
 
 def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
@@ -83,8 +91,9 @@ def check_range(value: object, name: str, *, at_least: float) -> tuple[float, fl
     """
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ConfigError(f"{name}: expected a pair (low, high), got {describe(value)}.")
-    low = check_number(value[0], f"{name}[0]", at_least=at_least)
-    high = check_number(value[1], f"{name}[1]", at_least=low)
+    low, high = (check_number(bound, f"{name}[{index}]", at_least=at_least) for index, bound in enumerate(value))
+    if high < low:
+        raise ConfigError(f"{name}: expected a pair (low, high), the smaller number first, got ({low:g}, {high:g}).")
     return low, high
 
 

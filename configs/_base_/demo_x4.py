@@ -8,7 +8,6 @@ train_dataloader = dict(
     num_workers=0,
     batch_size=4,
     dataset=dict(
-        metainfo=dict(dataset_type="demo", task_name="sisr"),
         data_root="datasets/demo",
         data_prefix=dict(img="train/LRx4", gt="train/HR"),
         pipeline=train_pipeline,
@@ -17,7 +16,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     num_workers=0,
     dataset=dict(
-        metainfo=dict(dataset_type="demo", task_name="sisr"),
         data_root="datasets/demo",
         data_prefix=dict(img="val/LRx4", gt="val/HR"),
     ),

@@ -23,7 +23,6 @@ train_dataloader = dict(
     dataset=dict(
         type="contrastive_sr.PairedImageDataset",
         scale=scale,
-        metainfo=dict(dataset_type="div2k", task_name="sisr"),
         data_root="data/DIV2K",
         data_prefix=dict(img="DIV2K_train_LR_bicubic/X4_sub", gt="DIV2K_train_HR_sub"),
         filename_tmpl=dict(img="{}", gt="{}"),
@@ -38,7 +37,6 @@ val_dataloader = dict(
     dataset=dict(
         type="contrastive_sr.PairedImageDataset",
         scale=scale,
-        metainfo=dict(dataset_type="set5", task_name="sisr"),
         data_root="data/Set5",
         data_prefix=dict(img="LRbicx4", gt="GTmod12"),
         filename_tmpl=dict(img="{}", gt="{}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 prepare = typer.Typer(help="Write data sets that the shipped configs use.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
+
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
 
 console = Console()
 errors = Console(stderr=True)
@@ -158,14 +161,19 @@ def train(
         raise ConfigError(
             f"Expected the file {config}, but there is none. `contrastive-sr configs DIR` writes out ready ones."
         )
-    if config.suffix == ".py":
-        from contrastive_sr.hosts.mmagic.runner import train as run_mmagic
+    resume = "--resume" if config.suffix == ".py" else "--auto_resume"
+    try:
+        if config.suffix == ".py":
+            from contrastive_sr.hosts.mmagic.runner import train as run_mmagic
 
-        run_mmagic(config, context.args)
-    else:
-        from contrastive_sr.hosts.basicsr.runner import train as run_basicsr
+            run_mmagic(config, context.args)
+        else:
+            from contrastive_sr.hosts.basicsr.runner import train as run_basicsr
 
-        run_basicsr(config, context.args)
+            run_basicsr(config, context.args)
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. With {resume} the training goes on from its last checkpoint.")
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -205,4 +213,10 @@ def main() -> None:
     except ContrastiveSRError as error:
         errors.print("[red]error:[/red]", end=" ")
         print(error, file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        errors.print("[red]error:[/red]", end=" ")
+        print(f"{error.filename}: {error.strerror}. Expected a place that can be written.", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -10,10 +11,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -24,6 +26,9 @@ from contrastive_sr.cli.demo_data import SCALE, VAL_PHOTOS, prepare_with_bar
 from contrastive_sr.errors import HostError
 from contrastive_sr.hosts import INSTALL_BASICSR
 from contrastive_sr.hosts.progress import PROGRESS_FD
+
+if TYPE_CHECKING:
+    from contrastive_sr.cli.demo_host import DemoHost
 
 DEFAULT_STEPS = 600
 RUNS = {"l1": ("L1", False), "l1_pcl": ("L1 + PCL", True)}
@@ -56,8 +61,6 @@ def run_demo(
     _check_installed(framework)
     with console.status("Loading torch and the host ..."):
         # here, because `contrastive-sr --help` must not wait for torch
-        from contrastive_sr.cli.demo_host import DemoHost, Plan
-
         host: DemoHost
         if framework == "basicsr":
             from contrastive_sr.cli.demo_basicsr import BasicSRDemo
@@ -72,6 +75,34 @@ def run_demo(
 
     folder = out / framework
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _run_in(folder, data, host, framework, steps=steps, seed=seed, fresh=fresh, console=console)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second demo out of a folder; the lock goes with the process that holds it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostError(f"Another demo is writing into {folder}. Wait for it, or choose another --out.") from error
+        yield
+
+
+def _run_in(
+    folder: Path,
+    data: Path,
+    host: DemoHost,
+    framework: str,
+    *,
+    steps: int | None,
+    seed: int,
+    fresh: bool,
+    console: Console,
+) -> None:
+    from contrastive_sr.cli.demo_host import Plan
+
     steps = DEFAULT_STEPS if steps is None else steps
     plans = {
         name: Plan(name, with_pcl, steps, seed, data.resolve(), folder.resolve())

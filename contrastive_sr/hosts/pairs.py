@@ -36,12 +36,21 @@ def list_images(
     files = folder.rglob("*") if recursive else folder.iterdir()
     images = sorted(path for path in files if path.name.lower().endswith(endings) and path.is_file())
     if not images:
-        raise DataError(f"Expected images in {folder}, but there is no file that ends in one of {', '.join(endings)}.")
+        raise DataError(
+            f"Expected images in {folder}, but there is no file that ends in one of "
+            f"{', '.join(dict.fromkeys(endings))}."
+        )
     return images
 
 
 def pair_folders(
-    hr_folder: str | Path, lr_folder: str | Path, scale: int, *, lr_name: str = "{}", cropped: bool = False
+    hr_folder: str | Path,
+    lr_folder: str | Path,
+    scale: int,
+    *,
+    lr_name: str = "{}",
+    cropped: bool = False,
+    least: int = 1,
 ) -> list[tuple[Path, Path]]:
     """Pairs the images of two folders by name, as BasicSR does, and checks them.
 
@@ -52,6 +61,7 @@ def pair_folders(
         lr_name: name of an LR image made from that of its HR image, both without ending: `{}` if they are equal, `{}x4`
             if `0001.png` belongs to `0001x4.png`. The endings must be equal.
         cropped: HR may be larger by less than `scale` pixels, which the host cuts off.
+        least: least height and width of an HR image, in pixels.
 
     Returns:
         (HR file, LR file) for each pair, sorted by HR name.
@@ -70,7 +80,7 @@ def pair_folders(
         )
     hr_all, lr_all = list_images(hr_folder), list_images(lr_folder)
     lr_files = [Path(lr_folder, lr_name.format(path.stem) + path.suffix) for path in hr_all]
-    check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, cropped=cropped)
+    check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, cropped=cropped, least=least)
     return list(zip(hr_all, lr_files, strict=True))
 
 
@@ -83,6 +93,7 @@ def check_pairs(
     lr_all: Iterable[str | Path] | None = None,
     check_sizes: bool = True,
     cropped: bool = False,
+    least: int = 1,
 ) -> None:
     """Checks that every HR image has its LR image, and that HR is `scale` times larger.
 
@@ -97,6 +108,7 @@ def check_pairs(
         lr_all: all LR images there are, likewise.
         check_sizes: read the header of every image.
         cropped: HR may be larger by less than `scale` pixels.
+        least: least height and width of an HR image, in pixels.
 
     Raises:
         DataError: no pairs at all, images without a partner, unreadable ones, or a size that does not fit.
@@ -109,11 +121,13 @@ def check_pairs(
     _check_partners(hr, lr, hr_all, lr_all)
     if not check_sizes:
         return
-    problems = [problem for pair in zip(hr, lr, strict=True) if (problem := _size_problem(*pair, scale, cropped))]
+    problems = [
+        problem for pair in zip(hr, lr, strict=True) if (problem := _size_problem(*pair, scale, cropped, least))
+    ]
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(hr)} pairs do not fit scale {scale}: {_few(problems, '; ')}. Expected readable "
-            f"images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and make LR "
+            f"{len(problems)} of {len(hr)} pairs cannot be used at scale {scale}: {_few(problems, '; ')}. Expected "
+            f"readable images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and make LR "
             "anew, or correct the scale in the config."
         )
 
@@ -142,11 +156,11 @@ def _check_partners(
         raise DataError(
             f"Expected one LR image for each HR image, got {len(hr_there)} HR images in {hr[0].parent} and "
             f"{len(lr_there)} LR images in {lr[0].parent}. {'. '.join(parts)}. Add what is missing or remove the "
-            "others; partners have one name, but for what the config's template of file names adds."
+            "others; an LR image has the name of its HR image, in the form that filename_tmpl gives it."
         )
 
 
-def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool) -> str | None:
+def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool, least: int) -> str | None:
     sizes = []
     for path in (hr, lr):
         try:
@@ -154,6 +168,8 @@ def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool) -> str | None:
         except OSError as error:  # Pillow's UnidentifiedImageError is one
             return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
     (hr_width, hr_height), (lr_width, lr_height) = sizes
+    if min(hr_width, hr_height) < least:
+        return f"{hr.name} is {hr_width} x {hr_height}, smaller than the patches of {least} x {least}"
     excess = hr_width - lr_width * scale, hr_height - lr_height * scale
     if excess == (0, 0) or (cropped and all(0 <= pixels < scale for pixels in excess)):
         return None

@@ -20,7 +20,7 @@ class PCLLoss(nn.Module):
     :class:`~contrastive_sr.losses.DualContrastiveLoss`; :class:`~contrastive_sr.methods.PCL` does both, and makes the
     samples. Differentiable once.
 
-    At equal weight the gradient at an SR image in [0, 1] is about 50 times that of L1: the paper's weight 0.1 is for
+    At equal weight the gradient at an SR image in [0, 1] is tens of times that of L1: the paper's weight 0.1 is for
     images in [0, 255], and 0.1 / 255 = 0.0004 for ours.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
@@ -93,5 +94,5 @@ def build_methods(configs: Sequence[Mapping[str, object]]) -> MethodList:
         ConfigError: not a list of mappings, or an unknown type, key or value.
     """
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
-        raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {configs!r}.")
+        raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
     return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])

@@ -9,7 +9,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import pair_folders
+from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES, pair_folders
 
 
 @DATASET_REGISTRY.register()
@@ -36,8 +36,21 @@ class CheckedPairedImageDataset(PairedImageDataset):
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
             # Validation crops HR images to a multiple of the LR size.
-            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=opt["phase"] != "train")
+            training = opt["phase"] == "train"
+            least = opt["gt_size"] if training else 1
+            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=not training, least=least)
+            self._refuse_other_files(hr_folder, lr_folder)
         for folder in (hr_folder, lr_folder):
             if not folder.exists():
                 raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")
         super().__init__(opt)
+
+    @staticmethod
+    def _refuse_other_files(*folders: Path) -> None:
+        for folder in folders:
+            others = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+            others = [name for name in others if not name.lower().endswith(IMAGE_SUFFIXES)]
+            if others:
+                raise DataError(
+                    f"BasicSR takes every file in {folder} for an image, but {others[0]} is none. Move it away."
+                )

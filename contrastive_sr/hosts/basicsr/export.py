@@ -45,8 +45,9 @@ def export(checkpoint: Path, target: Path) -> str:
         ConfigError: the checkpoint is missing or of another network, or the target exists.
     """
     weights = read_state_dict(checkpoint)
-    if target.exists():
-        raise ConfigError(f"{target} exists and is not overwritten. Choose another name or remove it.")
+    if target.exists() or not target.parent.is_dir():
+        problem = "exists and is not overwritten" if target.exists() else "lies in a folder that does not exist"
+        raise ConfigError(f"{target} {problem}. Choose another name.")
     if any(name.startswith("body.0.residual_group.") for name in weights):
         network, weights = "RCAN", _rcan(weights)
     elif "body.0.rdb1.conv1.weight" in weights:

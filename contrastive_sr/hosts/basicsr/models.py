@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.basicsr.options import check_optimizer
 from contrastive_sr.hosts.files import in_one_move
+from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import MethodList, build_methods
 
 
@@ -90,7 +91,8 @@ class WithMethods(SRModel):
 
     def train_network(self, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The SR network's step on the host's losses and the methods' terms, and all of them for the log."""
-        ours = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
+        with warnings_in_log(get_root_logger().warning):
+            ours = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
         self.optimizer_g.zero_grad()
         total = ours.total
         for loss in losses.values():
@@ -151,7 +153,7 @@ class WithMethods(SRModel):
             self.bare_methods.load_state_dict(resume_state["methods"])
         except RuntimeError as error:
             raise ConfigError(
-                f"resume_state: its methods do not fit {names} as the option file configures them: {error}"
+                f"resume_state: its methods do not fit {names} as the option file configures them: {str(error)[:400]}"
             ) from error
         super().resume_training(resume_state)
 

@@ -23,7 +23,13 @@ class OptionLoader(yaml.SafeLoader):
 
 
 def _ordered(loader: OptionLoader, node: yaml.MappingNode) -> OrderedDict[Any, Any]:
-    return OrderedDict(loader.construct_pairs(node, deep=True))
+    pairs = loader.construct_pairs(node, deep=True)
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ConfigError(
+            f"line {node.start_mark.line + 1} of the option file: the key {twice[0]!r} stands there twice."
+        )
+    return OrderedDict(pairs)
 
 
 def _python_tag(loader: OptionLoader, suffix: str, node: yaml.Node) -> str:
@@ -92,6 +98,21 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
             raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(opt)}.")
     if opt["model_type"] not in models:
         raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
+    if opt.get("methods") and not opt["model_type"].startswith("Contrastive"):
+        raise ConfigError(
+            f"model_type: {opt['model_type']} does not train with `methods:`. Use ContrastiveSRModel or "
+            "ContrastiveSRGANModel, or take `methods:` out."
+        )
+    train = opt["train"]
+    for key in ("total_iter", "optim_g", "scheduler"):
+        if key not in train:
+            raise ConfigError(f"train: expected the key {key!r}, got {', '.join(train)}.")
+    check_number(train["total_iter"], "train: total_iter", above=0)
+    for key in ("optim_g", "optim_d", "optim_methods"):
+        if train.get(key) is not None:
+            check_optimizer(train[key], f"train: {key}")
+    if not train.get("pixel_opt") and not train.get("perceptual_opt"):
+        raise ConfigError(f"train: expected pixel_opt or perceptual_opt, got {', '.join(train)}.")
     for key in ("network_g", "network_d"):
         kind = opt[key].get("type") if key in opt else None
         if key in opt and kind not in networks:

@@ -102,7 +102,7 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
 
 _NO_STATE = (
     "resume_state: expected a .state file of a BasicSR training, got {path}{reason}. Name an earlier one in "
-    "path: resume_state; a network's file (net_g_*.pth) goes into path: pretrain_network_g."
+    "path: resume_state, without --auto_resume; a network's file (net_g_*.pth) goes into path: pretrain_network_g."
 )
 
 

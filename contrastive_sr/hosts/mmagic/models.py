@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from mmagic.models import ESRGAN, BaseEditModel
 from mmagic.structures import DataSample
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.mmagic.registry import MODELS
+from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import MethodList, build_methods
 
 _OPTIM_EXAMPLE = (
@@ -95,7 +97,8 @@ class WithMethods(BaseEditModel):
 
     def _add_contrastive(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
         """Adds the weighted contrastive term to the host's losses, and its figures for the log."""
-        result = self.method_list.sr_losses(batch, losses.get("loss_pix"))
+        with warnings_in_log(MMLogger.get_current_instance().warning):
+            result = self.method_list.sr_losses(batch, losses.get("loss_pix"))
         losses["loss_contrastive"] = result.total
         losses.update({name: value.detach() for name, value in result.terms.items()})
         losses.update(result.logs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import runpy
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError
 
 
@@ -36,6 +38,7 @@ def train(config: Path, arguments: list[str]) -> None:
         )
     importlib.import_module("contrastive_sr.hosts.mmagic")
     hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
+    _check_config(config)
     script = _training_script()
     options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
     before = sys.argv
@@ -51,6 +54,25 @@ def train(config: Path, arguments: list[str]) -> None:
         hooks.ProgressHook.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _check_config(path: Path) -> None:
+    """Refuses a file that is no config, and keys that our models do not have."""
+    from mmengine.config import Config
+
+    try:
+        model = Config.fromfile(str(path)).get("model")
+    except Exception as error:  # a config is Python code, which can fail in any way
+        raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
+    if not isinstance(model, dict) or "type" not in model:
+        raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
+    models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
+    for cls in (models.ContrastiveSR, models.ContrastiveSRGAN):
+        if model["type"] == f"contrastive_sr.{cls.__name__}":
+            accepted = list(inspect.signature(cls).parameters)
+            for key in model:
+                if key not in ("type", *accepted):
+                    raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:

@@ -1,0 +1,17 @@
+"""Warnings of a method in the host's own log, and not on a console that nobody keeps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def warnings_in_log(log: Callable[[str], object]) -> Iterator[None]:
+    """Send the warnings of a block of code to a logger's method."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        log(str(warning.message))
