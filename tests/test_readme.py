@@ -122,6 +122,7 @@ def test_basicsr_commands_of_the_readme(newcomer: Path) -> None:
 @pytest.mark.mmagic
 def test_mmagic_commands_of_the_readme(newcomer: Path) -> None:
     stock, ours, resume = of_the_demo("configs/demo_pcl_edsr.py")
+    (newcomer / "demo").mkdir()  # `make demo` leaves it, and MMEngine once took it for a file of metadata
     assert "pcl_contrastive_share" in show(newcomer, stock)
     assert "pcl_contrastive_share" in show(newcomer, ours)
     assert "resumed epoch: 0, iter: 200" in show(newcomer, resume)

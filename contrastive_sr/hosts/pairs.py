@@ -127,8 +127,8 @@ def check_pairs(
     if problems:
         raise DataError(
             f"{len(problems)} of {len(hr)} pairs cannot be used at scale {scale}: {_few(problems, '; ')}. Expected "
-            f"readable images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and make LR "
-            "anew, or correct the scale in the config."
+            f"readable images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and "
+            "make LR anew, or correct the scale in the config."
         )
 
 

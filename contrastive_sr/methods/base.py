@@ -159,8 +159,8 @@ class Method(nn.Module):
         if batch["hr"].shape[0] != batch["lr"].shape[0] or scale < 1 or (height, width) != (scale * h, scale * w):
             raise DataError(
                 f"{self.name}: expected HR images of a whole multiple of the LR size, one each, got LR "
-                f"{tuple(batch['lr'].shape)} and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the patch size "
-                "must be a multiple of it."
+                f"{tuple(batch['lr'].shape)} and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the "
+                "patch size must be a multiple of it."
             )
 
     def trained_parts(self) -> dict[str, nn.Module]:

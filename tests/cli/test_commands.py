@@ -159,13 +159,29 @@ def test_train_passes_flags_on_to_the_host(tmp_path: Path, project: Path, comman
     assert "unrecognized arguments: --no-such-flag" in done.stderr
 
 
-def test_other_errors_keep_their_traceback(tmp_path: Path, command_line: Run) -> None:
-    """A fault in a config's own code must be findable."""
-    (tmp_path / "broken.py").write_text("def unfinished(:\n")
+@pytest.mark.mmagic
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def unfinished(:\n", "broken.py cannot be read as an MMagic config (SyntaxError"),
+        ("a = 1\n", "expected an MMagic config with `model"),
+        ("model = dict(type='contrastive_sr.ContrastiveSR', method=[])\n", "Did you mean 'methods'?"),
+    ],
+)
+def test_a_python_file_that_is_no_config(text: str, message: str, tmp_path: Path, command_line: Run) -> None:
+    (tmp_path / "broken.py").write_text(text)
     done = command_line("train", "broken.py")
     assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "SyntaxError" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert message in done.stderr
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, command_line: Run) -> None:
+    (tmp_path / "file").write_text("")
+    done = command_line("configs", "file/below")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Expected a place that can be written." in done.stderr
 
 
 def test_help_does_not_wait_for_torch() -> None:

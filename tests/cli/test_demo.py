@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from collections.abc import Callable
@@ -81,6 +82,18 @@ def test_a_training_that_fails_says_where_its_log_is(demo_data: Path, tmp_path: 
     assert "The training with L1 ended with exit code 1. The end of" in done.stderr
     assert "l1.console.log" in done.stderr
     assert not (tmp_path / "demo" / "basicsr" / "results.json").exists()
+
+
+@pytest.mark.basicsr
+def test_two_demos_do_not_share_a_folder(demo_data: Path, tmp_path: Path, command_line: Run) -> None:
+    folder = tmp_path / "demo" / "basicsr"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = command_line("demo", "--steps", "20", "--data", demo_data)
+    assert done.returncode == 1
+    assert "Another demo is writing into demo/basicsr" in done.stderr
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

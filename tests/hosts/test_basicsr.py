@@ -330,6 +330,10 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("model_type", "ContrastivSRModel", "model_type: BasicSR does not know .* Did you mean 'ContrastiveSRModel'"),
         ("network_g:type", "EDSSR", "network_g: BasicSR does not know the network .EDSSR.. Did you mean .EDSR."),
         ("scale", None, "expected the key 'scale'"),
+        ("model_type", "SRModel", "model_type: SRModel does not train with `methods:`"),
+        ("train:total_iter", None, "train: expected the key 'total_iter'"),
+        ("train:pixel_opt", None, "train: expected pixel_opt or perceptual_opt"),
+        ("train:optim_g", {"type": "Adam", "lr": "1e-4"}, "optim_g: lr: expected a number .*!!float 1e-4"),
         ("path:pretrain_network_g", "nowhere.pth", "pretrain_network_g: expected an existing file, got nowhere.pth"),
         ("train:optim_methods", {"type": "Adam", "lr": "1e-4"}, "optim_methods: lr: expected a number .*!!float"),
         ("train:optim_methods", {"type": "Adam", "lr": 1e-4, "beta": [0.9, 0.99]}, "Did you mean 'betas'"),
@@ -356,7 +360,7 @@ def test_a_network_is_no_training_state(
 
 def test_validation_images_of_another_scale(train_here: Callable[..., Path], demo_data: Path) -> None:
     options = {"datasets:val:dataroot_lq": str(demo_data / "val/HR")}
-    with pytest.raises(DataError, match="2 of 2 pairs do not fit scale 4"):
+    with pytest.raises(DataError, match="2 of 2 pairs cannot be used at scale 4"):
         train_here("demo_pcl_edsr", demo_data, options=options)
 
 
@@ -388,8 +392,52 @@ def test_unequal_counts(train_here: Callable[..., Path], one_pair: Path, demo_da
 
 
 def test_wrong_scale(train_here: Callable[..., Path], one_pair: Path) -> None:
-    with pytest.raises(DataError, match="do not fit scale 2"):
+    with pytest.raises(DataError, match="cannot be used at scale 2"):
         train_here("demo_pcl_edsr", one_pair, options={"scale": 2})
+
+
+def test_images_smaller_than_the_patch(train_here: Callable[..., Path], demo_data: Path) -> None:
+    with pytest.raises(DataError, match="smaller than the patches of 160 x 160"):
+        train_here("demo_pcl_edsr", demo_data, options={"datasets:train:gt_size": 160})
+
+
+def test_a_file_that_is_no_image(train_here: Callable[..., Path], one_pair: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(one_pair, data)
+    (data / "train/HR/notes.txt").write_text("")
+    with pytest.raises(DataError, match=r"notes\.txt is none\. Move it away"):
+        train_here("demo_pcl_edsr", data)
+
+
+def test_a_share_above_one_is_in_the_log(demo_data: Path, tmp_path: Path) -> None:
+    changes = {"train:total_iter": 2, "methods": [{"type": "PCL", "loss_weight": 10.0}]}
+    options = write_options(tmp_path, "demo_pcl_edsr", demo_data, changes)
+    succeed(run([sys.executable, "-m", "contrastive_sr.cli", "train", options], tmp_path))
+    (log,) = (tmp_path / "experiments/demo_pcl_edsr").glob("train_*.log")
+    assert log.read_text().count("times that of the pixel loss (weight 10)") == 1
+
+
+def test_a_stopped_run_says_how_to_go_on(one_pair: Path, tmp_path: Path) -> None:
+    changes = {"train:total_iter": 100_000, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
+    options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
+    command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
+    states = tmp_path / "experiments/demo_pcl_edsr/training_states"
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(states.glob("*.state")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, printed = process.communicate()
+    assert process.returncode == 130
+    assert "Stopped. With --auto_resume the training goes on from its last checkpoint." in printed
+    assert "Traceback" not in printed
+
+
+def test_a_key_that_stands_twice(demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = write_options(tmp_path, "demo_pcl_edsr", demo_data, {})
+    options.write_text(options.read_text() + "scale: 2\n")
+    with pytest.raises(ConfigError, match="the key 'scale' stands there twice"):
+        runner.train(options, [])
 
 
 def test_grey_images_train(train_here: Callable[..., Path], one_pair: Path, tmp_path: Path) -> None:

@@ -437,7 +437,7 @@ def test_a_term_that_is_not_finite_is_named() -> None:
     model.train_step(batch(), optim)
     with torch.no_grad():
         next(model.generator.parameters()).fill_(float("nan"))
-    with pytest.raises(NonFiniteError, match="pcl_contrastive"):
+    with pytest.raises(NonFiniteError, match="mean of the SR network's output at SR step 2"):
         model.train_step(batch(), optim)
 
 

@@ -48,7 +48,7 @@ def test_validation_images_may_have_a_rest(folders: tuple[Path, Path], size: tup
     if fits:
         pair_folders(hr, lr, 4, cropped=True)
     else:
-        with pytest.raises(DataError, match="1 of 5 pairs do not fit scale 4"):
+        with pytest.raises(DataError, match="1 of 5 pairs cannot be used at scale 4"):
             pair_folders(hr, lr, 4, cropped=True)
 
 
