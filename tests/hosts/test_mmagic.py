@@ -18,9 +18,6 @@ from typing import Any
 import mmagic_helpers as helpers
 import pytest
 import torch
-
-pytest.importorskip("mmagic")
-
 from mmagic.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.fileio import get_file_backend
