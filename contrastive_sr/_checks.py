@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,16 @@ def describe(x: object) -> str:
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
     text = repr(x)
     return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(x).__name__})"
+
+
+def describe_error(error: BaseException) -> str:
+    """An error's type and first line.
+
+    Of an unpickling error the type alone: torch's text advises to load the file with ``weights_only=False``, which
+    would run whatever code it holds.
+    """
+    line = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:

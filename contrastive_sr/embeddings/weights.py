@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import describe
+from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.errors import ConfigError
 
 
@@ -93,8 +93,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = _load(path)
     except Exception as error:  # what the readers raise on a file of another kind has no common base
         raise ConfigError(
-            f"weights: {path} could not be read as a file of tensors ({type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}). Expected a state dict saved by torch.save or safetensors."
+            f"weights: {path} could not be read as a file of tensors ({describe_error(error)}). "
+            "Expected a state dict saved by torch.save or safetensors."
         ) from error
     # Our MMagic hook keeps the methods' state, and with it an embedding, beside the state dict of the stock model.
     for key in ("params_ema", "params", "contrastive_sr", "state_dict"):

@@ -341,6 +341,7 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("datasets:train:io_backend", {"typ": "disk"}, "expected io_backend"),
         ("datasets:val:filename_tmpl", "{name}x4", "expected a template with {}"),
         ("datasets:train:dataroot_gt", None, "expected the key 'dataroot_gt'"),
+        ("datasets:train:gt_size", None, "expected the key 'gt_size'"),
     ],
 )
 def test_options_that_cannot_be_used(
@@ -356,6 +357,15 @@ def test_a_network_is_no_training_state(
     network = stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth"
     with pytest.raises(DataError, match=r"expected a .state file .*it has params.*pretrain_network_g"):
         train_here("demo_pcl_edsr", demo_data, options={"path:resume_state": str(network)})
+
+
+def test_a_damaged_state_is_not_to_be_read_unsafely(
+    train_here: Callable[..., Path], demo_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "10.state").write_bytes(b"no state at all")
+    with pytest.raises(DataError, match=r"expected a \.state file") as caught:
+        train_here("demo_pcl_edsr", demo_data, options={"path:resume_state": str(tmp_path / "10.state")})
+    assert "weights_only" not in str(caught.value)
 
 
 def test_validation_images_of_another_scale(train_here: Callable[..., Path], demo_data: Path) -> None:

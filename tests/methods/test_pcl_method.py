@@ -418,7 +418,6 @@ def test_an_auxiliary_loss_that_is_not_finite_is_named() -> None:
 
 
 def test_samples_are_the_same_under_autocast() -> None:
-    method, network = pcl(), net()
     seen: list[Tensor] = []
 
     class Spy(SmoothEmbedding):
@@ -427,12 +426,10 @@ def test_samples_are_the_same_under_autocast() -> None:
             return super().forward(images)
 
     method = pcl(embedding=Spy())
-    batch = method.run(network, images_batch())
-    generator = method.generator(CPU)
+    batch = method.run(net(), images_batch())
     method.terms(batch)
     with torch.autocast("cpu", torch.bfloat16):
-        method.terms(batch)
-    assert method.generator(CPU).initial_seed() == generator.initial_seed()
+        method.terms(batch)  # the same step, so the same draws
     plain, half = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     assert len(plain) == len(half) >= 2
     for images, other in zip(plain, half, strict=True):

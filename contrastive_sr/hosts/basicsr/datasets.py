@@ -26,7 +26,8 @@ class CheckedPairedImageDataset(PairedImageDataset):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         name = opt.get("name", "without a name")
-        for key in ("dataroot_gt", "dataroot_lq", "io_backend", "scale"):
+        training = opt["phase"] == "train"
+        for key in ("dataroot_gt", "dataroot_lq", "io_backend", "scale", *(["gt_size"] if training else [])):
             if not opt.get(key):
                 raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
         backend = opt["io_backend"].get("type") if isinstance(opt["io_backend"], dict) else None
@@ -36,7 +37,6 @@ class CheckedPairedImageDataset(PairedImageDataset):
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
             # Validation crops HR images to a multiple of the LR size.
-            training = opt["phase"] == "train"
             least = opt["gt_size"] if training else 1
             pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=not training, least=least)
             self._refuse_other_files(hr_folder, lr_folder)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader, check_options, read_options
@@ -92,8 +93,7 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         complete = {"iter", "epoch", "optimizers", "schedulers"} <= set(state)
     except Exception as error:  # a damaged file can fail in any way
-        reason = f" ({type(error).__name__}: {error})"
-        raise DataError(_NO_STATE.format(path=path, reason=reason)) from error
+        raise DataError(_NO_STATE.format(path=path, reason=f" ({describe_error(error)})")) from error
     if not complete:
         raise DataError(_NO_STATE.format(path=path, reason=f", it has {', '.join(map(str, state))}"))
     host.check_resume(opt, state["iter"])
