@@ -39,27 +39,71 @@ def average_statistics_over_ranks(module: nn.Module) -> None:
             s.copy_(value.view_as(s))
 
 
-def gather_with_gradient(x: Tensor) -> Tensor:
-    """Concatenate the tensors of all ranks along the first dimension; gradients flow back to each rank.
+def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
+    """Join the tensors of all ranks along the first dimension, whatever their lengths.
+
+    The ranks tell each other their lengths first, which waits for the device once. A rank may have no rows, but it must
+    call this as the others do, and run the backward pass of a loss that depends on what it got, such as a sum over
+    ``joined[:0]``: each rank adds its part to every other's gradient, and waits for them. Differentiable once. A
+    graph break under ``torch.compile``.
 
     Args:
-        x: (B, ...), of one shape on all ranks.
+        x: (B_r, ...): this rank's rows. All but B_r is the same on all ranks, the dtype too.
+        gradient: whether gradients flow back to the ranks that the rows came from.
 
     Returns:
-        (world size * B, ...), in the order of the ranks, the same on each.
+        The joined (sum of B_r, ...), in the order of the ranks and the same on each, and the index of this rank's first
+        row in it. Without torch.distributed: x and 0.
     """
-    return _Gather.apply(x) if world_size() > 1 else x
+    if not gradient:
+        x = x.detach()
+    if world_size() == 1:
+        return x, 0
+    lengths, trained = _exchange(x)
+    if any(trained) and not x.requires_grad and torch.is_grad_enabled():
+        x = x.detach().requires_grad_()  # this rank takes part in the others' backward pass
+    joined: Tensor = _GatherRows.apply(x, lengths)
+    return joined, sum(lengths[: rank()])
 
 
-class _Gather(torch.autograd.Function):
+def mean_over_ranks(values: Tensor, count: int) -> Tensor:
+    """This rank's part of a mean over the joined batch, scaled so that the mean over ranks is that mean.
+
+    DistributedDataParallel averages gradients over ranks. With ``values.mean()`` on each, samples of a smaller batch
+    would weigh more.
+
+    Args:
+        values: this rank's values, any shape; none is well.
+        count: how many values all ranks have together.
+
+    Returns:
+        The scalar world size * sum / count; without torch.distributed the mean. 0 if there are none at all.
+    """
+    return world_size() * values.sum() / max(count, 1)
+
+
+def _exchange(x: Tensor) -> tuple[list[int], list[bool]]:
+    """The number of rows of every rank, and whether they need a gradient."""
+    own = torch.tensor([x.shape[0], x.requires_grad and torch.is_grad_enabled()], dtype=torch.long, device=x.device)
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    lengths, trained = torch.stack(parts, 1).tolist()
+    return lengths, [bool(flag) for flag in trained]
+
+
+class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, x: Tensor, lengths: list[int]) -> Tensor:
+        start = sum(lengths[: rank()])
+        ctx.own = slice(start, start + lengths[rank()])
+        padded = x.new_zeros(max(lengths), *x.shape[1:])  # collectives want equal shapes
+        padded[: x.shape[0]] = x
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Every rank's loss used this rank's part: their gradients add up.
-        return sum_over_ranks(gradient.contiguous()).chunk(world_size())[rank()]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        # Every rank's loss used this rank's rows: their gradients add up.
+        return sum_over_ranks(gradient.contiguous())[ctx.own], None

@@ -9,7 +9,7 @@ import ranks
 import torch
 from oracles import dual_loops
 
-from contrastive_sr.distributed import gather_with_gradient, rank, sum_over_ranks, world_size
+from contrastive_sr.distributed import gather_rows, mean_over_ranks, rank, sum_over_ranks, world_size
 from contrastive_sr.losses import DualContrastiveLoss
 
 Results = list[dict[str, Any]]
@@ -31,7 +31,9 @@ def test_alone_everything_is_the_identity() -> None:
     x = torch.rand(2, 3, requires_grad=True)
     assert world_size() == 1
     assert rank() == 0
-    assert gather_with_gradient(x) is x
+    joined, own = gather_rows(x)
+    assert joined is x
+    assert own == 0
     assert torch.equal(sum_over_ranks(x.detach()), x)
 
 
@@ -46,13 +48,90 @@ def test_sum_over_ranks(results: Results) -> None:
         assert torch.equal(results[index]["summed"], ranks.logits(index)[0])  # left as it was
 
 
-def test_gather_with_gradient(results: Results) -> None:
+def test_gather_rows(results: Results) -> None:
     joined = torch.cat([ranks.logits(index)[0] for index in range(2)]).requires_grad_()
     losses = [(joined * ranks.gather_weights(index)).sum() for index in range(2)]
     (expected,) = torch.autograd.grad(sum(losses), joined)
     for index in range(2):
+        assert results[index]["own"] == 3 * index
         assert torch.equal(results[index]["gathered"], joined.detach())
         torch.testing.assert_close(results[index]["gather_gradient"], expected.chunk(2)[index])
+
+
+@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("case", range(len(ranks.SIZES)))
+def test_gather_rows_of_any_number(results: Results, case: int, index: int) -> None:
+    sizes, got = ranks.SIZES[case], results[index]["rows"][case]
+    joined = ranks.uneven_rows(sizes)
+    assert torch.equal(got["joined"], joined)
+    assert torch.equal(got["keys"], joined)
+    assert not got["keys"].requires_grad
+    assert got["first"] == sum(sizes[:index])
+    if index == 0:  # 1 from its own loss and 2 from that of the other rank
+        torch.testing.assert_close(got["gradient"], torch.full((sizes[0], 3), 3.0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", range(len(ranks.SIZES)))
+def test_mean_over_ranks(results: Results, case: int) -> None:
+    mean = sum(result["rows"][case]["mean"] for result in results) / 2
+    assert mean == pytest.approx(ranks.uneven_rows(ranks.SIZES[case]).mean().item(), rel=1e-6)
+
+
+def test_mean_alone() -> None:
+    values = torch.rand(3, 2)
+    torch.testing.assert_close(mean_over_ranks(values, 6), values.mean())
+    assert mean_over_ranks(values[:0], 0) == 0
+
+
+@pytest.mark.parametrize("sizes", ranks.SIZES)
+@pytest.mark.parametrize("kind", ranks.IN_BATCH)
+def test_in_batch_losses_are_those_of_the_joined_batch(results: Results, kind: str, sizes: tuple[int, int]) -> None:
+    """Also where one rank has fewer samples, or none."""
+    got = [result["in_batch"][kind, sizes] for result in results]
+    expected = ranks.in_batch_run(kind, sizes, [0, 1], gather=False)
+    assert sum(part["loss"] for part in got) / 2 == pytest.approx(expected["loss"], rel=1e-10)
+    # What DistributedDataParallel does with gradients: their mean over the ranks.
+    for role, gradient in enumerate(expected["gradients"]):
+        joined = torch.cat([part["gradients"][role] for part in got]) / 2
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(joined, gradient, rtol=1e-9, atol=1e-12)
+    for first, second, gradient in zip(*(part["head_gradients"] for part in (*got, expected)), strict=True):
+        torch.testing.assert_close((first + second) / 2, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_queue_of_two_ranks_is_that_of_one_on_the_joined_batches(results: Results) -> None:
+    """Through DistributedDataParallel, with uneven batches and without samples."""
+    got, expected = both(results, "queue"), ranks.queue_run([0, 1])
+    for step in range(len(ranks.SIZES)):
+        mean = sum(result["losses"][step] for result in got) / 2
+        assert mean == pytest.approx(expected["losses"][step], rel=1e-10, abs=1e-12)
+        for result in got:
+            for own, gradient in zip(result["gradients"][step], expected["gradients"][step], strict=True):
+                torch.testing.assert_close(own, gradient, rtol=1e-9, atol=1e-12)
+            for name, value in expected["states"][step].items():
+                torch.testing.assert_close(result["states"][step][name], value, rtol=1e-9, atol=1e-12)
+    assert expected["losses"][-1] > 0
+    assert expected["gradients"][-1][0].abs().sum() > 0
+    assert expected["states"][-1]["fill"] == 5
+    assert expected["states"][-1]["pointer"] == sum(map(sum, ranks.SIZES)) % 5
+    assert got[0]["losses"][1:3] != got[1]["losses"][1:3]
+
+
+def test_queue_state_is_equal_on_all_ranks(results: Results) -> None:
+    """Also the momentum encoder's BatchNorm statistics, where each rank saw images of its own, or none."""
+    first, second = both(results, "queue_with_norm")
+    assert first["key_encoder.1.running_mean"].abs().sum() > 0
+    assert first["fill"] == 5
+    for name, tensor in first.items():
+        if name != "key_encoder.1.num_batches_tracked":
+            assert torch.equal(tensor, second[name]), name
+
+
+def test_scales_of_criteria_are_means_over_ranks(results: Results) -> None:
+    values = [[a, p[0], n[0]] for a, p, n in map(ranks.criteria_values, range(2))]
+    for result in results:
+        torch.testing.assert_close(result["scales"], torch.tensor(values).mean(0))
+    assert results[0]["criteria"] != results[1]["criteria"]
 
 
 def test_dual_loss_of_two_ranks_is_that_of_the_joined_batch(results: Results) -> None:

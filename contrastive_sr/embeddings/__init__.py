@@ -2,6 +2,7 @@
 
 from contrastive_sr.embeddings.base import Embedding, TrainableEmbedding, frozen, training_mode
 from contrastive_sr.embeddings.discriminator import FourierDiscriminator, HaarDiscriminator, RGBDiscriminator
+from contrastive_sr.embeddings.head import MLPHead
 from contrastive_sr.embeddings.vgg import VGGFeatures
 from contrastive_sr.embeddings.weights import load_weights
 
@@ -14,6 +15,7 @@ __all__ = [
     "Embedding",
     "FourierDiscriminator",
     "HaarDiscriminator",
+    "MLPHead",
     "RGBDiscriminator",
     "TrainableEmbedding",
     "VGGFeatures",

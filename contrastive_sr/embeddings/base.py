@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from contrastive_sr.errors import DataError
+
+_TRIAL_SIZE = 64
 
 
 class Embedding(nn.Module):
@@ -49,6 +52,13 @@ class Embedding(nn.Module):
                 f"{name}: expected an HR height and width that are multiples of {self.multiple_of}, "
                 f"got {height} x {width}. Choose another patch size (gt_size, gt_patch_size)."
             )
+
+    def channels(self) -> list[int]:
+        """How many channels each layer's feature map has, found by a run on a small black image."""
+        size = -(-max(self.minimum_size, _TRIAL_SIZE) // self.multiple_of) * self.multiple_of
+        like = next(self.parameters(), torch.empty(()))
+        with torch.no_grad(), training_mode(self, False):
+            return [features.shape[1] for features in self(like.new_zeros(1, 3, size, size))]
 
 
 class TrainableEmbedding(Embedding):

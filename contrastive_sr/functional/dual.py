@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from contrastive_sr._checks import describe
+from contrastive_sr._checks import at_least_float32, describe
 from contrastive_sr.errors import DataError
-from contrastive_sr.functional.nce import multi_positive_nce
+from contrastive_sr.functional.nce import one_against_rest
 
 
 def one_against_all(positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean cross entropy of each positive logit against all negative ones, whatever the shapes."""
-    return multi_positive_nce(positives.reshape(1, -1), negatives.reshape(1, -1))
+    """Cross entropy of each positive logit against all negative ones, whatever the shapes: (P,)."""
+    rest = torch.logsumexp(at_least_float32(negatives).flatten(), dim=0)
+    return one_against_rest(at_least_float32(positives).flatten(), rest)
 
 
 def check_logits(logits: Tensor, name: str) -> None:
@@ -51,4 +53,4 @@ def dual_contrastive_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """
     check_logits(real_logits, "dual_contrastive_loss(real_logits)")
     check_logits(fake_logits, "dual_contrastive_loss(fake_logits)")
-    return one_against_all(real_logits, fake_logits) + one_against_all(-fake_logits, -real_logits)
+    return one_against_all(real_logits, fake_logits).mean() + one_against_all(-fake_logits, -real_logits).mean()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_shape
+from contrastive_sr._checks import at_least_float32, check_number, check_shape, describe
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.similarity import inverse_norm, invert_norm
@@ -48,25 +48,54 @@ def embedded_nce(
         sr: (B, C, H, W) super-resolved images, the anchors.
         positives: (B, P, C, H, W) images to be close to. They get no gradient.
         negatives: (B, N, C, H, W) images to be far from. They get no gradient.
-        embed: maps (M, C, H, W) images to a list of (M, C_l, H_l, W_l) feature maps, each image on its own
-            (BatchNorm in eval mode). Only the gradient at ``sr`` is taken, none at its parameters.
+        embed: maps (M, C, H, W) images to a list of (M, C_l, H_l, W_l) feature maps or (M, D_l) vectors, which count
+            as maps of one position, each image on its own (BatchNorm in eval mode). Only the gradient at ``sr`` is
+            taken, none at its parameters.
         temperature: tau, above 0.
 
     Returns:
         :class:`EmbeddedNCE`: the loss and the similarities to log.
 
     Raises:
-        DataError: shapes that do not fit, no positives, no negatives, or an embedding without layers.
+        DataError: shapes that do not fit, no positives, no negatives, or an embedding that gives no layers, or
+            neither maps nor vectors.
         ConfigError: a temperature of 0 or less.
     """
-    check_shape(sr, ("B", "C", "H", "W"), "sr")
-    for keys, name in ((positives, "positives"), (negatives, "negatives")):
-        check_shape(keys, (sr.shape[0], "K", *sr.shape[1:]), name)
+    check_images(sr, positives, negatives)
     check_number(temperature, "temperature", above=0)
     with torch.no_grad():
         keys = torch.cat((positives, negatives), dim=1).to(at_least_float32(sr).dtype)
     loss, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
     return EmbeddedNCE(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))
+
+
+def check_images(sr: Tensor, positives: Tensor, negatives: Tensor) -> None:
+    """Require (B, C, H, W) anchors and (B, K, C, H, W) positives and negatives of the same size.
+
+    Raises:
+        DataError: anything else.
+    """
+    check_shape(sr, ("B", "C", "H", "W"), "sr")
+    for keys, name in ((positives, "positives"), (negatives, "negatives")):
+        check_shape(keys, (sr.shape[0], "K", *sr.shape[1:]), name)
+
+
+def embed_maps(embed: Embed, images: Tensor) -> list[Tensor]:
+    """The feature maps (M, C_l, H_l, W_l) of images; vectors (M, D_l) become maps of one position.
+
+    Raises:
+        DataError: no layers, or a layer that is neither.
+    """
+    layers = embed(images)
+    if len(layers) == 0:
+        raise DataError("embedding: expected at least one layer of feature maps, got none.")
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Tensor) or layer.ndim not in (2, 4) or len(layer) != len(images):
+            raise DataError(
+                f"embedding: expected a list of feature maps ({len(images)}, C, H, W) or vectors ({len(images)}, D), "
+                f"got {describe(layer)} as layer {index}. A single tensor needs a list around it."
+            )
+    return [layer[..., None, None] if layer.ndim == 2 else layer for layer in layers]
 
 
 class _EmbeddedNCE(torch.autograd.Function):
@@ -116,12 +145,10 @@ def _contrast(
     sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float, gradient: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Losses (b,) and similarities (b, K) of a few images; fills ``gradient`` with their sum's gradient at ``sr``."""
-    key_maps = embed(keys.flatten(0, 1))
+    key_maps = embed_maps(embed, keys.flatten(0, 1))
     anchor = at_least_float32(sr.detach()).requires_grad_(gradient is not None)
     with torch.set_grad_enabled(gradient is not None):
-        anchor_maps = embed(anchor)
-    if len(anchor_maps) == 0:
-        raise DataError("embedding: expected at least one layer of feature maps, got none.")
+        anchor_maps = embed_maps(embed, anchor)
     # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
     half = anchor_maps[0].dtype == torch.float16
     scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0

@@ -10,6 +10,11 @@ from contrastive_sr._checks import at_least_float32, check_number, check_shape, 
 from contrastive_sr.errors import DataError
 
 
+def one_against_rest(positive: Tensor, rest: Tensor) -> Tensor:
+    """``-log(e^p / (e^p + e^r))``, exact also close to 0; r is the logsumexp of the negatives, -inf without any."""
+    return F.softplus(rest - positive, threshold=50.0)
+
+
 def multi_positive_nce(
     positive_similarity: Tensor, negative_similarity: Tensor, temperature: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -50,6 +55,5 @@ def multi_positive_nce(
         )
     positive = at_least_float32(positive_similarity) / temperature
     negative = at_least_float32(negative_similarity) / temperature
-    # -log(e^p / (e^p + sum e^n)) = softplus(logsumexp(n) - p): exact also where the loss is close to zero.
-    values = F.softplus(torch.logsumexp(negative, dim=1, keepdim=True) - positive, threshold=50.0).mean(1)
+    values = one_against_rest(positive, torch.logsumexp(negative, dim=1, keepdim=True)).mean(1)
     return reduce(values, reduction)

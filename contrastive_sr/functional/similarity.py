@@ -10,13 +10,18 @@ from contrastive_sr._checks import at_least_float32, check_shape
 
 def inverse_norm(x: Tensor, dim: int) -> Tensor:
     """``1 / |x|`` along one dimension; 0, with a zero gradient, for vectors not longer than the dtype's epsilon."""
-    return invert_norm(x.square().sum(dim).clamp_min(torch.finfo(x.dtype).eps ** 2).sqrt())
+    return invert_norm((x * x).sum(dim).clamp_min(torch.finfo(x.dtype).eps ** 2).sqrt())
 
 
 def invert_norm(norm: Tensor) -> Tensor:
     """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction."""
     floor = torch.finfo(norm.dtype).eps
     return torch.where(norm > floor, norm.clamp_min(floor).reciprocal(), 0.0)
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """Vectors of length 1 along the last dimension; those not longer than the dtype's epsilon become 0."""
+    return x * inverse_norm(x, -1)[..., None]
 
 
 def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from contrastive_sr.distributed import gather_with_gradient
+from contrastive_sr.distributed import gather_rows, mean_over_ranks
 from contrastive_sr.functional.dual import check_logits, dual_contrastive_loss, one_against_all
 
 
@@ -17,8 +17,9 @@ class DualContrastiveLoss(nn.Module):
     PCL-SR eq. 7, read as :func:`~contrastive_sr.functional.dual_contrastive_loss` says.
 
     Args:
-        gather: whether the other side's logits come from the batches of all ranks, with gradients. All ranks must then
-            bring batches of one size. The mean of the ranks' losses is that of one process on the joined batch.
+        gather: whether the other side's logits come from the batches of all ranks, with gradients. The mean of the
+            ranks' losses is then that of one process on the joined batch, also where batches differ in size. A rank
+            without samples gives logits of shape (0, ...) and does the same forward and backward passes as the others.
 
     Example:
         >>> import torch
@@ -41,11 +42,13 @@ class DualContrastiveLoss(nn.Module):
             A scalar of at least 0.
 
         Raises:
-            DataError: an empty tensor, or one that is not floating-point.
+            DataError: a tensor that is not floating-point, or is empty (with ``gather``: on all ranks).
         """
         if not self.gather:
             return dual_contrastive_loss(real_logits, fake_logits)
-        check_logits(real_logits, "DualContrastiveLoss(real_logits)")
-        check_logits(fake_logits, "DualContrastiveLoss(fake_logits)")
-        all_real, all_fake = gather_with_gradient(real_logits), gather_with_gradient(fake_logits)
-        return one_against_all(real_logits, all_fake) + one_against_all(-fake_logits, -all_real)
+        all_real, _ = gather_rows(real_logits)
+        all_fake, _ = gather_rows(fake_logits)
+        check_logits(all_real, "DualContrastiveLoss(real_logits)")
+        check_logits(all_fake, "DualContrastiveLoss(fake_logits)")
+        real_values, fake_values = one_against_all(real_logits, all_fake), one_against_all(-fake_logits, -all_real)
+        return mean_over_ranks(real_values, all_real.numel()) + mean_over_ranks(fake_values, all_fake.numel())

@@ -13,12 +13,21 @@ from small_models import CountingNet, SmoothEmbedding, images_batch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import gather_with_gradient, rank, sum_over_ranks, world_size
-from contrastive_sr.losses import DualContrastiveLoss
+from contrastive_sr.distributed import gather_rows, mean_over_ranks, rank, sum_over_ranks, world_size
+from contrastive_sr.losses import (
+    BidirectionalNCELoss,
+    CriteriaLoss,
+    DegradationQueueLoss,
+    DualContrastiveLoss,
+    InfoNCELoss,
+    SRNCELoss,
+)
 from contrastive_sr.methods import MethodList, build_methods
 
 WORLD = 2
 STEPS = 4
+SIZES = [(3, 1), (2, 0), (0, 2), (2, 2)]  # of the batches of two ranks
+IN_BATCH = ["dual", "info", "bidirectional", "tempered", "negative"]  # losses whose negatives come from the batch
 
 
 def logits(index: int) -> tuple[Tensor, Tensor]:
@@ -38,6 +47,78 @@ def images(index: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(20 + index)
     real, fake = torch.rand(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64).unbind()
     return real, fake
+
+
+def in_batch_loss(kind: str, gather: bool) -> nn.Module:
+    """One of the losses of IN_BATCH."""
+    if kind == "dual":
+        return DualContrastiveLoss(gather)
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"channels": [3], "dim": 5, "positions": None, "negatives": "batch", "gather": gather}
+    if kind in ("info", "bidirectional"):
+        loss: nn.Module = {"info": InfoNCELoss, "bidirectional": BidirectionalNCELoss}[kind](0.2, **settings)
+    else:
+        loss = SRNCELoss(0.2, kind, detach_hr=False, detach_lr=False, **settings)
+    return loss.double()
+
+
+def in_batch_run(kind: str, sizes: tuple[int, int], indices: list[int], gather: bool) -> dict[str, Any]:
+    """The loss on the joined batch of some ranks, and all gradients."""
+    generator = torch.Generator().manual_seed(sum(kind.encode()) + 10 * sizes[0] + sizes[1])
+    roles = 3 if kind in ("tempered", "negative") else 2
+    images = torch.randn(roles, sum(sizes), 3, 2, 2, generator=generator, dtype=torch.float64)
+    parts = images.split(sizes, dim=1)
+    leaves = [role.clone().requires_grad_() for role in torch.cat([parts[index] for index in indices], dim=1)]
+    loss = in_batch_loss(kind, gather)
+    value = loss(*leaves)
+    value.backward()
+    return {
+        "loss": value.item(),
+        "gradients": [leaf.grad for leaf in leaves],
+        "head_gradients": [parameter.grad for parameter in loss.parameters()],
+    }
+
+
+def criteria_values(index: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Criteria of one rank."""
+    anchor, positive, negative = torch.rand(3, generator=torch.Generator().manual_seed(30 + index))
+    return anchor, [positive], [negative]
+
+
+class QueueTraining(nn.Module):
+    """An encoder and its queue, to be wrapped as one."""
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        middle: nn.Module = nn.BatchNorm1d(7) if norm else nn.Tanh()
+        self.encoder = nn.Sequential(nn.Linear(6, 7), middle, nn.Linear(7, 4))
+        self.contrast = DegradationQueueLoss(self.encoder, dim=4, queue_size=5, momentum=0.5, temperature=0.3)
+        self.double()
+
+    def forward(self, query_images: Tensor, key_images: Tensor) -> Tensor:
+        loss: Tensor = self.contrast(self.encoder(query_images), key_images, self.encoder)
+        return loss
+
+
+def queue_run(indices: list[int], wrap: bool = False) -> dict[str, Any]:
+    """Train on the joined batches of some ranks, whose sizes are SIZES."""
+    training = QueueTraining()
+    model = DistributedDataParallel(training) if wrap else training
+    optimizer = torch.optim.SGD(training.encoder.parameters(), 0.5)
+    out: dict[str, Any] = {"losses": [], "gradients": [], "states": []}
+    for step, sizes in enumerate(SIZES):
+        generator = torch.Generator().manual_seed(step)
+        crops = torch.randn(2, sum(sizes), 6, generator=generator, dtype=torch.float64).split(sizes, dim=1)
+        query_images, key_images = torch.cat([crops[index] for index in indices], dim=1)
+        optimizer.zero_grad()
+        loss = model(query_images, key_images)
+        loss.backward()
+        optimizer.step()
+        out["losses"].append(loss.item())
+        out["gradients"].append([p.grad.clone() for p in training.encoder.parameters() if p.grad is not None])
+        out["states"].append({name: value.clone() for name, value in training.contrast.state_dict().items()})
+    return out
 
 
 def discriminator() -> nn.Module:
@@ -73,7 +154,7 @@ def work(index: int, folder: str) -> None:
     out["sum"] = sum_over_ranks(real)
 
     leaf = real.clone().requires_grad_()
-    gathered = gather_with_gradient(leaf)
+    gathered, out["own"] = gather_rows(leaf)
     out["gathered"] = gathered.detach()
     (out["gather_gradient"],) = torch.autograd.grad((gathered * gather_weights(index)).sum(), leaf)
 
@@ -83,6 +164,16 @@ def work(index: int, folder: str) -> None:
     DualContrastiveLoss(gather=True)(real_logits, fake_logits).backward()
     out["ddp_gradients"] = [parameter.grad for parameter in model.parameters()]
 
+    out["rows"] = [_gather_uneven(sizes, index) for sizes in SIZES]
+    out["in_batch"] = {
+        (kind, sizes): in_batch_run(kind, sizes, [index], gather=True) for kind in IN_BATCH for sizes in SIZES
+    }
+    criteria = CriteriaLoss(normalize=True)
+    out["criteria"] = criteria(*criteria_values(index)).item()
+    out["scales"] = criteria.scales
+    out["queue"] = queue_run([index], wrap=True)
+    out["queue_with_norm"] = _queue_with_norm(index)
+
     for kind in ("share", "fixed"):
         out[kind] = train(kind, [index])
     methods = _default_methods()
@@ -91,6 +182,36 @@ def work(index: int, folder: str) -> None:
     out["state"] = methods.state_dict()
     torch.save(out, Path(folder) / f"{index}.pt")
     dist.destroy_process_group()
+
+
+def _gather_uneven(sizes: tuple[int, int], index: int) -> dict[str, Any]:
+    """Rows of batches of different sizes; rank 1's need no gradient of their own, but rank 0's do."""
+    start = sum(sizes[:index])
+    own = uneven_rows(sizes)[start : start + sizes[index]].requires_grad_(index == 0)
+    joined, first = gather_rows(own)
+    keys, _ = gather_rows(own, gradient=False)
+    loss = (joined * (1 + index)).sum()
+    loss.backward()
+    mean = mean_over_ranks(own.detach(), joined.numel())
+    return {"joined": joined.detach(), "first": first, "gradient": own.grad, "keys": keys, "mean": mean.item()}
+
+
+def uneven_rows(sizes: tuple[int, int]) -> Tensor:
+    """The joined rows of all ranks."""
+    return torch.arange(3.0 * sum(sizes)).view(-1, 3)
+
+
+def _queue_with_norm(index: int) -> dict[str, Tensor]:
+    """State after a step with BatchNorm in the encoder, and one in which rank 1 has no images."""
+    training = QueueTraining(norm=True)
+    generator = torch.Generator().manual_seed(index)
+    training(*torch.randn(2, 3, 6, generator=generator, dtype=torch.float64))
+    images = torch.randn(2, 3, 6, generator=generator, dtype=torch.float64)
+    if index == 0:
+        training(*images)
+    else:
+        training.contrast(images.new_empty(0, 4), images[1, :0], training.encoder)
+    return training.contrast.state_dict()
 
 
 def _default_methods() -> MethodList:

@@ -1,0 +1,144 @@
+"""The conditional contrast of SR features: CRL-SR eq. 4 to 6 (arXiv 2107.00708)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from contrastive_sr._checks import at_least_float32, check_number, reduce
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.info_nce import check_vectors
+from contrastive_sr.functional.logsumexp import pair_statistics
+from contrastive_sr.functional.nce import one_against_rest
+from contrastive_sr.functional.similarity import unit_vectors
+
+VARIANTS = ("tempered", "paper", "negative")
+
+
+def srnce(
+    hr: Tensor,
+    sr: Tensor,
+    lr: Tensor,
+    temperature: float = 0.07,
+    variant: str = "tempered",
+    reduction: str = "mean",
+    *,
+    penalty: bool = True,
+    detach_hr: bool = True,
+    detach_lr: bool = True,
+    normalize: bool = True,
+) -> Tensor:
+    r"""Pull SR features to the HR features of their place, on the condition of LR features (CRL-SR eq. 6).
+
+    .. math:: \mathcal{L}_m = -\log \frac{e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau}}
+        {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
+        \quad p_m = 1 - h_m \cdot l_m
+
+    Which variant to take:
+
+    - ``"negative"``: :math:`l_m` is one more negative,
+      :math:`-\log \frac{e^{(h_m \cdot s_m - p_m)/\tau}}{e^{(h_m \cdot s_m - p_m)/\tau} + e^{s_m \cdot l_m/\tau}
+      + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}}`. Not in the paper, but what its text describes: optimised alone, SR
+      features end near the HR ones from every start. Take this one unless you reproduce the paper.
+    - ``"tempered"``, the default: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start,
+      near HR or near LR, and far from both from a random one. So train with a pixel loss alone first.
+    - ``"paper"``: eq. 6 as printed, without a temperature (the argument is not used). The numerator adds pull and push,
+      either will do, and the push, which can reach 2 where the pull can reach 1, wins: SR features end at the opposite
+      of the LR ones, with a negative cosine to HR, from every start. For comparison only.
+
+    The penalty is always detached, since otherwise it would pull HR and LR features together. From 256 vectors on it
+    is tiled, as :func:`~contrastive_sr.functional.info_nce` is, with the same notes on second derivatives and
+    ``torch.compile``. Half precision is computed in float32.
+
+    Args:
+        hr: (..., M, D) features of the HR image, the anchors. Each leading index, an image, is contrasted on its own.
+        sr: (..., M, D) features of the SR image.
+        lr: (..., M, D) features of the enlarged LR image, the condition.
+        temperature: tau, above 0; 0.07 is the paper's for its other losses.
+        variant: ``"tempered"``, ``"paper"`` or ``"negative"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        penalty: whether to subtract :math:`p_m`; without it, ``"paper"`` is eq. 4.
+        detach_hr: whether the HR features get no gradient.
+        detach_lr: whether the LR features get no gradient.
+        normalize: whether to compare unit vectors, as the paper does.
+
+    Returns:
+        A scalar of at least 0, or (..., M) with ``reduction="none"``.
+
+    Raises:
+        DataError: tensors that are not floating, not (..., M, D), of different shapes, or empty.
+        ConfigError: a temperature of 0 or less, an unknown variant or reduction.
+
+    Example:
+        >>> hr, lr = torch.eye(4), torch.eye(4).flip(0)
+        >>> srnce(hr, sr=lr, lr=lr) > srnce(hr, sr=hr, lr=lr)
+        tensor(True)
+    """
+    check_number(temperature, "srnce(temperature)", above=0)
+    check_vectors({"hr": hr, "sr": sr, "lr": lr}, "srnce")
+    check_variant(variant, "srnce(variant)")
+    condition = Condition(temperature, variant, penalty, detach_hr, detach_lr, normalize)
+    return reduce(condition.contrast(hr, sr, lr).values, reduction)
+
+
+def check_variant(variant: str, name: str) -> None:
+    """Require one of the variants.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if variant not in VARIANTS:
+        raise ConfigError(f"{name}: expected one of {', '.join(VARIANTS)}, got {variant!r}.")
+
+
+class ConditionalContrast(NamedTuple):
+    """What :meth:`Condition.contrast` returns, each (..., M).
+
+    Attributes:
+        values: the loss of each anchor.
+        to_hr: similarity of the SR features to the HR features of their place.
+        to_lr: likewise to the LR features.
+    """
+
+    values: Tensor
+    to_hr: Tensor
+    to_lr: Tensor
+
+
+class Condition(NamedTuple):
+    """The settings of :func:`srnce`."""
+
+    temperature: float
+    variant: str
+    penalty: bool
+    detach_hr: bool
+    detach_lr: bool
+    normalize: bool = True
+
+    def contrast(self, hr: Tensor, sr: Tensor, lr: Tensor) -> ConditionalContrast:
+        """The loss of each anchor.
+
+        Args:
+            hr: (..., M, D) anchors.
+            sr: (..., K, D), the first M being those of the anchors and the others negatives alone.
+            lr: (..., M, D).
+        """
+        tau = 1.0 if self.variant == "paper" else self.temperature
+        hr = hr.detach() if self.detach_hr else hr
+        lr = lr.detach() if self.detach_lr else lr
+        hr, sr, lr = (at_least_float32(x) for x in (hr, sr, lr))
+        if self.normalize:
+            hr, sr, lr = (unit_vectors(x) for x in (hr, sr, lr))
+        statistics = pair_statistics(hr, sr, tau, normalize=False, unit=self.normalize)
+        to_hr = statistics.positive * tau
+        to_lr = (sr[..., : hr.shape[-2], :] * lr).sum(-1)
+        margin = 1 - (hr * lr).sum(-1).detach() if self.penalty else 0.0
+        pull = (to_hr - margin) / tau
+        if self.variant == "negative":
+            values = one_against_rest(pull, torch.logaddexp(statistics.rows, to_lr / tau))
+        else:
+            push = (1 - to_lr - margin) / tau
+            values = one_against_rest(torch.logaddexp(pull, push), statistics.rows)
+        return ConditionalContrast(values, to_hr, to_lr)

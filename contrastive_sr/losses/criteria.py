@@ -1,0 +1,173 @@
+"""Cria-CL: "Criteria Comparative Learning for Real-scene Image Super-Resolution" (TCSVT 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import at_least_float32, check_number, describe
+from contrastive_sr.distributed import sum_over_ranks, world_size
+from contrastive_sr.errors import DataError
+from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
+
+Criteria = Mapping[str, Tensor] | Sequence[Tensor]
+
+
+class CriteriaLoss(nn.Module):
+    r"""Contrasts the values of loss functions: an anchor criterion with positive and with negative ones.
+
+    .. math:: \mathcal{L} = \lambda_a\, S \sum_i |c_a - c_i^+|^{\eta}
+        - \lambda_u\, (1 - S) \log \sum_k \exp\left(-t (c_a + c_k^-)^2\right)
+
+    Cria-CL eq. 8 and 9 with the masks of Fig. 4 and the weights of eq. 11, where each term has its own. Fig. 4 also
+    halves the second term; that is ``uniformity_weight=0.005`` here. What the terms do is not what their names say, see
+    :func:`~contrastive_sr.functional.criteria_alignment` (it raises the anchor wherever it is below a positive) and
+    :func:`~contrastive_sr.functional.criteria_uniformity` (it lowers all criteria); :meth:`figures` shows which
+    criteria the loss raises. In eq. 8 and 9 the criteria are those of two images, in Fig. 4 and here of one: for two,
+    call the functions. Twice differentiable as they are.
+
+    Args:
+        align_weight: lambda_a, at least 0; the paper's is 0.01.
+        uniformity_weight: lambda_u, at least 0; the paper's is 0.01.
+        exponent: eta, at least 1; the paper's is 2.
+        t: above 0; the paper's is 2.
+        detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse; the uniformity
+            still lowers it.
+        normalize: whether to divide each criterion by a running mean of its size (momentum 0.99, over all ranks, in the
+            saved state), since an SSIM, an L1 and an adversarial loss have scales of their own. In eval mode the
+            means stay as they are. Criteria must then keep their number and order.
+
+    Raises:
+        ConfigError: a number out of bounds.
+
+    Example:
+        >>> pixel, ssim, adversarial = torch.tensor(0.1), torch.tensor(0.3), torch.tensor(0.7)
+        >>> loss = CriteriaLoss()
+        >>> loss(pixel, {"ssim": ssim}, {"adversarial": adversarial})  # 0.01 (0.2^2 + 2 * 0.8^2)
+        tensor(0.0132)
+        >>> loss.figures(pixel, {"ssim": ssim}, {"adversarial": adversarial})["ssim_push"]  # it is lowered
+        tensor(-1.)
+    """
+
+    def __init__(
+        self,
+        align_weight: float = 0.01,
+        uniformity_weight: float = 0.01,
+        exponent: float = 2.0,
+        t: float = 2.0,
+        detach_anchor: bool = False,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.align_weight = check_number(align_weight, "CriteriaLoss(align_weight)", at_least=0)
+        self.uniformity_weight = check_number(uniformity_weight, "CriteriaLoss(uniformity_weight)", at_least=0)
+        self.exponent = check_number(exponent, "CriteriaLoss(exponent)", at_least=1)
+        self.t = check_number(t, "CriteriaLoss(t)", above=0)
+        self.detach_anchor = detach_anchor
+        self.normalize = normalize
+        # Running means of |anchor|, |positives| and |negatives|; their number is known in the first call.
+        self.scales: Tensor
+        self.register_buffer("scales", torch.zeros(0))
+
+    def forward(self, anchor: Tensor, positives: Criteria, negatives: Criteria, mask: Tensor | None = None) -> Tensor:
+        """The loss.
+
+        Args:
+            anchor: the anchor criterion, a scalar or a map, e.g. (B, 1, H, W); 0 or more.
+            positives: criteria by name, or a list of them: scalars or maps whose shapes broadcast with the anchor's.
+            negatives: likewise.
+            mask: S in [0, 1], weights the alignment of a map's elements; 1 - S weights the uniformity. None: both
+                terms count fully everywhere.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            DataError: no positives or no negatives, a name that comes twice, tensors that do not fit, or, with
+                ``normalize``, another number of criteria than before.
+        """
+        criteria = list(_named(anchor, positives, negatives).values())
+        if self.normalize and self.training:
+            self._measure(criteria)
+        return self._combine(criteria, len(positives), mask)
+
+    def figures(
+        self, anchor: Tensor, positives: Criteria, negatives: Criteria, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What to log beside the loss; no state moves.
+
+        Args:
+            anchor: as for :meth:`forward`.
+            positives: likewise.
+            negatives: likewise.
+            mask: likewise.
+
+        Returns:
+            Detached scalars: for ``anchor`` and each criterion, by its name or as ``positive_0``, ``negative_0`` and so
+            on, its mean under that name, and ``<name>_push``: 1 if the loss on the whole raises it, -1 if it lowers it,
+            0 if it leaves it.
+        """
+        named = _named(anchor, positives, negatives)
+        with torch.enable_grad():
+            leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in named.values()]
+            loss = self._combine(leaves, len(positives), mask)
+            gradients = torch.autograd.grad(loss, leaves)
+        figures = {name: leaf.detach().mean() for name, leaf in zip(named, leaves, strict=True)}
+        pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(named, gradients, strict=True)}
+        return {**figures, **pushes}
+
+    def _combine(self, criteria: list[Tensor], positives: int, mask: Tensor | None) -> Tensor:
+        if self.normalize:
+            criteria = self._normalized(criteria)
+        anchor, near, far = criteria[0], criteria[1 : 1 + positives], criteria[1 + positives :]
+        fixed = anchor.detach() if self.detach_anchor else anchor
+        align = criteria_alignment(fixed, near, self.exponent, mask)
+        uniformity = criteria_uniformity(anchor, far, self.t, None if mask is None else 1 - mask)
+        return self.align_weight * align + self.uniformity_weight * uniformity
+
+    def _normalized(self, criteria: list[Tensor]) -> list[Tensor]:
+        if len(self.scales) not in (0, len(criteria)):
+            raise DataError(
+                f"CriteriaLoss: expected {len(self.scales)} criteria, the anchor among them, as in the calls before, "
+                f"got {len(criteria)}."
+            )
+        if len(self.scales) == 0:  # eval mode, before anything was measured
+            return criteria
+        # A criterion that was 0 so far stays as it is.
+        scales = torch.where(self.scales > torch.finfo(self.scales.dtype).eps, self.scales, 1.0)
+        return [at_least_float32(c) / scale for c, scale in zip(criteria, scales.unbind(), strict=True)]
+
+    @torch.no_grad()
+    def _measure(self, criteria: list[Tensor]) -> None:
+        """Move the running means on."""
+        sizes = torch.stack([at_least_float32(criterion).abs().mean() for criterion in criteria]).to(self.scales)
+        sizes = sum_over_ranks(sizes) / world_size()
+        if len(self.scales) == 0:
+            self.scales = sizes
+        elif len(self.scales) == len(sizes):
+            self.scales.lerp_(sizes, 0.01)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        saved = state_dict.get(f"{prefix}scales")
+        if isinstance(saved, Tensor):
+            self.scales = self.scales.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _named(anchor: Tensor, positives: Criteria, negatives: Criteria) -> dict[str, Tensor]:
+    """All criteria by name, in this order."""
+    named = {"anchor": anchor}
+    for role, criteria in (("positive", positives), ("negative", negatives)):
+        if not isinstance(criteria, (Mapping, Sequence)):
+            raise DataError(
+                f"CriteriaLoss({role}s): expected criteria by name, or a list of them, got {describe(criteria)}."
+            )
+        if not isinstance(criteria, Mapping):
+            criteria = {f"{role}_{index}": criterion for index, criterion in enumerate(criteria)}
+        for name in criteria.keys() & named.keys():
+            raise DataError(f"CriteriaLoss({role}s): expected a new name for each criterion, got {name!r} again.")
+        named.update(criteria)
+    return named

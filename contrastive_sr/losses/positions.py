@@ -1,0 +1,208 @@
+"""What the losses over positions of feature maps share: layers, sampled positions, heads, negatives of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, check_number, check_shape, describe
+from contrastive_sr.distributed import gather_rows, mean_over_ranks
+from contrastive_sr.embeddings import MLPHead
+from contrastive_sr.errors import ConfigError, DataError
+
+Features = Tensor | Sequence[Tensor]
+NEGATIVES = ("image", "batch")
+
+
+class PositionContrast(NamedTuple):
+    """A loss over positions, and what to log beside it; means over positions, images and layers.
+
+    Attributes:
+        loss: a scalar; the only part with a gradient.
+        positive_similarity: mean cosine between what belongs together, a scalar.
+        lr_similarity: mean cosine between SR and LR features, a scalar; None where there are none.
+    """
+
+    loss: Tensor
+    positive_similarity: Tensor
+    lr_similarity: Tensor | None = None
+
+
+class PositionLoss(nn.Module):
+    """Contrasts feature vectors that lie at the same place of feature maps.
+
+    A role (anchor, candidates, ...) is a map (B, C, H, W), a tensor of vectors (B, C), or a list of these, one a layer.
+    Maps of one layer are average pooled to the smallest of them. Vectors are contrasted over the batch, whatever
+    ``negatives`` says, since an image has only one.
+
+    Args:
+        temperature: tau, above 0.
+        channels: C of each layer: it gets an MLP head (CRL-SR, section 3.3), which all roles share. None: no heads,
+            features are compared as they are.
+        anchor_channels: C of each layer of the role whose features are to change (``anchor``, ``sr``), if it comes from
+            another network than the others: it gets heads of its own. It needs ``channels``.
+        dim: of the vectors that the heads give; the paper's S of 256.
+        positions: how many positions of each layer to sample, the same in all roles and images. None: all of them.
+        negatives: ``"image"``, the other positions of the same image, as the paper argues for, or ``"batch"``, the
+            other positions of all images.
+        gather: whether negatives come from the batches of all ranks, with gradients; with ``negatives="batch"``. The
+            mean of the ranks' losses is then that of one process on the joined batch, also where batches differ in
+            size. A rank without samples gives features of shape (0, ...), and does the same forward and backward passes
+            as the others.
+
+    Raises:
+        ConfigError: an argument that makes no sense; the message says which.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        channels: Sequence[int] | None = None,
+        anchor_channels: Sequence[int] | None = None,
+        dim: int = 256,
+        positions: int | None = 256,
+        negatives: str = "image",
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
+        self.positions = None if positions is None else check_count(positions, f"{name}(positions)", at_least=2)
+        if negatives not in NEGATIVES:
+            raise ConfigError(f"{name}(negatives): expected one of {', '.join(NEGATIVES)}, got {negatives!r}.")
+        if gather and negatives == "image":
+            raise ConfigError(
+                f"{name}(gather): the negatives of negatives='image' are those of the same image, which no other rank "
+                "has. Leave gather out, or take negatives='batch'."
+            )
+        _check_channels(channels, f"{name}(channels)")
+        _check_channels(anchor_channels, f"{name}(anchor_channels)")
+        if anchor_channels is not None and (channels is None or len(anchor_channels) != len(channels)):
+            raise ConfigError(
+                f"{name}(anchor_channels): expected `channels` with as many layers, got {channels} and "
+                f"{anchor_channels}. Heads of different networks must meet in one space."
+            )
+        self.negatives, self.gather = negatives, gather
+        self.heads = None if channels is None else nn.ModuleList(MLPHead(c, dim) for c in channels)
+        self.anchor_heads = self.heads
+        if anchor_channels is not None:
+            self.anchor_heads = nn.ModuleList(MLPHead(c, dim) for c in anchor_channels)
+
+    def _contrast(self, roles: dict[str, Features], anchor: str, generator: torch.Generator | None) -> PositionContrast:
+        """The loss over all layers.
+
+        Args:
+            roles: features by role.
+            anchor: the role that ``anchor_channels`` is for.
+            generator: draws the positions.
+        """
+        layers = self._layers(roles)
+        found = []
+        for index, layer in enumerate(layers):
+            vectors = _at_positions(layer, self.positions, generator)
+            if self.heads is not None and self.anchor_heads is not None:
+                vectors = {
+                    role: (self.anchor_heads if role == anchor else self.heads)[index](x) for role, x in vectors.items()
+                }
+            if self.negatives == "batch" or next(iter(layer.values())).ndim == 2:
+                vectors = {role: x.flatten(0, 1) for role, x in vectors.items()}
+            found.append(self._layer_contrast(vectors))
+        loss, positive = (torch.stack([getattr(x, key) for x in found]).mean() for key in PositionContrast._fields[:2])
+        to_lr = [x.lr_similarity for x in found if x.lr_similarity is not None]
+        return PositionContrast(loss, positive, torch.stack(to_lr).mean() if to_lr else None)
+
+    def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
+        """The loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch."""
+        raise NotImplementedError
+
+    def _layers(self, roles: dict[str, Features]) -> list[dict[str, Tensor]]:
+        """Features by layer and role, checked."""
+        name = type(self).__name__
+        listed = {role: list(x) if isinstance(x, Sequence) else [x] for role, x in roles.items()}
+        first = next(iter(listed))
+        counts = {role: len(x) for role, x in listed.items()}
+        if len(set(counts.values())) > 1 or counts[first] == 0:
+            raise DataError(
+                f"{name}: expected as many layers, at least one, in each of {', '.join(roles)}; got {counts}."
+            )
+        if self.heads is not None and len(self.heads) != counts[first]:
+            raise DataError(
+                f"{name}: expected {len(self.heads)} layers, one for each of `channels`, got {counts[first]}."
+            )
+        for index in range(counts[first]):
+            like = listed[first][index]
+            for role, x in listed.items():
+                _check_features(x[index], like, f"{name}({role}[{index}])", self.gather)
+            widths = {role: x[index].shape[1] for role, x in listed.items()}
+            if self.heads is None and len(set(widths.values())) > 1:
+                raise DataError(
+                    f"{name}: expected features of as many channels in each role of layer {index}, got {widths}. "
+                    "Those of different networks need heads: `channels` and `anchor_channels`."
+                )
+        return [dict(zip(listed, layer, strict=True)) for layer in zip(*listed.values(), strict=True)]
+
+
+def _check_channels(value: object, name: str) -> None:
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, str) or not value):
+        raise ConfigError(f"{name}: expected a list of whole numbers, one a layer, or None, got {describe(value)}.")
+
+
+def _check_features(x: Tensor, like: Tensor, name: str, may_be_empty: bool) -> None:
+    if not isinstance(x, Tensor) or x.ndim not in (2, 4):
+        raise DataError(f"{name}: expected maps (B, C, H, W) or vectors (B, C), floating point, got {describe(x)}.")
+    if x.ndim != like.ndim or x.shape[0] != like.shape[0]:
+        raise DataError(
+            f"{name}: expected {'maps' if like.ndim == 4 else 'vectors'} of a batch of {like.shape[0]}, as in the "
+            f"first role, got {describe(x)}."
+        )
+    if not (may_be_empty and x.shape[0] == 0):
+        check_shape(x, ("B", "C", "H", "W")[: x.ndim], name)
+
+
+def _at_positions(
+    layer: dict[str, Tensor], positions: int | None, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    """Vectors (B, M, C) of each role at the same positions; of (B, C) vectors, (B, 1, C)."""
+    first = next(iter(layer.values()))
+    if first.ndim == 2:
+        return {role: x[:, None] for role, x in layer.items()}
+    height, width = (min(x.shape[d] for x in layer.values()) for d in (2, 3))
+    vectors = {
+        role: (x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width)))
+        .flatten(2)
+        .transpose(1, 2)
+        for role, x in layer.items()
+    }
+    if positions is None or positions >= height * width:
+        return vectors
+    chosen = torch.randperm(height * width, generator=generator, device=first.device)[:positions]
+    return {role: x[:, chosen] for role, x in vectors.items()}
+
+
+def own_first(x: Tensor) -> Tensor:
+    """The rows of all ranks, this rank's first.
+
+    Args:
+        x: (M_r, D), of any M_r.
+    """
+    joined, start = gather_rows(x)
+    return torch.cat((joined[start:], joined[:start])) if start else joined
+
+
+def joined_mean(values: Tensor, joined: Tensor) -> Tensor:
+    """This rank's part of the mean over all ranks' rows; part of the graph also without rows of its own.
+
+    Args:
+        values: (M_r,) of this rank's rows.
+        joined: (sum of M_r, D), what :func:`own_first` gave.
+    """
+    return mean_over_ranks(values, joined.shape[0]) + joined[:0].sum()
+
+
+def mean_figure(x: Tensor) -> Tensor:
+    """The mean for a log; 0 on a rank without samples."""
+    return x.detach().sum() / max(x.numel(), 1)

@@ -1,0 +1,185 @@
+"""DASR: "Unsupervised Degradation Representation Learning for Blind Super-Resolution" (CVPR 2021)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from contrastive_sr._checks import at_least_float32, check_count, check_number, check_shape, describe
+from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, mean_over_ranks
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.queue import queue_nce
+from contrastive_sr.functional.similarity import unit_vectors
+
+
+class DegradationQueueLoss(nn.Module):
+    r"""Tells the other crop of an image from a queue of earlier crops, so that an encoder learns degradations.
+
+    .. math:: \mathcal{L} = \frac{1}{B} \sum_i -\log \frac{\exp(q_i \cdot k_i/\tau)}
+        {\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot u_j/\tau)}
+
+    DASR eq. 3, read as :func:`~contrastive_sr.functional.queue_nce` says, trained as MoCo v2 is. The keys come from a
+    momentum encoder, a copy of the encoder whose parameters follow it by a moving average. In training mode one call
+    does, after the query that the caller encoded: the momentum update, the keys (no gradient), the loss against the
+    keys of earlier calls, and then the keys enter the queue, the oldest leaving it. Slots not yet filled are masked,
+    so the first call gives 0. In eval mode nothing moves: a loss against the queue as it is.
+
+    All state is in ``state_dict()``: momentum encoder, ``queue`` (K, dim) of unit vectors, ``pointer`` (the slot to be
+    written next) and ``fill`` (how many slots hold a key). BatchNorm in the momentum encoder sees the statistics of the
+    batch of keys, as BatchNorm in the encoder sees those of the queries; its running statistics are its own, no
+    moving average of the encoder's, and with ``gather`` are averaged over the ranks.
+
+    Args:
+        encoder: maps (B, ...) images to (B, dim) vectors. It is copied, not kept.
+        dim: number of features of a vector; the paper's is 256.
+        queue_size: K, keys in the queue; the paper's is 8192. A batch need not divide it.
+        momentum: of the momentum encoder, from 0 to 1; MoCo's is 0.999.
+        temperature: tau, above 0; the paper's is 0.07.
+        gather: under torch.distributed, let the keys of all ranks enter the queue, in the order of the ranks, so that
+            all ranks hold one queue; the mean of the ranks' losses is then that of one process on the joined batch.
+            A rank without images passes (0, dim) queries and (0, ...) images: nothing is encoded, its loss is 0.
+            Every rank must make the call.
+
+    Raises:
+        ConfigError: an argument that makes no sense.
+
+    Example:
+        >>> encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> loss = DegradationQueueLoss(encoder, dim=8, queue_size=32)
+        >>> crops = torch.rand(2, 4, 3, 16, 16)  # two crops of each of four images
+        >>> loss(encoder(crops[0]), crops[1], encoder)  # the queue is still empty
+        tensor(0., grad_fn=<DivBackward0>)
+        >>> loss(encoder(crops[0]), crops[1], encoder) > 0
+        tensor(True)
+        >>> loss.fill
+        tensor(8)
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dim: int = 256,
+        queue_size: int = 8192,
+        momentum: float = 0.999,
+        temperature: float = 0.07,
+        gather: bool = True,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.dim = check_count(dim, f"{name}(dim)")
+        self.queue_size = check_count(queue_size, f"{name}(queue_size)")
+        self.momentum = check_number(momentum, f"{name}(momentum)", at_least=0)
+        if self.momentum > 1:
+            raise ConfigError(f"{name}(momentum): expected a number from 0 to 1, got {momentum}.")
+        self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
+        self.gather = gather
+        self.key_encoder = copy.deepcopy(_unwrapped(encoder)).requires_grad_(False)
+        self.queue: Tensor
+        self.pointer: Tensor
+        self.fill: Tensor
+        self.register_buffer("queue", torch.zeros(queue_size, dim))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("fill", torch.zeros((), dtype=torch.long))
+        self._position: tuple[int, int] | None = None
+
+    def forward(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Tensor:
+        """The loss; in training mode the momentum encoder and the queue move on.
+
+        Args:
+            query: (B, dim) vectors, what ``encoder`` made of one crop of each image, with their graph.
+            key_images: (B, ...) the other crops, as the encoder takes them.
+            encoder: what made the queries, for the momentum update; DistributedDataParallel around it is well.
+
+        Returns:
+            A scalar of at least 0, with a gradient at ``query`` alone.
+
+        Raises:
+            DataError: vectors of another shape, another number of key images, or no images (with ``gather``: on all
+                ranks).
+            ConfigError: an encoder that is not of the momentum encoder's shape.
+        """
+        self._check(query, key_images)
+        if self.training:
+            self._follow(_unwrapped(encoder))
+        query = at_least_float32(query)
+        keys = self._encode(key_images)
+        joined = gather_rows(keys, gradient=False)[0] if self.gather else keys
+        if len(joined) == 0:
+            raise DataError(f"{type(self).__name__}: expected at least one image, got none on any rank.")
+        values = self._contrast(query, keys) if len(query) else query.sum(1)
+        loss = mean_over_ranks(values, len(joined)) if self.gather else values.mean()
+        if self.training:
+            self._enqueue(joined)
+            if self.gather:
+                average_statistics_over_ranks(self.key_encoder)
+        return loss
+
+    def _check(self, query: Tensor, key_images: Tensor) -> None:
+        name = type(self).__name__
+        if not (self.gather and isinstance(query, Tensor) and query.shape == (0, self.dim)):
+            check_shape(query, ("B", self.dim), f"{name}(query)")
+        if not isinstance(key_images, Tensor) or key_images.shape[:1] != query.shape[:1]:
+            raise DataError(
+                f"{name}(key_images): expected one image for each of {len(query)} queries, got {describe(key_images)}."
+            )
+
+    @torch.no_grad()
+    def _follow(self, encoder: nn.Module) -> None:
+        """The momentum update."""
+        own, new = list(self.key_encoder.parameters()), list(encoder.parameters())
+        if [p.shape for p in own] != [p.shape for p in new]:
+            raise ConfigError(
+                f"{type(self).__name__}(encoder): expected the encoder that this loss was made with, or one of its "
+                f"shape: {len(own)} parameters, {sum(p.numel() for p in own)} numbers. Got {len(new)} parameters, "
+                f"{sum(p.numel() for p in new)} numbers."
+            )
+        for parameter, target in zip(own, new, strict=True):
+            parameter.lerp_(target.to(parameter), 1 - self.momentum)
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> Tensor:
+        """Unit keys (B, dim), as the queue holds them."""
+        if len(images) == 0:
+            return self.queue[:0]
+        keys = self.key_encoder(images)
+        check_shape(keys, (len(images), self.dim), f"{type(self).__name__}: what the encoder made of the key images")
+        return unit_vectors(at_least_float32(keys)).to(self.queue.dtype)
+
+    def _contrast(self, query: Tensor, keys: Tensor) -> Tensor:
+        """The loss of each query."""
+        _, fill = self._read_position()
+        valid = torch.arange(self.queue_size, device=self.queue.device) < fill if fill < self.queue_size else None
+        # A copy, because the backward pass needs the queue as it was.
+        return queue_nce(
+            unit_vectors(query), keys, self.queue.clone(), self.temperature, valid, "none", normalize=False
+        )
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor) -> None:
+        pointer, fill = self._read_position()
+        kept = keys[-self.queue_size :]
+        start = pointer + len(keys) - len(kept)
+        slots = (torch.arange(len(kept), device=self.queue.device) + start) % self.queue_size
+        self.queue.index_copy_(0, slots, kept)
+        self._position = ((pointer + len(keys)) % self.queue_size, min(fill + len(keys), self.queue_size))
+        self.pointer.fill_(self._position[0])
+        self.fill.fill_(self._position[1])
+
+    def _read_position(self) -> tuple[int, int]:
+        """Pointer and fill level, which wait for the device only once after a state was loaded."""
+        if self._position is None:
+            self._position = int(self.pointer.item()), int(self.fill.item())
+        return self._position
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._position = None
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside of DistributedDataParallel."""
+    return module.module if isinstance(module, DistributedDataParallel) else module

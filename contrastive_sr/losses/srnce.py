@@ -1,0 +1,107 @@
+"""The conditional contrast of SR feature maps: CRL-SR eq. 4 to 6 (arXiv 2107.00708)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from contrastive_sr.functional.srnce import Condition, check_variant
+from contrastive_sr.losses.positions import (
+    Features,
+    PositionContrast,
+    PositionLoss,
+    joined_mean,
+    mean_figure,
+    own_first,
+)
+
+
+class SRNCELoss(PositionLoss):
+    r"""Pulls SR features to the HR features of their place, on the condition of LR features (CRL-SR eq. 6).
+
+    .. math:: \mathcal{L}_{SRNCE} = -\frac{1}{M} \sum_{m=1}^{M} \log
+        \frac{e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau}}
+        {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
+        \quad p_m = 1 - h_m \cdot l_m
+
+    Mean over positions, images and layers. Which variant to take says :func:`~contrastive_sr.functional.srnce`:
+    ``"negative"`` unless the paper is to be reproduced.
+
+    Args:
+        temperature: tau, above 0; not used by ``"paper"``, which has none.
+        variant: ``"tempered"``, ``"paper"`` or ``"negative"``.
+        penalty: whether to subtract :math:`p_m`.
+        detach_hr: whether the HR features get no gradient. Heads learn from them all the same.
+        detach_lr: whether the LR features get no gradient. Heads learn from them all the same.
+        channels: as in :class:`~contrastive_sr.losses.positions.PositionLoss`.
+        anchor_channels: likewise, for the SR features.
+        dim: likewise.
+        positions: likewise.
+        negatives: likewise.
+        gather: likewise.
+
+    Raises:
+        ConfigError: an argument that makes no sense; the message says which.
+
+    Example:
+        >>> hr, sr, lr = torch.rand(3, 2, 16, 8, 8)
+        >>> SRNCELoss(variant="negative")([hr], [sr.requires_grad_()], [lr]).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        variant: str = "tempered",
+        penalty: bool = True,
+        detach_hr: bool = True,
+        detach_lr: bool = True,
+        channels: Sequence[int] | None = None,
+        anchor_channels: Sequence[int] | None = None,
+        dim: int = 256,
+        positions: int | None = 256,
+        negatives: str = "image",
+        gather: bool = False,
+    ) -> None:
+        super().__init__(temperature, channels, anchor_channels, dim, positions, negatives, gather)
+        check_variant(variant, "SRNCELoss(variant)")
+        self.detach_hr, self.detach_lr = detach_hr, detach_lr
+        # Detached are the features, before the heads.
+        self.condition = Condition(self.temperature, variant, penalty, detach_hr=False, detach_lr=False)
+
+    def forward(self, hr: Features, sr: Features, lr: Features, generator: torch.Generator | None = None) -> Tensor:
+        """The loss.
+
+        Args:
+            hr: features of the HR images: maps (B, C, H, W), vectors (B, C), or a list of these, one a layer.
+            sr: likewise of the SR images.
+            lr: likewise of the enlarged LR images.
+            generator: draws the positions, on the features' device. None takes torch's own.
+
+        Returns:
+            A scalar of at least 0.
+
+        Raises:
+            DataError: features that do not fit each other or the heads.
+        """
+        return self.contrast(hr, sr, lr, generator).loss
+
+    def contrast(
+        self, hr: Features, sr: Features, lr: Features, generator: torch.Generator | None = None
+    ) -> PositionContrast:
+        """The loss with the similarities behind it, for logs; arguments and errors are those of :meth:`forward`."""
+        hr = _detached(hr) if self.detach_hr else hr
+        lr = _detached(lr) if self.detach_lr else lr
+        return self._contrast({"hr": hr, "sr": sr, "lr": lr}, "sr", generator)
+
+    def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
+        sr = own_first(vectors["sr"]) if self.gather else vectors["sr"]
+        values, to_hr, to_lr = self.condition.contrast(vectors["hr"], sr, vectors["lr"])
+        loss = joined_mean(values, sr) if self.gather else values.mean()
+        return PositionContrast(loss, mean_figure(to_hr), mean_figure(to_lr))
+
+
+def _detached(features: Features) -> Features:
+    return features.detach() if isinstance(features, Tensor) else [x.detach() for x in features]

@@ -1,0 +1,211 @@
+"""CriteriaLoss: Cria-CL's two terms with masks, weights, scales, and what it tells about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from loss_oracles import alignment_loops, uniformity_loops
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.losses import CriteriaLoss
+
+SHAPE = torch.Size([2, 1, 3, 3])
+
+
+def criteria(seed: int = 0) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    pixel, ssim, low, high, adversarial = torch.rand(5, *SHAPE, generator=generator, dtype=torch.float64)
+    return pixel, {"ssim": ssim, "low": low.mean()}, {"high": high, "adversarial": adversarial}
+
+
+def mask() -> Tensor:
+    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+def oracle(
+    anchor: Tensor, positives: list[Tensor], negatives: list[Tensor], s: Tensor | None, weights: tuple[float, float]
+) -> Tensor:
+    align = alignment_loops(anchor, positives, 2, SHAPE)
+    uniformity = uniformity_loops(anchor, negatives, 2, SHAPE)
+    if s is not None:
+        align, uniformity = s * align, (1 - s) * uniformity
+    return weights[0] * align.mean() + weights[1] * uniformity.mean()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("weights", [(0.01, 0.01), (1.0, 0.0), (0.0, 3.0)])
+def test_equals_equations_8_and_9_under_masks(weights: tuple[float, float], masked: bool) -> None:
+    anchor, positives, negatives = criteria()
+    s = mask() if masked else None
+    expected = oracle(anchor, list(positives.values()), list(negatives.values()), s, weights)
+    loss = CriteriaLoss(*weights)
+    torch.testing.assert_close(loss(anchor, positives, negatives, s), expected)
+    torch.testing.assert_close(loss(anchor, list(positives.values()), list(negatives.values()), s), expected)
+
+
+def test_default_settings_are_the_paper_s() -> None:
+    loss = CriteriaLoss()
+    assert (loss.align_weight, loss.uniformity_weight, loss.exponent, loss.t) == (0.01, 0.01, 2, 2)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("detach", [True, False])
+def test_gradients(detach: bool, normalize: bool) -> None:
+    anchor, positives, negatives = criteria()
+    inputs = [x.clone().requires_grad_() for x in (anchor, *positives.values(), *negatives.values())]
+    loss = CriteriaLoss(1.0, 1.0, detach_anchor=detach, normalize=normalize).double()
+    loss(anchor, positives, negatives)
+    loss.eval()
+
+    def value(a: Tensor, *others: Tensor) -> Tensor:
+        return loss(a, others[:2], others[2:], mask())
+
+    gradients = torch.autograd.grad(value(*inputs), inputs)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    if not detach:
+        assert torch.autograd.gradcheck(value, inputs)
+        assert torch.autograd.gradgradcheck(value, inputs)
+
+
+def test_a_detached_anchor_is_only_lowered() -> None:
+    anchor, positives, negatives = torch.tensor(0.1), [torch.tensor(2.0)], [torch.tensor(0.5)]
+    assert CriteriaLoss().figures(anchor, positives, negatives)["anchor_push"] == 1
+    assert CriteriaLoss(detach_anchor=True).figures(anchor, positives, negatives)["anchor_push"] == -1
+
+
+def test_figures_tell_means_and_directions() -> None:
+    loss = CriteriaLoss(align_weight=1.0)
+    anchor, positives, negatives = torch.tensor([0.4, 0.6]), [torch.tensor([0.1, 0.1])], {"far": torch.tensor(0.7)}
+    with torch.no_grad():
+        figures = loss.figures(anchor, positives, negatives)
+    assert {name: round(value.item(), 6) for name, value in figures.items()} == {
+        "anchor": 0.5,
+        "positive_0": 0.1,
+        "far": 0.7,
+        "anchor_push": -1,
+        "positive_0_push": 1,
+        "far_push": -1,
+    }
+    only_align = torch.ones(2)
+    assert loss.figures(anchor, positives, negatives, only_align)["far_push"] == 0
+    assert not any(value.requires_grad for value in figures.values())
+
+
+def test_figures_say_what_a_step_of_descent_does() -> None:
+    anchor, positives, negatives = criteria()
+    leaves = {"anchor": anchor, **positives, **negatives}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    loss = CriteriaLoss(5.0, 0.1)
+    figures = loss.figures(anchor, positives, negatives, mask())
+    loss(anchor, positives, negatives, mask()).backward()
+    pushes = {name: -leaf.grad.sum().sign() for name, leaf in leaves.items() if leaf.grad is not None}
+    assert len(pushes) == 5
+    assert all(figures[f"{name}_push"] == push for name, push in pushes.items())
+    assert len(set(map(float, pushes.values()))) == 2
+
+
+def test_normalized_criteria_are_divided_by_running_means() -> None:
+    loss = CriteriaLoss(1.0, 1.0, normalize=True).double()
+    means = torch.zeros(0)
+    for step in range(3):
+        anchor, positives, negatives = criteria(step)
+        listed = [anchor, *positives.values(), *negatives.values()]
+        sizes = torch.stack([x.mean() for x in listed])
+        means = sizes if step == 0 else 0.99 * means + 0.01 * sizes
+        scaled = [x / mean for x, mean in zip(listed, means, strict=True)]
+        expected = oracle(scaled[0], scaled[1:3], scaled[3:], mask(), (1.0, 1.0))
+        torch.testing.assert_close(loss(anchor, positives, negatives, mask()), expected)
+        torch.testing.assert_close(loss.scales, means)
+
+
+def test_normalized_loss_does_not_depend_on_the_criteria_s_scales() -> None:
+    anchor, positives, negatives = criteria()
+    first, second = CriteriaLoss(normalize=True).double(), CriteriaLoss(normalize=True).double()
+    expected = first(anchor, positives, negatives)
+    scaled = {"ssim": 1e4 * positives["ssim"], "low": 1e-3 * positives["low"]}
+    torch.testing.assert_close(second(255 * anchor, scaled, negatives), expected)
+
+
+def test_scales_are_saved_and_stay_in_eval_mode() -> None:
+    loss = CriteriaLoss(normalize=True).double()
+    loss(*criteria())
+    resumed = CriteriaLoss(normalize=True).double()
+    resumed.load_state_dict(loss.state_dict())
+    assert torch.equal(loss(*criteria(1)), resumed(*criteria(1)))
+    assert torch.equal(loss.scales, resumed.scales)
+    resumed.eval()
+    resumed(*criteria(2))
+    assert torch.equal(loss.scales, resumed.scales)
+    unused = CriteriaLoss(normalize=True).double()
+    unused.load_state_dict(CriteriaLoss(normalize=True).state_dict())
+    raw = CriteriaLoss()(*criteria())
+    assert torch.equal(unused.eval()(*criteria()), raw)  # nothing was measured yet
+
+
+def test_figures_move_no_state() -> None:
+    loss = CriteriaLoss(normalize=True).double()
+    loss(*criteria())
+    before = loss.scales.clone()
+    loss.figures(*criteria(1))
+    assert torch.equal(loss.scales, before)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("value", [0.0, 1e4])
+def test_is_finite(value: float, dtype: torch.dtype, normalize: bool) -> None:
+    inputs = [torch.full((2, 2), x, dtype=dtype, requires_grad=True) for x in (value, 1.0, value)]
+    loss = CriteriaLoss(normalize=normalize)(inputs[0], inputs[1:2], inputs[2:])
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(x.grad is not None and torch.isfinite(x.grad).all() for x in inputs)
+
+
+def test_several_losses_before_one_backward_pass() -> None:
+    anchor, positives, negatives = criteria()
+    anchor.requires_grad_()
+    loss = CriteriaLoss(normalize=True).double()
+    (loss(anchor, positives, negatives) + loss(anchor, positives, negatives)).backward()
+    assert anchor.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "message"),
+    [
+        ([], [torch.rand(2)], r"positives\): expected a list of at least one"),
+        ([torch.rand(2)], {}, r"negatives\): expected a list of at least one"),
+        (torch.rand(2), [torch.rand(2)], r"positives\): expected criteria by name, or a list.*got a float32 tensor"),
+        ({"a": torch.rand(2)}, {"a": torch.rand(2)}, r"negatives\): expected a new name.*'a' again"),
+        ({"anchor": torch.rand(2)}, [torch.rand(2)], r"positives\): expected a new name.*'anchor' again"),
+    ],
+)
+def test_wrong_criteria_are_refused(positives: Any, negatives: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        CriteriaLoss()(torch.rand(2), positives, negatives)
+    with pytest.raises(DataError, match=message):
+        CriteriaLoss().figures(torch.rand(2), positives, negatives)
+
+
+def test_another_number_of_criteria_is_refused() -> None:
+    loss = CriteriaLoss(normalize=True)
+    loss(torch.rand(2), [torch.rand(2)], [torch.rand(2)])
+    with pytest.raises(DataError, match="expected 3 criteria, the anchor among them, as in the calls before, got 4"):
+        loss(torch.rand(2), [torch.rand(2)], [torch.rand(2)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"align_weight": -1}, r"align_weight\): expected a number of at least 0, got -1"),
+        ({"uniformity_weight": "x"}, r"uniformity_weight\): expected a number of at least 0"),
+        ({"exponent": 0}, r"exponent\): expected a number of at least 1, got 0"),
+        ({"t": 0}, r"\(t\): expected a number above 0, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CriteriaLoss(**settings)

@@ -1,0 +1,105 @@
+"""SRNCELoss: srnce over the positions of feature maps. What it shares with others is in test_position_losses.py."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from nce_oracles import penalties, srnce_loops
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional import srnce
+from contrastive_sr.losses import SRNCELoss
+
+VARIANTS = pytest.mark.parametrize("variant", ["tempered", "paper", "negative"])
+
+
+def roles(*shape: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+
+
+def vectors(x: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+@VARIANTS
+@pytest.mark.parametrize("penalty", [True, False])
+def test_is_the_function_of_the_maps_positions(variant: str, penalty: bool) -> None:
+    features = roles(2, 5, 3, 4)
+    loss = SRNCELoss(0.2, variant, penalty, positions=None)(*features)
+    expected = srnce(*map(vectors, features), 0.2, variant, penalty=penalty)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    images = [
+        srnce_loops(h, s, low, 0.2, variant, penalties(h, low) if penalty else None).mean()
+        for h, s, low in zip(*map(vectors, features), strict=True)
+    ]
+    torch.testing.assert_close(loss, torch.stack(images).mean(), rtol=1e-12, atol=0)
+
+
+@VARIANTS
+def test_gradient_reaches_the_sampled_sr_features_and_nothing_else(variant: str) -> None:
+    hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 6, 7))
+    SRNCELoss(variant=variant, positions=8)(hr, sr, lr, torch.Generator().manual_seed(0)).backward()
+    assert hr.grad is None
+    assert lr.grad is None
+    assert sr.grad is not None
+    reached = sr.grad.abs().sum(1).flatten(1) > 0
+    assert reached.sum(1).tolist() == [8, 8]
+    assert torch.equal(reached[0], reached[1])
+
+
+@VARIANTS
+def test_hr_and_lr_are_trained_if_told_to(variant: str) -> None:
+    for detach_hr, detach_lr in itertools.product((True, False), repeat=2):
+        hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 3, 4))
+        SRNCELoss(variant=variant, detach_hr=detach_hr, detach_lr=detach_lr)(hr, sr, lr).backward()
+        assert sr.grad is not None
+        assert (hr.grad is None) == detach_hr
+        assert (lr.grad is None) == detach_lr
+
+
+def test_shared_heads_are_trained_through_the_sr_features_alone() -> None:
+    """The gradient at the heads is that with HR and LR vectors that were projected beforehand."""
+    loss = SRNCELoss(channels=[5], dim=6, positions=None).double()
+    hr, sr, lr = roles(2, 5, 3, 4)
+    head = loss.heads[0]
+    got = torch.autograd.grad(loss(hr, sr, lr), list(head.parameters()))
+    with torch.no_grad():
+        fixed = [head(vectors(x)) for x in (hr, lr)]
+    expected = torch.autograd.grad(srnce(fixed[0], head(vectors(sr)), fixed[1]), list(head.parameters()))
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-11, atol=1e-14)
+
+
+@VARIANTS
+def test_figures_for_logs(variant: str) -> None:
+    hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 3, 4))
+    loss = SRNCELoss(0.3, variant, detach_hr=False, detach_lr=False, positions=None)
+    contrast = loss.contrast(hr, sr, lr)
+    assert torch.equal(contrast.loss, loss(hr, sr, lr))
+    torch.testing.assert_close(contrast.positive_similarity, torch.cosine_similarity(sr, hr).mean())
+    torch.testing.assert_close(contrast.lr_similarity, torch.cosine_similarity(sr, lr).mean())
+    assert not contrast.positive_similarity.requires_grad
+    assert contrast.lr_similarity is not None
+    assert not contrast.lr_similarity.requires_grad
+
+
+def test_roles_are_named_in_errors() -> None:
+    hr, sr, lr = roles(2, 5, 3, 4)
+    with pytest.raises(DataError, match=r"SRNCELoss\(sr\[0\]\): expected maps of a batch of 2"):
+        SRNCELoss()(hr, sr[:1], lr)
+    with pytest.raises(DataError, match=r"SRNCELoss: expected as many layers, .* hr, sr, lr; got .*'lr': 2"):
+        SRNCELoss()([hr], [sr], [lr, lr])
+    with pytest.raises(DataError, match=r"got \{'hr': 5, 'sr': 5, 'lr': 4\}"):
+        SRNCELoss()(hr, sr, lr[:, :4])
+
+
+def test_unknown_variants_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"SRNCELoss\(variant\): expected one of tempered, paper, negative, got 'eq4'"
+    ):
+        SRNCELoss(variant="eq4")
