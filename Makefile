@@ -43,7 +43,8 @@ lint: install ## ruff and mypy
 test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=10 $(ARGS)
 
-bench: install ## speed and memory as ratios
+bench: install ## speed and memory as ratios (ARGS="nce" for the contrast over M positions)
+	@$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what tools leave behind; keeps .venv, data sets and results

@@ -1,21 +1,33 @@
-"""``python -m benchmarks``: every figure with its goal."""
+"""``python -m benchmarks``: the contrastive step and the samples; ``python -m benchmarks nce``: contrast over M."""
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import pcl
+from benchmarks import nce, pcl
+
+app = typer.Typer(add_completion=False, help="Speed and memory as ratios measured in one process.")
 
 
-def main() -> None:
-    """Measure and print."""
-    console = Console()
+def _title() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, one thread"
-    table = Table("figure", "goal", "measured", title=f"torch {torch.__version__}, {device}")
+    return f"torch {torch.__version__}, {device}"
+
+
+@app.callback(invoke_without_command=True)
+def steps(context: typer.Context) -> None:
+    """PCL-SR's contrastive step and the samples, each figure with its goal."""
+    if context.invoked_subcommand is not None:
+        return
+    console = Console()
+    table = Table("figure", "goal", "measured", title=_title())
     with console.status("measuring ...") as status:
         for row in pcl.report():
             table.add_row(*row)
@@ -23,5 +35,40 @@ def main() -> None:
     console.print(table)
 
 
+@app.command("nce")
+def contrast(
+    sizes: Annotated[
+        list[int] | None, typer.Option("--size", help="One M; may be given often. Default: all six.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for nce.csv and nce.png.")] = Path("bench"),
+) -> None:
+    """The contrast over M positions: time, memory and exactness, beside a dense matrix and other libraries."""
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=max(130, Console().width))
+    for name, case in nce.CASES.items():
+        if case.missing:
+            console.print(f"left out: {name}, which needs {case.needs}; pip install '.[bench]', or a newer torch")
+    table = Table("M", "", "time / bound", "dense / it", "MiB added", "gradient error", title=_title())
+    rows: list[nce.Row] = []
+    with console.status("measuring ...") as status:
+        for row in nce.measure(sizes or nce.SIZES):
+            if rows and rows[-1].m != row.m:
+                table.add_section()
+            rows.append(row)
+            table.add_row(
+                f"{row.m:,}",
+                row.case,
+                f"{row.bound:.2f}",
+                "-" if row.dense is None else f"{row.dense:.2f}",
+                f"{row.extra_mib:,.0f}",
+                "-" if row.gradient_error is None else f"{row.gradient_error:.1e}",
+            )
+            nce.write_csv(rows, out / "nce.csv")
+            status.update(f"measuring ... M = {row.m:,}, {row.case}: {row.bound:.2f} x bound")
+    console.print(table)
+    nce.plot(rows, out / "nce.png")
+    console.print(f"Written: {out / 'nce.csv'} and {out / 'nce.png'}")
+
+
 if __name__ == "__main__":
-    main()
+    app()

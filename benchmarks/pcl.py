@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.timing import Run, compare, extra_memory, peak_mebibytes
+from benchmarks.timing import DEVICE, Run, compare, extra_memory, peak_mebibytes
 from contrastive_sr.embeddings import HaarDiscriminator, frozen
 from contrastive_sr.embeddings.discriminator import Block
 from contrastive_sr.functional import multi_positive_nce
@@ -17,7 +17,6 @@ from contrastive_sr.losses import PCLLoss
 from contrastive_sr.samples import GaussianBlur, Sharpen
 
 BATCH, SIZE = 4, 192
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class PlainDiscriminator(nn.Module):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 Run = Callable[[], object]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compare(runs: Mapping[str, Run], repeats: int) -> dict[str, float]:
@@ -20,7 +21,7 @@ def compare(runs: Mapping[str, Run], repeats: int) -> dict[str, float]:
 
     On a CPU it is the processor time of one thread, which other programs on the machine disturb little.
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu = DEVICE == "cuda"
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for name in runs:
         runs[name]()  # warm-up
@@ -46,7 +47,7 @@ def peak_mebibytes() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10  # type: ignore[index]
 
 
-def extra_memory(module: str, case: str) -> float:
-    """Peak memory in MiB that a case adds, measured in a fresh process that runs ``python -m module case``."""
-    done = subprocess.run([sys.executable, "-m", module, case], capture_output=True, text=True, check=True)
+def extra_memory(module: str, *case: str) -> float:
+    """Peak memory in MiB that a case adds, measured in a fresh process that runs ``python -m module *case``."""
+    done = subprocess.run([sys.executable, "-m", module, *case], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
