@@ -94,6 +94,17 @@ def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | N
     return value
 
 
+def check_flag(value: object, name: str) -> bool:
+    """Require true or false and return it; text such as ``"no"`` would count as true.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: expected true or false, got {describe(value)}.")
+    return value
+
+
 def check_range(value: object, name: str, *, at_least: float) -> tuple[float, float]:
     """Require a pair ``(low, high)`` of numbers with ``at_least <= low <= high``.
 

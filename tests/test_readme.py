@@ -39,17 +39,20 @@ def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
 
 
-def test_readme_has_the_plain_loop_and_the_loss() -> None:
+def test_readme_has_the_plain_loop_the_loss_and_the_functions() -> None:
     runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
-    assert [("PCL(" in code, "PCLLoss(" in code) for code in runnable] == [(True, False), (False, True)]
+    marks = (" PCL(", "PCLLoss(", "bidirectional_nce(")
+    assert [[mark in code for mark in marks] for code in runnable] == [[i == j for j in range(3)] for i in range(3)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_yaml_of_the_pages_is_understood(page: Path) -> None:
     for text in blocks(page, "yaml"):
         options = yaml.load(text, OptionLoader)
-        configs = [{"loss_weight": 0.0004, **config} for config in options.get("methods", [])]
+        configs = [dict(config) for config in options.get("methods", [])]
         for config in configs:
+            if "loss_share" not in config:
+                config.setdefault("loss_weight", 0.0004)
             config.get("embedding", {}).pop("weights", None)
         if configs:
             build_methods(configs)

@@ -54,5 +54,5 @@ class MLPHead(nn.Module):
                 f"MLPHead(x): expected a floating-point tensor (..., {self.channels}), got {describe(x)}. "
                 "The head is built for one number of channels; maps (B, C, H, W) need permute(0, 2, 3, 1)."
             )
-        projected: Tensor = self.out(torch.relu(self.hidden(x)))
+        projected: Tensor = self.out(torch.relu(self.hidden(x.to(self.hidden.weight.dtype))))
         return projected

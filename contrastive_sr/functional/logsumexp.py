@@ -11,7 +11,7 @@ A fused kernel for one kind of device would replace :func:`_sum_up` and :func:`_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
 MATMULS = ("torch", "onednn")
 _LOG2_E = math.log2(math.e)
-# exp(50) squared times any number of positions is still a float32, so unit vectors need no running maximum.
+# exp(50) times any number of positions is still a float32, so unit vectors need no running maximum.
 _LARGEST_INVERSE_TEMPERATURE = 50.0
 
 
@@ -127,7 +127,8 @@ def pair_statistics(
     with torch.autocast(a.device.type, enabled=False):
         if count < DENSE_BELOW and (_settings.size is None or count <= _settings.size):
             return _dense(a, b, temperature, columns, normalize)
-        tiled = _uncompiled() if torch.compiler.is_compiling() else _tiled
+        # Not by a decorator on _tiled: that imports torch's compiler, which takes seconds.
+        tiled = torch.compiler.disable(_tiled) if torch.compiler.is_compiling() else _tiled
         return tiled(a, b, temperature, columns, normalize, unit)
 
 
@@ -191,18 +192,6 @@ def _tiled(a: Tensor, b: Tensor, temperature: float, columns: bool, normalize: b
     positive, rows, sums = _Tiled.apply(*images, plan)
     leading = a.shape[:-1]
     return PairStatistics(positive.view(leading), rows.view(leading), sums.view(leading) if columns else None)
-
-
-_Form = Callable[[Tensor, Tensor, float, bool, bool, bool], PairStatistics]
-_tiled_uncompiled: _Form | None = None
-
-
-def _uncompiled() -> _Form:
-    """:func:`_tiled` out of reach of ``torch.compile``, which cannot trace it; always one object, or it recompiles."""
-    global _tiled_uncompiled
-    if _tiled_uncompiled is None:  # not by a decorator: that imports torch's compiler, which takes seconds
-        _tiled_uncompiled = torch.compiler.disable(_tiled)
-    return _tiled_uncompiled
 
 
 class _Tiled(torch.autograd.Function):
@@ -380,8 +369,6 @@ def _spread(
         weights = _buffer(pool, rows.shape[0], candidates.shape[0])
         if x is None:
             x = products.logits(rows, candidates, weights)
-            if tile.diagonal:
-                x.fill_diagonal_(-math.inf)
             if plan.bounded:
                 x.exp2_()
         scratch = _buffer(spare, *x.shape)

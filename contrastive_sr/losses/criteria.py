@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_number, describe
+from contrastive_sr._checks import at_least_float32, check_flag, check_number, describe
 from contrastive_sr.distributed import sum_over_ranks, world_size
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
@@ -66,8 +66,8 @@ class CriteriaLoss(nn.Module):
         self.uniformity_weight = check_number(uniformity_weight, "CriteriaLoss(uniformity_weight)", at_least=0)
         self.exponent = check_number(exponent, "CriteriaLoss(exponent)", at_least=1)
         self.t = check_number(t, "CriteriaLoss(t)", above=0)
-        self.detach_anchor = detach_anchor
-        self.normalize = normalize
+        self.detach_anchor = check_flag(detach_anchor, "CriteriaLoss(detach_anchor)")
+        self.normalize = check_flag(normalize, "CriteriaLoss(normalize)")
         # Running means of |anchor|, |positives| and |negatives|; their number is known in the first call.
         self.scales: Tensor
         self.register_buffer("scales", torch.zeros(0))

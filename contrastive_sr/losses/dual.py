@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from contrastive_sr._checks import check_flag
 from contrastive_sr.distributed import gather_rows, mean_over_ranks
 from contrastive_sr.functional.dual import check_logits, dual_contrastive_loss, one_against_all
 
@@ -29,7 +30,7 @@ class DualContrastiveLoss(nn.Module):
 
     def __init__(self, gather: bool = False) -> None:
         super().__init__()
-        self.gather = gather
+        self.gather = check_flag(gather, "DualContrastiveLoss(gather)")
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The loss.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_count, check_number, check_shape, describe
+from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
 from contrastive_sr.distributed import gather_rows, mean_over_ranks
 from contrastive_sr.embeddings import MLPHead
 from contrastive_sr.errors import ConfigError, DataError
@@ -74,6 +74,7 @@ class PositionLoss(nn.Module):
         self.positions = None if positions is None else check_count(positions, f"{name}(positions)", at_least=2)
         if negatives not in NEGATIVES:
             raise ConfigError(f"{name}(negatives): expected one of {', '.join(NEGATIVES)}, got {negatives!r}.")
+        self.gather = check_flag(gather, f"{name}(gather)")
         if gather and negatives == "image":
             raise ConfigError(
                 f"{name}(gather): the negatives of negatives='image' are those of the same image, which no other rank "
@@ -86,7 +87,7 @@ class PositionLoss(nn.Module):
                 f"{name}(anchor_channels): expected `channels` with as many layers, got {channels} and "
                 f"{anchor_channels}. Heads of different networks must meet in one space."
             )
-        self.negatives, self.gather = negatives, gather
+        self.negatives = negatives
         self.heads = None if channels is None else nn.ModuleList(MLPHead(c, dim) for c in channels)
         self.anchor_heads = self.heads
         if anchor_channels is not None:

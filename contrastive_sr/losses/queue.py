@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr._checks import at_least_float32, check_count, check_number, check_shape, describe
+from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
 from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, mean_over_ranks
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.queue import queue_nce
@@ -76,7 +76,7 @@ class DegradationQueueLoss(nn.Module):
         if self.momentum > 1:
             raise ConfigError(f"{name}(momentum): expected a number from 0 to 1, got {momentum}.")
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
-        self.gather = gather
+        self.gather = check_flag(gather, f"{name}(gather)")
         self.key_encoder = copy.deepcopy(_unwrapped(encoder)).requires_grad_(False)
         self.queue: Tensor
         self.pointer: Tensor

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from contrastive_sr._checks import check_flag
 from contrastive_sr.functional.srnce import Condition, check_variant
 from contrastive_sr.losses.positions import (
     Features,
@@ -67,7 +68,9 @@ class SRNCELoss(PositionLoss):
     ) -> None:
         super().__init__(temperature, channels, anchor_channels, dim, positions, negatives, gather)
         check_variant(variant, "SRNCELoss(variant)")
-        self.detach_hr, self.detach_lr = detach_hr, detach_lr
+        self.detach_hr = check_flag(detach_hr, "SRNCELoss(detach_hr)")
+        self.detach_lr = check_flag(detach_lr, "SRNCELoss(detach_lr)")
+        check_flag(penalty, "SRNCELoss(penalty)")
         # Detached are the features, before the heads.
         self.condition = Condition(self.temperature, variant, penalty, detach_hr=False, detach_lr=False)
 
@@ -104,4 +107,6 @@ class SRNCELoss(PositionLoss):
 
 
 def _detached(features: Features) -> Features:
-    return features.detach() if isinstance(features, Tensor) else [x.detach() for x in features]
+    if isinstance(features, Sequence):  # what in it is no tensor is refused later, with the role's name
+        return [x.detach() if isinstance(x, Tensor) else x for x in features]
+    return features.detach() if isinstance(features, Tensor) else features

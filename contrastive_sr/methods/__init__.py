@@ -2,6 +2,20 @@
 
 from contrastive_sr.methods.base import Method, SRLosses, Term
 from contrastive_sr.methods.collection import METHODS, MethodList, build_methods
+from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
+from contrastive_sr.methods.regularization import ContrastiveRegularization
 
-__all__ = ["METHODS", "PCL", "Method", "MethodList", "SRLosses", "Term", "build_methods"]
+__all__ = [
+    "METHODS",
+    "PCL",
+    "SRNCE",
+    "BidirectionalNCE",
+    "ContrastiveRegularization",
+    "InfoNCE",
+    "Method",
+    "MethodList",
+    "SRLosses",
+    "Term",
+    "build_methods",
+]

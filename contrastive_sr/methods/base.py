@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.distributed import rank, world_size
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods.finite import FiniteCheck
+from contrastive_sr.methods.layers import feature_key, super_resolve
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
 
@@ -22,7 +23,7 @@ class Term:
     """One unweighted term of the SR network's loss.
 
     Attributes:
-        value: a scalar with a gradient at ``batch["sr"]``.
+        value: a scalar with a gradient at ``batch["sr"]``, or at the SR network's own layers alone.
         figures: what to log beside it, detached scalars by name.
     """
 
@@ -76,6 +77,8 @@ class Method(nn.Module):
 
     ::
 
+        method.attach(net)                                # once, before optimizers are made
+
         batch = method.run(net, {"lr": lr, "hr": hr})     # adds batch["sr"]
         auxiliary = method.auxiliary_losses(batch)        # trains the method's own parts
         losses = method.sr_losses(batch, pixel_loss)      # losses.total goes to the SR network
@@ -83,6 +86,9 @@ class Method(nn.Module):
     Subclasses give :meth:`terms`, and :meth:`auxiliary_terms` if they have parts to train. Everything random is drawn
     from :meth:`generator`, which depends on the seed, the step and the rank alone; so ``state_dict()`` is all that
     a resumed run needs to continue bit for bit.
+
+    Attributes:
+        layers: names of the SR network's modules whose outputs the method needs, as ``batch["features/<name>"]``.
 
     Args:
         name: prefix of everything this method logs.
@@ -92,6 +98,8 @@ class Method(nn.Module):
     Raises:
         ConfigError: a name that is empty or holds "loss", ".", "/" or a space.
     """
+
+    layers: tuple[str, ...] = ()
 
     def __init__(self, name: str, seed: int, weights: Mapping[str, TermWeight]) -> None:
         super().__init__()
@@ -110,19 +118,34 @@ class Method(nn.Module):
         """Whether any part of this method needs an optimizer."""
         return any(p.requires_grad for p in self.parameters())
 
-    def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
+    def attach(self, net: nn.Module) -> None:
+        """Get to know the SR network: once, before optimizers are made from ``parameters()`` and before DDP.
+
+        Only a method that reads the network's own ``layers`` has something to do here.
+
+        Args:
+            net: the SR network.
+
+        Raises:
+            ConfigError: the network does not have the layers that the method reads.
+        """
+
+    def run(self, net: Callable[[Tensor], Tensor], batch: Batch, layers: Sequence[str] = ()) -> dict[str, Tensor]:
         """Super-resolve the batch.
 
         Args:
             net: the SR network, called as ``sr = net(lr)``.
             batch: ``"lr"`` (B, 3, h, w) and ``"hr"`` (B, 3, s h, s w), RGB in [0, 1]. If it has ``"sr"`` already,
                 the network is not called again.
+            layers: layers of the network that other methods need from this call, beside those of this one.
 
         Returns:
-            The batch with ``"sr"`` (B, 3, s h, s w) in float32, part of the network's graph.
+            The batch with ``"sr"`` (B, 3, s h, s w) in float32, and ``"features/<name>"`` of the layers, all part of
+            the network's graph.
 
         Raises:
             DataError: images of the wrong shape; in the first call also, values outside [0, 1].
+            ConfigError: a layer that the network does not have.
             NonFiniteError: the SR images are not finite. On a GPU it is raised in the next step.
         """
         self.check_finite()
@@ -130,10 +153,16 @@ class Method(nn.Module):
         if not self._checked:
             self.check_batch(batch)
         if "sr" not in batch:
-            sr = net(batch["lr"])
+            batch.update(super_resolve(net, batch["lr"], tuple(dict.fromkeys((*self.layers, *layers)))))
+            sr = batch["sr"]
             # Losses are computed in float32: the gradient of a mean over pixels underflows in half precision.
             batch["sr"] = sr.float() if isinstance(sr, Tensor) and sr.dtype != torch.float64 else sr
         check_shape(batch["sr"], tuple(batch["hr"].shape), "the SR network's output")
+        if missing := [name for name in self.layers if feature_key(name) not in batch]:
+            raise DataError(
+                f"{self.name}: the batch has its 'sr' already, but not the features of {missing} from the same call of "
+                "the network. Run it without 'sr', or put both methods into one MethodList."
+            )
         self._watch("mean of the SR network's output", batch["sr"].detach().mean())
         self._checked = True
         return batch
@@ -212,7 +241,7 @@ class Method(nn.Module):
 
         Returns:
             :class:`SRLosses`. Of each term are logged: the raw value, its figures, the weight and, where there is a
-            pixel loss, the share.
+            pixel loss and the term depends on the SR image, the share.
 
         Raises:
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
@@ -232,7 +261,7 @@ class Method(nn.Module):
             losses.logs[f"{label}_raw"] = raw
             losses.logs.update({f"{self.name}_{figure}": value for figure, value in term.figures.items()})
             losses.logs[f"{label}_weight"] = in_force
-            if pixel_loss is not None:
+            if pixel_loss is not None and weight.at_sr:
                 losses.logs[f"{label}_share"] = weight.share
         self.step.advance()
         return losses

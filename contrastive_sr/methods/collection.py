@@ -10,10 +10,14 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
+from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
+from contrastive_sr.methods.regularization import ContrastiveRegularization
 from contrastive_sr.samples import Batch
 
-METHODS: dict[str, type[Method]] = {"PCL": PCL}
+METHODS: dict[str, type[Method]] = {
+    cls.__name__: cls for cls in (PCL, InfoNCE, BidirectionalNCE, SRNCE, ContrastiveRegularization)
+}
 
 
 class MethodList(nn.ModuleDict):
@@ -53,11 +57,17 @@ class MethodList(nn.ModuleDict):
         """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""
         return {label: part for method in self.methods for label, part in method.trained_parts().items()}
 
+    def attach(self, net: nn.Module) -> None:
+        """Let all methods get to know the SR network; see :meth:`Method.attach`."""
+        for method in self.methods:
+            method.attach(net)
+
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network; see :meth:`Method.run`."""
         batch = dict(batch)
+        layers = [name for method in self.methods for name in method.layers]
         for method in self.methods:
-            batch = method.run(net, batch)
+            batch = method.run(net, batch, layers)
         return batch
 
     def check_finite(self) -> None:

@@ -26,15 +26,22 @@ class TermWeight(nn.Module):
         loss_weight: a fixed weight, at least 0.
         loss_share: the share to keep, above 0; e.g. 0.05. Exactly one of the two must be given.
         interval: steps from one measurement to the next.
+        at_sr: whether the term is computed from the SR images. One on the SR network's own layers is not: it has no
+            share.
 
     Raises:
-        ConfigError: both or neither given, or not such numbers.
+        ConfigError: both or neither given, or not such numbers; a share of a term that has none.
     """
 
     MOMENTUM = 0.5
 
     def __init__(
-        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 25
+        self,
+        name: str,
+        loss_weight: float | None = None,
+        loss_share: float | None = None,
+        interval: int = 25,
+        at_sr: bool = True,
     ) -> None:
         super().__init__()
         if (loss_weight is None) == (loss_share is None):
@@ -42,7 +49,12 @@ class TermWeight(nn.Module):
             raise ConfigError(
                 f"{name}: expected one of `loss_weight` (e.g. 0.0004) and `loss_share` (e.g. 0.05), got {given}."
             )
-        self.name = name
+        if loss_share is not None and not at_sr:
+            raise ConfigError(
+                f"{name}: `loss_share` is a share of the gradient at the SR image, which a term on the SR network's "
+                "own `layers` does not reach. Use `loss_weight`, e.g. 0.001."
+            )
+        self.name, self.at_sr = name, at_sr
         self.loss_weight, self.loss_share = loss_weight, loss_share
         if loss_weight is not None:
             self.loss_weight = check_number(loss_weight, f"{name}: loss_weight", at_least=0)
@@ -68,7 +80,7 @@ class TermWeight(nn.Module):
         return self.weight * self.latest
 
     def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, sr: Tensor) -> None:
-        """Update the ratio if it is due at this step.
+        """Update the ratio if it is due at this step, and if the term has one.
 
         Args:
             step: number of the SR step, from 0, equal on all ranks.
@@ -87,7 +99,7 @@ class TermWeight(nn.Module):
                     "Give the pixel loss, or use `loss_weight`."
                 )
             return
-        if step >= self.interval and step % self.interval:
+        if not self.at_sr or (step >= self.interval and step % self.interval):
             return
         pixel_gradient = None
         if pixel_loss.requires_grad and sr.requires_grad:

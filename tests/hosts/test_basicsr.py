@@ -481,8 +481,90 @@ def test_option_file_runs_no_code(demo_data: Path, tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "trapped").exists()
 
 
-@pytest.mark.parametrize("name", ["pcl_edsr", "pcl_rcan", "pcl_rrdb"])
+# Contrast of positions, on the network's own layers and in an embedding
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "figures"),
+    [
+        ("demo_nce_edsr", "nce", {"positive_similarity"}),
+        ("demo_srnce_rcan", "srnce", {"positive_similarity", "lr_similarity", "contrastive_share"}),
+    ],
+)
+def test_position_contrast_trains_and_leaves_a_stock_checkpoint(
+    name: str, method: str, figures: set[str], train_here: Callable[..., Path], demo_data: Path, tmp_path: Path
+) -> None:
+    folder = train_here(name, demo_data)
+    logged = scalars(tmp_path / "tb_logger" / name)
+    losses = {f"losses/l_{method}_{key}" for key in ("contrastive", "contrast_head", "discriminator")}
+    for tag in (*losses, *(f"{method}_{key}" for key in (*figures, "contrastive_raw", "contrastive_weight"))):
+        assert logged[tag] == [1, 2], tag
+    assert (f"{method}_contrastive_share" in logged) == ("contrastive_share" in figures)
+    stock = import_basicsr("basicsr.archs").build_network(dict(read_options(name)["network_g"]))
+    stock.load_state_dict(load(folder / "models/net_g_2.pth")["params_ema"], strict=True)
+    state = load(folder / "training_states/2.state")
+    assert f"{method}.loss.heads.0.out.bias" in state["methods"]
+    assert len(state["optimizers"][1]["state"]) == len(state["optimizers"][1]["param_groups"][0]["params"])
+    assert (folder / f"models/{method}_embedding_2.pth").is_file()
+
+
+@pytest.mark.parametrize("name", ["demo_nce_edsr", "demo_srnce_rcan"])
+def test_position_contrast_resumes_bit_for_bit(name: str, train_here: Callable[..., Path], one_pair: Path) -> None:
+    """Four steps equal two and two."""
+    same = {
+        "train:total_iter": 4,
+        "datasets:train:gt_size": 128,
+        "datasets:train:use_hflip": False,
+        "datasets:train:use_rot": False,
+        "network_g:num_feat": 8,
+    }
+    folder = train_here(name, one_pair, options=same)
+    whole = folder.rename(folder.with_name("whole"))
+    train_here(name, one_pair, options={**same, "train:total_iter": 2})
+    halves = train_here(name, one_pair, "--auto_resume", options=same)
+    assert_same(load(whole / "models/net_g_4.pth"), load(halves / "models/net_g_4.pth"), "net_g")
+    state, other = load(whole / "training_states/4.state"), load(halves / "training_states/4.state")
+    for key in ("optimizers", "schedulers", "methods", "iter"):
+        assert_same(state[key], other[key], key)
+
+
+def test_layers_with_a_gan(train_here: Callable[..., Path], demo_data: Path, tmp_path: Path) -> None:
+    method = {
+        "type": "BidirectionalNCE",
+        "loss_weight": 0.001,
+        "layers": ["conv_body"],
+        "embedding": {"type": "HaarDiscriminator", "taps": 1},
+    }
+    train_here("demo_pcl_gan_rrdb", demo_data, options={"methods": [method]})
+    logged = scalars(tmp_path / "tb_logger" / "demo_pcl_gan_rrdb")
+    for key in ("l_g_gan", "l_nce_contrastive", "l_nce_contrast_head"):
+        assert logged[f"losses/{key}"] == [1, 2], key
+
+
+def test_two_processes_contrast_over_the_whole_batch(one_pair: Path, tmp_path: Path) -> None:
+    methods = read_options("demo_nce_edsr")["methods"]
+    methods[0]["contrast"] = "batch"
+    changes = {"train:total_iter": 2, "logger:save_checkpoint_freq": 2, "logger:print_freq": 1, "methods": methods}
+    options = write_options(tmp_path, "demo_nce_edsr", one_pair, changes)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
+    printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
+    assert printed.count("nce_positive_similarity: ") == 2
+    state = load(tmp_path / "experiments/demo_nce_edsr/training_states/2.state")["methods"]
+    assert state["nce.step.count"] == 2
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_layer_that_is_not_there(train_here: Callable[..., Path], demo_data: Path) -> None:
+    methods = read_options("demo_nce_edsr")["methods"]
+    methods[0]["layers"] = ["body.2", "body.six"]
+    with pytest.raises(ConfigError, match=r"EDSR does not know the layer 'body\.six'\. Did you mean 'body\.\d'"):
+        train_here("demo_nce_edsr", demo_data, options={"methods": methods})
+
+
+@pytest.mark.parametrize("name", ["pcl_edsr", "pcl_rcan", "pcl_rrdb", "nce_edsr", "srnce_rcan"])
 def test_full_and_demo_options_say_the_same_of_the_method(name: str) -> None:
-    assert read_options(name)["methods"] == read_options(f"demo_{name}")["methods"]
+    full, demo = ([dict(method) for method in read_options(f)["methods"]] for f in (name, f"demo_{name}"))
+    assert [len(m.pop("layers", ())) for m in full] == [len(m.pop("layers", ())) for m in demo]  # of other depths
+    assert full == demo
     assert read_options(name)["datasets"]["train"]["gt_size"] == 192
     assert read_options(name)["datasets"]["train"]["batch_size_per_gpu"] == 16

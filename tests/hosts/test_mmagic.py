@@ -292,6 +292,76 @@ def test_rrdb_weights_load_in_spandrel(gan: Path) -> None:
         torch.testing.assert_close(found.model(lr), stock(lr))
 
 
+# ------------------------------------------------- contrast of positions, on the generator's layers and in an embedding
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "figures"),
+    [
+        ("demo_nce_edsr", "nce", {"positive_similarity"}),
+        ("demo_srnce_edsr", "srnce", {"positive_similarity", "lr_similarity", "contrastive_share"}),
+    ],
+)
+def test_position_contrast_trains(name: str, method: str, figures: set[str], tmp_path: Path) -> None:
+    helpers.write_demo(tmp_path)
+    config = helpers.write_config(tmp_path / "small.py", name, steps=3, save=3)
+    helpers.train(config)
+    steps = [entry for entry in scalars(tmp_path / "work_dirs/small") if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2, 3]
+    names = {*figures, "contrastive", "contrastive_raw", "contrastive_weight", "contrast_head", "discriminator"}
+    for entry in steps:
+        assert {key for key in entry if key.startswith(f"{method}_")} == {f"{method}_{key}" for key in names}
+        assert entry["loss"] == pytest.approx(entry["loss_pix"] + entry["loss_contrastive"], rel=1e-4)
+    checkpoint = torch.load(tmp_path / "work_dirs/small/iter_3.pth")
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"generator"}
+    assert checkpoint["contrastive_sr"][f"methods.{method}.step.count"] == 3
+    assert f"methods.{method}.loss.heads.0.out.bias" in checkpoint["contrastive_sr"]
+    stock = MODELS.build({"_scope_": "mmagic", **generator_config(name)})
+    weights = {key.removeprefix("generator."): value for key, value in checkpoint["state_dict"].items()}
+    stock.load_state_dict(weights, strict=True)
+
+
+def test_heads_are_loaded_from_a_checkpoint() -> None:
+    """As MMEngine does it: the model is built, and with it the heads, before the state is loaded."""
+    first, second = build("demo_nce_edsr"), build("demo_nce_edsr")
+    for _ in range(2):
+        first.train_step(batch(), optimizers(first))
+    load_state_dict(second, first.state_dict(), strict=True)
+    assert second.methods["nce"].step.value == 2
+    logs = [model.train_step(batch(), optimizers(model)) for model in (first, second)]
+    assert_same(dict(logs[0]), dict(logs[1]))
+
+
+def test_on_layers_each_step_trains_its_own_part_alone() -> None:
+    model = build("demo_nce_edsr")
+    for frozen in ("generator", "methods"):
+        optim = optimizers(model)
+        optim[frozen].optimizer.param_groups[0]["lr"] = 0.0
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        log = model.train_step(batch(), optim)
+        same = [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+        assert {name.split(".")[0] for name in same} == {frozen}
+    assert "nce_contrastive_share" not in log
+
+
+def test_a_misspelt_layer_is_refused_when_the_model_is_built() -> None:
+    methods = Config.fromfile(helpers.CONFIGS / "demo_nce_edsr.py").model.to_dict()["methods"]
+    methods[0]["layers"] = ["body.1", "conv_after_bodi"]
+    with pytest.raises(
+        ConfigError, match=r"EDSRNet does not know the layer 'conv_after_bodi'. Did you mean 'conv_after_b"
+    ):
+        build("demo_nce_edsr", methods=methods)
+
+
+@pytest.mark.parametrize("name", ["nce_edsr", "srnce_edsr"])
+def test_full_and_demo_configs_say_the_same_of_the_contrast(name: str) -> None:
+    full, demo = (Config.fromfile(helpers.CONFIGS / f"{f}.py").model for f in (name, f"demo_{name}"))
+    (one,), (other,) = (model.to_dict()["methods"] for model in (full, demo))
+    assert len(one.pop("layers", ())) == len(other.pop("layers", ()))  # of other depths
+    assert one == other
+    assert full.generator.num_blocks == 16
+
+
 # ----------------------------------------------------------------------------------------------------- two processes
 
 

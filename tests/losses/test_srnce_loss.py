@@ -62,17 +62,23 @@ def test_hr_and_lr_are_trained_if_told_to(variant: str) -> None:
         assert (lr.grad is None) == detach_lr
 
 
-def test_shared_heads_are_trained_through_the_sr_features_alone() -> None:
-    """The gradient at the heads is that with HR and LR vectors that were projected beforehand."""
-    loss = SRNCELoss(channels=[5], dim=6, positions=None).double()
-    hr, sr, lr = roles(2, 5, 3, 4)
-    head = loss.heads[0]
-    got = torch.autograd.grad(loss(hr, sr, lr), list(head.parameters()))
-    with torch.no_grad():
-        fixed = [head(vectors(x)) for x in (hr, lr)]
-    expected = torch.autograd.grad(srnce(fixed[0], head(vectors(sr)), fixed[1]), list(head.parameters()))
-    for g, e in zip(got, expected, strict=True):
-        torch.testing.assert_close(g, e, rtol=1e-11, atol=1e-14)
+@VARIANTS
+@pytest.mark.parametrize("anchor_channels", [None, [5]])
+def test_heads_learn_from_all_roles_also_where_features_are_detached(
+    variant: str, anchor_channels: list[int] | None
+) -> None:
+    loss = SRNCELoss(0.3, variant, channels=[5], anchor_channels=anchor_channels, dim=6, positions=None).double()
+    hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 3, 4))
+    loss(hr, sr, lr).backward()
+    assert hr.grad is None
+    assert lr.grad is None
+    head, own = loss.heads[0], loss.anchor_heads[0]
+    assert (head is own) == (anchor_channels is None)
+    projected = head(vectors(hr)), own(vectors(sr)), head(vectors(lr))
+    plain = srnce(*projected, 0.3, variant, detach_hr=False, detach_lr=False)
+    for parameter, expected in zip(loss.parameters(), torch.autograd.grad(plain, list(loss.parameters())), strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-13)
+        assert expected.abs().sum() > 0
 
 
 @VARIANTS

@@ -39,6 +39,7 @@ class WithMethods(SRModel):
                 "`- {type: PCL, loss_weight: 0.0004}`. Without methods, use BasicSR's own model."
             )
         methods = build_methods(self.opt["methods"])
+        methods.attach(self.net_g)
         self.methods: nn.Module = methods.to(self.device)
         if self.opt["dist"] and methods.trainable:
             self.methods = self.model_to_device(methods)

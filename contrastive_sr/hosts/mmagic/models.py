@@ -31,6 +31,7 @@ class WithMethods(BaseEditModel):
 
     def _add_methods(self, methods: Sequence[Mapping[str, Any]], is_use_ema: bool) -> None:
         self.methods = build_methods(methods)
+        self.methods.attach(self.generator)
         self.is_use_ema = is_use_ema
         if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
             self.generator_ema = deepcopy(self.generator).requires_grad_(False)

@@ -1,0 +1,137 @@
+"""The SR network's own layers, read in its one forward pass."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from contrastive_sr._checks import describe
+from contrastive_sr.embeddings import training_mode
+from contrastive_sr.errors import ConfigError
+
+DRY_RUN_SIZE = 32  # a multiple of what window attention asks for
+
+
+def feature_key(layer: str) -> str:
+    """Where a layer's output stands in a batch."""
+    return f"features/{layer}"
+
+
+def super_resolve(net: Callable[[Tensor], Tensor], lr: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """One call of the SR network, with the outputs of some of its layers.
+
+    Args:
+        net: the SR network, wrapped for several processes or not.
+        lr: (B, 3, h, w) RGB in [0, 1].
+        layers: names of its modules, such as ``"body.15"``.
+
+    Returns:
+        ``"sr"`` as the network gave it, and ``"features/<name>"`` for each layer, all part of the network's graph.
+
+    Raises:
+        ConfigError: a layer that is not there, that did not run exactly once, or whose output has no gradient.
+    """
+    with tapped(net, layers) as outputs:
+        sr = net(lr)
+    batch = {"sr": sr}
+    for name in layers:
+        features = _one_map(name, outputs[name])
+        if isinstance(sr, Tensor) and sr.requires_grad and not features.requires_grad:
+            raise ConfigError(
+                f"layers: {name!r} has no gradient, so a loss on it would train nothing. Is that part of the network "
+                "frozen, or under activation checkpointing? Choose another layer."
+            )
+        batch[feature_key(name)] = features
+    return batch
+
+
+@contextmanager
+def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[dict[str, list[object]]]:
+    """Record what modules of a network return in a block of code; nothing is left on the network afterwards.
+
+    Args:
+        net: the network, wrapped for several processes or not.
+        layers: names of its modules.
+
+    Returns:
+        By name, the outputs in the order of the calls.
+
+    Raises:
+        ConfigError: a layer that is not there, or a network whose layers cannot be read.
+    """
+    outputs: dict[str, list[object]] = {name: [] for name in layers}
+    handles = []
+    try:
+        for name, module in _modules(net, layers).items():
+
+            def record(module: nn.Module, inputs: object, output: object, seen: list[object] = outputs[name]) -> None:
+                # A copy: networks add to such an output in place (EDSR: `res += x`) or activate it in place.
+                seen.append(output.clone() if isinstance(output, Tensor) else output)
+
+            handles.append(module.register_forward_hook(record))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
+    """How many channels the outputs of some layers have, found by a run on a small black image.
+
+    Args:
+        net: the SR network, wrapped for several processes or not. Its parameters, statistics and mode are left alone.
+        layers: names of its modules.
+
+    Raises:
+        ConfigError: a layer that is not there, that does not run exactly once, or does not return a (B, C, H, W) map.
+    """
+    bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+    like = next(bare.parameters(), torch.empty(()))
+    with torch.no_grad(), training_mode(bare, False), tapped(bare, layers) as outputs:
+        bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
+    return [_one_map(name, outputs[name]).shape[1] for name in layers]
+
+
+def _one_map(name: str, outputs: list[object]) -> Tensor:
+    if len(outputs) != 1:
+        raise ConfigError(
+            f"layers: expected a layer that runs once when the network is called, but {name!r} ran {len(outputs)} "
+            "times. Choose another; in a network under torch.compile the layers cannot be read."
+        )
+    (output,) = outputs
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        found = describe(output) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ConfigError(
+            f"layers: expected a layer that returns feature maps (B, C, H, W), but {name!r} returns {found}. "
+            "Choose another; a convolution's output always fits."
+        )
+    return output
+
+
+def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str, nn.Module]:
+    if not layers:
+        return {}
+    if isinstance(net, DataParallel) and len(net.device_ids) > 1:
+        raise ConfigError(
+            "layers: the layers of a network under DataParallel cannot be read. Use one process a GPU (torchrun)."
+        )
+    bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+    if not isinstance(bare, nn.Module):
+        raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
+    modules = dict(bare.named_modules(remove_duplicate=False))
+    del modules[""]
+    for name in layers:
+        if name not in modules:
+            close = difflib.get_close_matches(name, modules, n=3)
+            guess = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            parts = ", ".join(child for child, _ in bare.named_children())
+            raise ConfigError(
+                f"layers: {type(bare).__name__} does not know the layer {name!r}.{guess} Its parts are {parts}; "
+                "`net.named_modules()` lists all names."
+            )
+    return {name: modules[name] for name in layers}

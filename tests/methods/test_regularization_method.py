@@ -1,0 +1,84 @@
+"""ContrastiveRegularization: its maths in the steps of a method; what it shares with PCL is tested there."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles import plain_contrast
+from small_models import CountingNet, SmoothEmbedding, images_batch
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.methods import PCL, ContrastiveRegularization, build_methods
+from contrastive_sr.samples import draw
+
+
+def ready(**arguments: Any) -> tuple[ContrastiveRegularization, CountingNet, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    method = ContrastiveRegularization(**{"loss_weight": 0.01, "embedding": SmoothEmbedding(), **arguments})
+    network = CountingNet()
+    return method, network, method.run(network, images_batch())
+
+
+def test_the_cosine_variant_is_the_plain_contrast_of_its_samples() -> None:
+    method, _, batch = ready(temperature=0.5)
+    generator = method.generator(torch.device("cpu"))
+    positives, negatives = draw(method.positives, batch, generator), draw(method.negatives, batch, generator)
+    assert (positives.shape[1], negatives.shape[1]) == (4, 5)
+    want, near, far = plain_contrast(method.embedding, batch["sr"], positives, negatives, 0.5)
+    losses = method.sr_losses(batch)
+    assert losses.logs["regularization_contrastive_raw"].item() == pytest.approx(want.item(), rel=1e-5)
+    assert losses.total.item() == pytest.approx(0.01 * want.item(), rel=1e-5)
+    assert losses.logs["regularization_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
+    assert losses.logs["regularization_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+
+
+def test_the_paper_s_variant_compares_whole_maps() -> None:
+    samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
+    method, _, batch = ready(variant="paper", temperature=100.0, **samples)
+    enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
+    losses = []
+    pairs = zip(*(method.embedding(images) for images in (batch["sr"], batch["hr"], enlarged)), strict=True)
+    for sr, hr, lr in pairs:
+        near, far = ((sr * other).sum((1, 2, 3)) / 100 for other in (hr, lr))
+        losses.append(-(near.exp() / (near.exp() + far.exp())).log().mean())
+    raw = method.sr_losses(batch).logs["regularization_contrastive_raw"]
+    assert raw.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["cosine", "paper"])
+def test_each_step_trains_its_own_part_alone(variant: str) -> None:
+    method, network, batch = ready(embedding={"type": "HaarDiscriminator", "taps": 2}, variant=variant)
+    losses = method(batch)
+    assert list(losses) == ["regularization_discriminator"]
+    sum(losses.values()).backward()
+    assert all(p.grad is None for p in network.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+    method.zero_grad()
+    before = copy.deepcopy(method.embedding.state_dict())
+    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert all(p.grad is None for p in method.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method.embedding.state_dict().items())
+
+
+def test_state_has_the_names_of_pcl_s() -> None:
+    method, _, _ = ready(embedding={"type": "HaarDiscriminator"})
+    assert list(method.state_dict()) == list(PCL(loss_weight=0.01).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"variant": "cosin"}, "expected one of cosine, paper, got 'cosin'"),
+        ({"positives": []}, "regularization: positives: expected a list with at least one of"),
+        ({"layers": ["body"]}, "ContrastiveRegularization does not know the key 'layers'"),
+    ],
+)
+def test_impossible_configs_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_methods([{"type": "ContrastiveRegularization", "loss_weight": 0.01, **config}])
