@@ -2,13 +2,11 @@
 
 # Eq. 3 without a network of its own: the outputs of two of the generator's modules on the LR image learn to carry what
 # the embedding has of the HR image at the same place. A config names these `layers`, one for each map of the embedding.
-# The gradient reaches no SR image, so loss_share cannot set the weight; 0.001 made it about 5 % of L1's at the
-# parameters of these modules in a short run of EDSR.
 nce_methods = [
     dict(
         type="BidirectionalNCE",
         name="nce",
-        loss_weight=0.001,
+        loss_share=0.05,  # of the pixel loss's gradient at these outputs; the paper gives no weight
         temperature=0.07,
         dim=256,  # of the heads' vectors; S in the paper
         positions=256,  # sampled per layer at each step; the paper does not say how many

@@ -25,6 +25,8 @@ from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
 MATMULS = ("torch", "onednn")
 _LOG2_E = math.log2(math.e)
+# torch 2.1 has it under another name
+_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
 # exp(50) times any number of positions is still a float32, so unit vectors need no running maximum.
 _LARGEST_INVERSE_TEMPERATURE = 50.0
 
@@ -128,7 +130,7 @@ def pair_statistics(
         if count < DENSE_BELOW and (_settings.size is None or count <= _settings.size):
             return _dense(a, b, temperature, columns, normalize)
         # Not by a decorator on _tiled: that imports torch's compiler, which takes seconds.
-        tiled = torch.compiler.disable(_tiled) if torch.compiler.is_compiling() else _tiled
+        tiled = torch.compiler.disable(_tiled) if _is_compiling() else _tiled
         return tiled(a, b, temperature, columns, normalize, unit)
 
 

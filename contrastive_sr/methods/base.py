@@ -23,12 +23,15 @@ class Term:
     """One unweighted term of the SR network's loss.
 
     Attributes:
-        value: a scalar with a gradient at ``batch["sr"]``, or at the SR network's own layers alone.
+        value: a scalar with a gradient at the points.
         figures: what to log beside it, detached scalars by name.
+        points: what the term is computed from, where its gradient is compared with that of the pixel loss. None:
+            ``batch["sr"]``.
     """
 
     value: Tensor
     figures: dict[str, Tensor] = field(default_factory=dict)
+    points: Sequence[Tensor] | None = None
 
 
 @dataclass
@@ -241,7 +244,7 @@ class Method(nn.Module):
 
         Returns:
             :class:`SRLosses`. Of each term are logged: the raw value, its figures, the weight and, where there is a
-            pixel loss and the term depends on the SR image, the share.
+            pixel loss, the share.
 
         Raises:
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
@@ -254,14 +257,14 @@ class Method(nn.Module):
             label = f"{self.name}_{key}"
             raw = term.value.detach()
             self._watch(label, raw)
-            weight.measure(self.step.value, term.value, pixel_loss, batch["sr"])
+            weight.measure(self.step.value, term.value, pixel_loss, term.points or [batch["sr"]])
             in_force = weight.weight
             losses.terms[label] = in_force * term.value
             losses.total = losses.total + losses.terms[label]
             losses.logs[f"{label}_raw"] = raw
             losses.logs.update({f"{self.name}_{figure}": value for figure, value in term.figures.items()})
             losses.logs[f"{label}_weight"] = in_force
-            if pixel_loss is not None and weight.at_sr:
+            if pixel_loss is not None:
                 losses.logs[f"{label}_share"] = weight.share
         self.step.advance()
         return losses

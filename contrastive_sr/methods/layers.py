@@ -69,9 +69,10 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
     try:
         for name, module in _modules(net, layers).items():
 
-            def record(module: nn.Module, inputs: object, output: object, seen: list[object] = outputs[name]) -> None:
-                # A copy: networks add to such an output in place (EDSR: `res += x`) or activate it in place.
-                seen.append(output.clone() if isinstance(output, Tensor) else output)
+            def record(module: nn.Module, inputs: object, output: object, seen: list[object] = outputs[name]) -> object:
+                seen.append(output)
+                # The network goes on with a copy: it may add to it (EDSR: `res += x`) or activate it in place.
+                return output.clone() if isinstance(output, Tensor) else output
 
             handles.append(module.register_forward_hook(record))
         yield outputs
@@ -92,7 +93,9 @@ def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
     """
     bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
     like = next(bare.parameters(), torch.empty(()))
-    with torch.no_grad(), training_mode(bare, False), tapped(bare, layers) as outputs:
+    # Autocast would keep this run's weights, which have no graph, for the next one.
+    without = torch.autocast(like.device.type, enabled=False)
+    with torch.no_grad(), without, training_mode(bare, False), tapped(bare, layers) as outputs:
         bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
     return [_one_map(name, outputs[name]).shape[1] for name in layers]
 

@@ -140,9 +140,11 @@ class PositionMethod(EmbeddingMethod):
         """
         self.share_statistics()
         with frozen(self.loss):
-            contrast = self._contrast(batch, self._anchors(batch))
+            anchors = self._anchors(batch)
+            contrast = self._contrast(batch, anchors)
         figures = {"positive_similarity": contrast.positive_similarity, "lr_similarity": contrast.lr_similarity}
-        return {"contrastive": Term(contrast.loss, {key: x for key, x in figures.items() if x is not None})}
+        logged = {key: x for key, x in figures.items() if x is not None}
+        return {"contrastive": Term(contrast.loss, logged, anchors if self.layers else None)}
 
     def _anchors(self, batch: Batch) -> list[Tensor]:
         """The features that are to change, one a layer."""
@@ -201,8 +203,8 @@ class InfoNCE(PositionMethod):
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient at the SR image to keep, e.g. 0.05. Not with
-            ``layers``.
+        loss_share: instead, the share of the pixel loss's gradient to keep, at the SR image or, with ``layers``, at
+            their outputs; e.g. 0.05.
         temperature: tau, above 0; the paper's 0.07.
         dim: of the vectors behind the heads; the paper's 256. None: no heads, features are compared as they are.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
@@ -251,7 +253,7 @@ class InfoNCE(PositionMethod):
         name: str = "nce",
         share_interval: int = 25,
     ) -> None:
-        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval, at_sr=layers is None)
+        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
         loss = _loss_factory(self.loss_type, name, contrast, temperature=temperature, positions=positions)
         super().__init__(name, seed, weight, embedding, train_embedding, positives, None, layers, dim, loss)
 
@@ -287,8 +289,8 @@ class SRNCE(PositionMethod):
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient at the SR image to keep, e.g. 0.05. Not with
-            ``layers``.
+        loss_share: instead, the share of the pixel loss's gradient to keep, at the SR image or, with ``layers``, at
+            their outputs; e.g. 0.05.
         temperature: tau, above 0; the paper has none in these equations.
         variant: ``"tempered"``, ``"paper"`` or ``"negative"``; which to take says
             :func:`~contrastive_sr.functional.srnce`: ``"negative"`` in a training from scratch.
@@ -336,7 +338,7 @@ class SRNCE(PositionMethod):
         name: str = "srnce",
         share_interval: int = 25,
     ) -> None:
-        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval, at_sr=layers is None)
+        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
         loss = _loss_factory(SRNCELoss, name, contrast, temperature=temperature, variant=variant, positions=positions)
         super().__init__(name, seed, weight, embedding, train_embedding, positives, negatives, layers, dim, loss)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from contrastive_sr.errors import ConfigError, DataError
 class TermWeight(nn.Module):
     r"""Weights one term of the SR network's loss, and measures how strongly it pulls.
 
-    The share of a term is the norm of its weighted gradient at the SR images, over that of the host's pixel loss. With
+    The share of a term is the norm of its weighted gradient, over that of the host's pixel loss: at the SR images, or,
+    for a term on layers of the SR network, at their outputs. With
     ``loss_weight`` the weight is fixed; with ``loss_share`` it is set such that the share has this value. The ratio of
     the unweighted gradients is measured over the batches of all ranks: at each of the first ``interval`` steps, when an
     embedding that learns changes fast, and then every ``interval`` steps. The weight follows the smoothed ratio; the
@@ -26,22 +28,15 @@ class TermWeight(nn.Module):
         loss_weight: a fixed weight, at least 0.
         loss_share: the share to keep, above 0; e.g. 0.05. Exactly one of the two must be given.
         interval: steps from one measurement to the next.
-        at_sr: whether the term is computed from the SR images. One on the SR network's own layers is not: it has no
-            share.
 
     Raises:
-        ConfigError: both or neither given, or not such numbers; a share of a term that has none.
+        ConfigError: both or neither given, or not such numbers.
     """
 
     MOMENTUM = 0.5
 
     def __init__(
-        self,
-        name: str,
-        loss_weight: float | None = None,
-        loss_share: float | None = None,
-        interval: int = 25,
-        at_sr: bool = True,
+        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 25
     ) -> None:
         super().__init__()
         if (loss_weight is None) == (loss_share is None):
@@ -49,12 +44,7 @@ class TermWeight(nn.Module):
             raise ConfigError(
                 f"{name}: expected one of `loss_weight` (e.g. 0.0004) and `loss_share` (e.g. 0.05), got {given}."
             )
-        if loss_share is not None and not at_sr:
-            raise ConfigError(
-                f"{name}: `loss_share` is a share of the gradient at the SR image, which a term on the SR network's "
-                "own `layers` does not reach. Use `loss_weight`, e.g. 0.001."
-            )
-        self.name, self.at_sr = name, at_sr
+        self.name = name
         self.loss_weight, self.loss_share = loss_weight, loss_share
         if loss_weight is not None:
             self.loss_weight = check_number(loss_weight, f"{name}: loss_weight", at_least=0)
@@ -79,18 +69,19 @@ class TermWeight(nn.Module):
         """The share that this weight gave at the latest measurement, a scalar."""
         return self.weight * self.latest
 
-    def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, sr: Tensor) -> None:
-        """Update the ratio if it is due at this step, and if the term has one.
+    def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, points: Sequence[Tensor]) -> None:
+        """Update the ratio if it is due at this step.
 
         Args:
             step: number of the SR step, from 0, equal on all ranks.
-            term: the unweighted term, computed from ``sr``.
-            pixel_loss: the host's pixel loss, weighted as the host does, computed from ``sr``.
-            sr: (B, C, H, W) the SR images, part of the graph.
+            term: the unweighted term, computed from ``points``.
+            pixel_loss: the host's pixel loss, weighted as the host does, computed from ``points``.
+            points: the SR images (B, C, H, W), or the outputs of layers that the term is computed from; part of the
+                graph.
 
         Raises:
             ConfigError: a share is asked for and there is no pixel loss.
-            DataError: the pixel loss was not computed from ``sr``.
+            DataError: the pixel loss was not computed from the points.
         """
         if pixel_loss is None:
             if self.loss_share is not None:
@@ -99,20 +90,19 @@ class TermWeight(nn.Module):
                     "Give the pixel loss, or use `loss_weight`."
                 )
             return
-        if not self.at_sr or (step >= self.interval and step % self.interval):
+        if step >= self.interval and step % self.interval:
             return
-        pixel_gradient = None
-        if pixel_loss.requires_grad and sr.requires_grad:
-            (pixel_gradient,) = torch.autograd.grad(pixel_loss, sr, retain_graph=True, allow_unused=True)
-        if pixel_gradient is None:
+        pixel_square = None
+        if pixel_loss.requires_grad and all(x.requires_grad for x in points):
+            pixel_square = _gradient_square(pixel_loss, points)
+        term_square = _gradient_square(term, points)
+        if pixel_square is None or term_square is None:
             raise DataError(
                 f"{self.name}: expected a pixel loss computed from batch['sr'], got one that does not depend on it. "
                 "Use the tensor that run() returned, in float32, for the pixel loss."
             )
-        (term_gradient,) = torch.autograd.grad(term, sr, retain_graph=True)
         # Mean gradients over the global batch: the same number on every rank.
-        squares = torch.stack([g.float().square().sum() for g in (term_gradient, pixel_gradient)])
-        term_square, pixel_square = sum_over_ranks(squares).unbind()
+        term_square, pixel_square = sum_over_ranks(torch.stack((term_square, pixel_square))).unbind()
         now = (term_square / pixel_square).sqrt()
         usable = torch.isfinite(now) & (now > 0)
         smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
@@ -122,8 +112,17 @@ class TermWeight(nn.Module):
             self._warned = True
             if rank() == 0:
                 warnings.warn(
-                    f"{self.name}: its gradient at the SR image is {self.share.item():.1f} times that of the pixel "
-                    f"loss (weight {self.weight.item():.2g}); training may fail. Weights from papers often belong to "
+                    f"{self.name}: its gradient is {self.share.item():.1f} times that of the pixel loss "
+                    f"(weight {self.weight.item():.2g}); training may fail. Weights from papers often belong to "
                     "images in [0, 255]: divide by 255, or use `loss_share: 0.05`.",
                     stacklevel=2,
                 )
+
+
+def _gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:
+    """Square of the gradient's norm at all points together, times one constant; None if the loss depends on none."""
+    # Gradients of means underflow in half precision, as GradScaler's users know.
+    scale = torch.full_like(loss, 2.0**16) if any(x.dtype == torch.float16 for x in points) else None
+    found = torch.autograd.grad(loss, list(points), scale, retain_graph=True, allow_unused=True)
+    squares = [g.float().square().sum() for g in found if g is not None]
+    return torch.stack(squares).sum() if squares else None

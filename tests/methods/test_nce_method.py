@@ -457,26 +457,38 @@ def _input_of(network: nn.Module, module: nn.Module, lr: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", METHODS)
-@pytest.mark.parametrize("arguments", [{"loss_share": 0.05, "loss_weight": None}, {}, {"layers": LAYERS}])
-def test_logs_are_of_the_same_names_at_every_step(kind: type[PositionMethod], arguments: dict[str, Any]) -> None:
-    method = build(kind, share_interval=2, **arguments)
+@pytest.mark.parametrize("share", [{"loss_share": 0.05, "loss_weight": None}, {}])
+@pytest.mark.parametrize("layers", [{"layers": LAYERS}, {}])
+def test_logs_are_of_the_same_names_at_every_step(
+    kind: type[PositionMethod], share: dict[str, Any], layers: dict[str, Any]
+) -> None:
+    method = build(kind, share_interval=2, **share, **layers)
     network = net()
     method.attach(network)
-    names = {"nce_contrastive_raw", "nce_contrastive_weight", "nce_positive_similarity"}
+    names = {"nce_contrastive_raw", "nce_contrastive_weight", "nce_contrastive_share", "nce_positive_similarity"}
     names |= {"nce_lr_similarity"} if kind is SRNCE else set()
-    names |= set() if "layers" in arguments else {"nce_contrastive_share"}
     for step in range(4):
         batch = method.run(network, images_batch(seed=step))
         losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
         assert set(losses.logs) == names
         assert all(value.shape == () and not value.requires_grad for value in losses.logs.values())
-        if "loss_share" in arguments and step < 2:
+        if share and step < 2:
             assert losses.logs["nce_contrastive_share"].item() == pytest.approx(0.05, rel=0.5)
 
 
-def test_a_share_on_layers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"nce_contrastive: `loss_share` is a share .* own `layers` does not reach"):
-        build(layers=LAYERS, loss_share=0.05, loss_weight=None)
+def test_the_share_of_a_term_on_layers_is_that_at_their_outputs() -> None:
+    method, network = build(layers=LAYERS, loss_share=0.05, loss_weight=None), net()
+    method.attach(network)
+    batch = method.run(network, images_batch())
+    pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
+    total = method.sr_losses(batch, pixel_loss).total
+    outputs = [batch[f"features/{name}"] for name in LAYERS]
+    norms = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, outputs, retain_graph=True)]).norm()
+        for loss in (total, pixel_loss)
+    ]
+    assert norms[1] > 0
+    assert (norms[0] / norms[1]).item() == pytest.approx(0.05, rel=1e-4)
 
 
 # Precision

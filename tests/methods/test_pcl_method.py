@@ -198,7 +198,7 @@ def test_a_pixel_loss_of_another_tensor_is_refused() -> None:
 def test_paper_s_own_weight_is_warned_about_once() -> None:
     method = pcl(loss_weight=0.1, share_interval=1)
     _, batch = ready(method)
-    with pytest.warns(UserWarning, match="pcl_contrastive: its gradient at the SR image is .* times that of the pixel"):
+    with pytest.warns(UserWarning, match="pcl_contrastive: its gradient is .* times that of the pixel"):
         method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

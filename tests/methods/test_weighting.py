@@ -16,7 +16,7 @@ from contrastive_sr.methods.weighting import TermWeight
 def measure(weight: TermWeight, step: int, term_gradient: Tensor, pixel_gradient: Tensor) -> None:
     """One measurement with linear losses, whose gradients are the given tensors."""
     sr = torch.zeros_like(term_gradient, requires_grad=True)
-    weight.measure(step, (sr * term_gradient).sum(), (sr * pixel_gradient).sum(), sr)
+    weight.measure(step, (sr * term_gradient).sum(), (sr * pixel_gradient).sum(), [sr])
     assert sr.grad is None
 
 
@@ -82,11 +82,11 @@ def test_between_measurements_no_gradient_is_computed() -> None:
     sr.register_hook(calls.append)
     seen = sr * 1.0
     for step in range(11):
-        weight.measure(step, (2 * seen).sum(), seen.sum(), seen)
+        weight.measure(step, (2 * seen).sum(), seen.sum(), [seen])
     intermediate: list[Tensor] = []
     seen.register_hook(intermediate.append)
     for step in range(11, 16):
-        weight.measure(step, (2 * seen).sum(), seen.sum(), seen)
+        weight.measure(step, (2 * seen).sum(), seen.sum(), [seen])
     assert len(intermediate) == 2  # term and pixel loss, at step 15 alone
     assert calls == []  # never further back than the SR image: the network's backward pass is not paid twice
 
@@ -95,7 +95,7 @@ def test_the_graph_can_still_be_used() -> None:
     weight = TermWeight("t", loss_weight=0.01)
     sr = torch.rand(1, 3, 4, 4, requires_grad=True)
     term, pixel = sr.square().sum(), sr.abs().sum()
-    weight.measure(0, term, pixel, sr)
+    weight.measure(0, term, pixel, [sr])
     (term + pixel).backward()
     assert sr.grad is not None
     torch.testing.assert_close(sr.grad, 2 * sr.detach() + 1)
