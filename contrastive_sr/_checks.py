@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ def describe(x: object) -> str:
     """Say in a few words what a value is."""
     if isinstance(x, Tensor):
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return f"a {x.dtype} {type(x).__name__} of shape {tuple(x.shape)}"
     text = repr(x)
     return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(x).__name__})"
 
@@ -135,5 +138,22 @@ def reduce(values: Tensor, reduction: str) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, all others as they are: similarities need the exponent's range."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    """Half-precision tensors as float32, all others as they are: similarities need the exponent's range.
+
+    The gradient at float16 ends at that type's largest number, where it would be infinite: at vectors near zero.
+    """
+    if x.dtype == torch.float16:
+        widened: Tensor = _FromFloat16.apply(x)
+        return widened
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
+class _FromFloat16(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        largest = torch.finfo(torch.float16).max
+        return gradient.clamp(-largest, largest).half()

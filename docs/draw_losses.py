@@ -39,25 +39,24 @@ SMALL, NORMAL = 7.5, 8.5
 
 
 def draw_info_nce() -> Figure:
-    """How far candidates move from one anchor, and what a negative weighs by its cosine and the temperature."""
+    """Where an anchor moves among fixed candidates, and what a negative weighs by its cosine and the temperature."""
     figure, (circle, curves) = _figure(2, width_ratios=(1.1, 1))
-    start = torch.tensor([42.0, 128.0, 206.0, 270.0, 345.0]).deg2rad()
-    anchor = _on_circle(torch.tensor([math.radians(90)]))
+    angles = torch.tensor([42.0, 118.0, 206.0, 270.0, 345.0]).deg2rad()
+    candidates = _on_circle(angles)
 
-    def loss(angles: Tensor) -> Tensor:
-        candidates = _on_circle(angles)
-        return info_nce(anchor.expand_as(candidates), candidates, temperature=0.3, reduction="none")[0]
+    def loss(angle: Tensor) -> Tensor:
+        anchor = _on_circle(angle).expand_as(candidates)
+        return info_nce(anchor, candidates, temperature=0.3, reduction="none")[0]
 
+    start = torch.tensor([100.0]).deg2rad()
     end = _descend(loss, start, steps=60, rate=0.05)[-1]
     _draw_circle(circle)
-    _place(circle, math.radians(90), ANCHOR, "anchor", marker="*", size=11)
     labels = ["positive:\nsame place", "", "negatives:\nother places", "", ""]
-    for number, (a, b, label) in enumerate(zip(start.tolist(), end.tolist(), labels, strict=True)):
-        colour = PUSH if number else PULL
-        _place(circle, a, colour, label)
-        if abs(b - a) > 0.2:  # the far ones hardly move
-            _arc_arrow(circle, a, b, colour)
-    circle.set_title("where candidates go", fontsize=NORMAL)
+    for number, (angle, label) in enumerate(zip(angles.tolist(), labels, strict=True)):
+        _place(circle, angle, PUSH if number else PULL, label)
+    _place(circle, start.item(), ANCHOR, "anchor", marker="*", size=11)
+    _arc_arrow(circle, start.item(), end.item(), ANCHOR)
+    circle.set_title("where the anchor goes", fontsize=NORMAL)
 
     cosines = torch.linspace(-0.5, 1, 151)
     for temperature, style in ((0.02, ":"), (0.07, "-"), (0.5, "--")):

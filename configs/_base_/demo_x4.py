@@ -27,3 +27,4 @@ param_scheduler = dict(milestones=[150])
 optim_wrapper = dict(generator=dict(optimizer=dict(lr=5e-4)))
 
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=50))
+log_processor = dict(window_size=20)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr.errors import DataError
+from contrastive_sr._checks import describe
+from contrastive_sr.errors import ConfigError, DataError
 
 _TRIAL_SIZE = 64
 
@@ -54,11 +55,21 @@ class Embedding(nn.Module):
             )
 
     def channels(self) -> list[int]:
-        """How many channels each layer's feature map has, found by a run on a small black image."""
+        """How many channels each layer's feature map has, found by a run on a small black image.
+
+        Raises:
+            ConfigError: what :meth:`forward` returns is no list of maps or vectors.
+        """
         size = -(-max(self.minimum_size, _TRIAL_SIZE) // self.multiple_of) * self.multiple_of
         like = next(self.parameters(), torch.empty(()))
         with torch.no_grad(), training_mode(self, False):
-            return [features.shape[1] for features in self(like.new_zeros(1, 3, size, size))]
+            layers = self(like.new_zeros(1, 3, size, size))
+        if isinstance(layers, Tensor) or not all(isinstance(x, Tensor) and x.ndim in (2, 4) for x in layers):
+            raise ConfigError(
+                f"{type(self).__name__}: expected a list of feature maps (B, C, H, W) or vectors (B, C) from "
+                f"forward(), got {describe(layers)}. A single tensor needs a list around it."
+            )
+        return [features.shape[1] for features in layers]
 
 
 class TrainableEmbedding(Embedding):

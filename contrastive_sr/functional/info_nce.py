@@ -46,7 +46,8 @@ def info_nce(
     ``torch.compile`` breaks the graph there. Half precision is computed in float32.
 
     Args:
-        anchor: (..., M, D) vectors. Each leading index, an image, is contrasted on its own.
+        anchor: (..., M, D) vectors. Each leading index, an image, is contrasted on its own. Maps (B, D, H, W) would be
+            taken for B D images: give ``x.flatten(2).transpose(1, 2)``, or use the module.
         candidates: (..., M, D) vectors.
         temperature: tau, above 0; the paper's 0.07.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -79,7 +80,7 @@ def bidirectional_nce(
     .. math:: \mathcal{L}_{bc} = \mathcal{L}_c(a, b) + \mathcal{L}_c(b, a)
 
     Args:
-        a: (..., M, D) vectors. Each leading index, an image, is contrasted on its own.
+        a: (..., M, D) vectors, not maps, see :func:`info_nce`. Each leading index, an image, is contrasted on its own.
         b: (..., M, D) vectors; those of one index belong together.
         temperature: tau, above 0; the paper's 0.07.
         reduction: ``"mean"`` (the sum of both directions' means), ``"sum"`` or ``"none"`` (both directions' sum).

@@ -52,8 +52,8 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
 
     Args:
         size: rows and columns of a tile. None: 512 on a CPU, 4096 on a GPU.
-        cache_mib: MiB of tiles that may be kept from the forward to the backward pass, at least 0. What is kept need
-            not be computed again: up to a quarter of the work.
+        cache_mib: MiB of tiles that each contrast may keep from the forward to the backward pass, at least 0. What is
+            kept need not be computed again: up to a quarter of the work.
         matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU, which on some is about twice as
             fast as torch's default one. It rounds differently, and goes through an operator that torch does not
             promise to keep.
@@ -62,10 +62,11 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
         ConfigError: a size, budget or name that makes no sense, or a torch without oneDNN.
 
     Example:
-        >>> a = torch.rand(300, 8)
+        >>> from contrastive_sr.functional import info_nce
+        >>> vectors = torch.rand(300, 8)
         >>> with set_tiling(size=128, cache_mib=0):
-        ...     pair_statistics(a, a, 0.07).rows.shape
-        torch.Size([300])
+        ...     info_nce(vectors, vectors).shape
+        torch.Size([])
     """
 
     def __init__(self, size: int | None = None, cache_mib: float = 64.0, matmul: str = "torch") -> None:
@@ -367,7 +368,7 @@ def _spread(
     column_factor, column_exponent = _softmax_parts(by_column, sums.column_sum, sums.column_shift)
     for tile in plan.tiles(image, a, b):
         rows, candidates = a[tile.rows], b[tile.columns]
-        x = plan.cached.get(tile.key)
+        x = plan.cached.pop(tile.key, None)  # autograd would keep it as long as the loss; a second pass computes it
         weights = _buffer(pool, rows.shape[0], candidates.shape[0])
         if x is None:
             x = products.logits(rows, candidates, weights)

@@ -53,7 +53,8 @@ def srnce(
     ``torch.compile``. Half precision is computed in float32.
 
     Args:
-        hr: (..., M, D) features of the HR image, the anchors. Each leading index, an image, is contrasted on its own.
+        hr: (..., M, D) features of the HR image, the anchors; for maps see
+            :func:`~contrastive_sr.functional.info_nce`. Each leading index, an image, is contrasted on its own.
         sr: (..., M, D) features of the SR image.
         lr: (..., M, D) features of the enlarged LR image, the condition.
         temperature: tau, above 0; 0.07 is the paper's for its other losses.

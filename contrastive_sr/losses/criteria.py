@@ -146,9 +146,10 @@ class CriteriaLoss(nn.Module):
         sizes = torch.stack([at_least_float32(criterion).abs().mean() for criterion in criteria]).to(self.scales)
         sizes = sum_over_ranks(sizes) / world_size()
         if len(self.scales) == 0:
-            self.scales = sizes
+            self.scales = torch.where(torch.isfinite(sizes), sizes, 0.0)
         elif len(self.scales) == len(sizes):
-            self.scales.lerp_(sizes, 0.01)
+            # A criterion that is not finite spoils this step, and must not spoil those to come.
+            self.scales.lerp_(torch.where(torch.isfinite(sizes), sizes, self.scales), 0.01)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         saved = state_dict.get(f"{prefix}scales")
@@ -169,5 +170,15 @@ def _named(anchor: Tensor, positives: Criteria, negatives: Criteria) -> dict[str
             criteria = {f"{role}_{index}": criterion for index, criterion in enumerate(criteria)}
         for name in criteria.keys() & named.keys():
             raise DataError(f"CriteriaLoss({role}s): expected a new name for each criterion, got {name!r} again.")
+        if not criteria:
+            raise DataError(
+                f"CriteriaLoss({role}s): expected a list of at least one criterion, got {describe(criteria)}."
+            )
         named.update(criteria)
+    for name, criterion in named.items():
+        if not isinstance(criterion, Tensor) or not criterion.is_floating_point() or criterion.numel() == 0:
+            raise DataError(
+                f"CriteriaLoss({name}): expected a non-empty floating-point tensor, a scalar or a map, got "
+                f"{describe(criterion)}."
+            )
     return named

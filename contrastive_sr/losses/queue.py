@@ -122,14 +122,18 @@ class DegradationQueueLoss(nn.Module):
         name = type(self).__name__
         if not (self.gather and isinstance(query, Tensor) and query.shape == (0, self.dim)):
             check_shape(query, ("B", self.dim), f"{name}(query)")
-        if not isinstance(key_images, Tensor) or key_images.shape[:1] != query.shape[:1]:
+        floating = isinstance(key_images, Tensor) and key_images.is_floating_point()
+        if not floating or key_images.shape[:1] != query.shape[:1]:
             raise DataError(
-                f"{name}(key_images): expected one image for each of {len(query)} queries, got {describe(key_images)}."
+                f"{name}(key_images): expected one floating-point image for each of {len(query)} queries, got "
+                f"{describe(key_images)}."
             )
 
     @torch.no_grad()
     def _follow(self, encoder: nn.Module) -> None:
         """The momentum update."""
+        if not isinstance(encoder, nn.Module):
+            raise ConfigError(f"{type(self).__name__}(encoder): expected the nn.Module, got {describe(encoder)}.")
         own, new = list(self.key_encoder.parameters()), list(encoder.parameters())
         if [p.shape for p in own] != [p.shape for p in new]:
             raise ConfigError(
@@ -162,6 +166,8 @@ class DegradationQueueLoss(nn.Module):
     def _enqueue(self, keys: Tensor) -> None:
         pointer, fill = self._read_position()
         kept = keys[-self.queue_size :]
+        # One that is not finite makes this step's loss so, and must not make those to come: zeros, a cosine of 0.
+        kept = torch.where(kept.isfinite().all(1, keepdim=True), kept, 0.0)
         start = pointer + len(keys) - len(kept)
         slots = (torch.arange(len(kept), device=self.queue.device) + start) % self.queue_size
         self.queue.index_copy_(0, slots, kept)

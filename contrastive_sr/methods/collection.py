@@ -35,7 +35,7 @@ class MethodList(nn.ModuleDict):
         if not names or len(set(names)) < len(names):
             raise ConfigError(
                 f"methods: expected one or more with different `name`, got {names}. "
-                "Give each its own, e.g. `name: pcl_haar`."
+                "Give each its own, e.g. `name: nce_2`."
             )
         super().__init__()
         for method in methods:

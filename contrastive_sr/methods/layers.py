@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from contrastive_sr._checks import describe
+from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.embeddings import training_mode
 from contrastive_sr.errors import ConfigError
 
@@ -96,7 +96,13 @@ def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
     # Autocast would keep this run's weights, which have no graph, for the next one.
     without = torch.autocast(like.device.type, enabled=False)
     with torch.no_grad(), without, training_mode(bare, False), tapped(bare, layers) as outputs:
-        bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
+        try:
+            bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"layers: expected an SR network for RGB images; {type(bare).__name__} fails on one of "
+                f"{DRY_RUN_SIZE} x {DRY_RUN_SIZE} ({describe_error(error)})."
+            ) from error
     return [_one_map(name, outputs[name]).shape[1] for name in layers]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +100,8 @@ class PositionMethod(EmbeddingMethod):
             raise ConfigError(f"{self.name}: attach() was called before; new heads would not be in the optimizer.")
         tapped = layer_channels(net, self.layers)
         if self.dim is not None:
-            self.loss = self._make_loss(channels=self.channels, anchor_channels=tapped, dim=self.dim)
+            loss = self._make_loss(channels=self.channels, anchor_channels=tapped, dim=self.dim)
+            self.loss = loss.to(next(self.network.parameters(), torch.empty(())))
         elif tapped != self.channels:
             raise ConfigError(
                 f"{self.name}: layers: they have {tapped} channels and the embedding's maps {self.channels}, which can "
@@ -118,6 +121,14 @@ class PositionMethod(EmbeddingMethod):
                 "are made from parameters()."
             )
         return super().run(net, batch, layers)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if not self._attached and any(key.startswith(f"{prefix}loss.heads.") for key in state_dict):
+            raise ConfigError(
+                f"{self.name}: the state holds heads for `layers`, which do not exist yet. Call attach(net) before "
+                "load_state_dict()."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
         """``discriminator``, if the embedding learns, and ``contrast_head``, if there are heads.
@@ -251,7 +262,7 @@ class InfoNCE(PositionMethod):
         positives: Sequence[SampleConfig] = HIGH_RESOLUTION,
         seed: int = 0,
         name: str = "nce",
-        share_interval: int = 25,
+        share_interval: int = 5,
     ) -> None:
         weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
         loss = _loss_factory(self.loss_type, name, contrast, temperature=temperature, positions=positions)
@@ -285,15 +296,17 @@ class SRNCE(PositionMethod):
     """Conditional contrast of SR features with those of HR, given those of LR (CRL-SR eq. 4 to 6).
 
     Where features come from, what is trained and what it costs is said at :class:`InfoNCE`. Figures also:
-    ``lr_similarity``, to the condition, which should stay below ``positive_similarity``.
+    ``lr_similarity``, to the condition. Which of the two is larger says little while the embedding learns; where
+    ``positive_similarity`` falls below 0, SR features are leaving HR.
 
     Args:
         loss_weight: fixed weight of the term.
         loss_share: instead, the share of the pixel loss's gradient to keep, at the SR image or, with ``layers``, at
             their outputs; e.g. 0.05.
         temperature: tau, above 0; the paper has none in these equations.
-        variant: ``"tempered"``, ``"paper"`` or ``"negative"``; which to take says
-            :func:`~contrastive_sr.functional.srnce`: ``"negative"`` in a training from scratch.
+        variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see :func:`~contrastive_sr.functional.srnce`. The other
+            two need a warm start, which features behind new heads of ``layers`` are not; so this default differs from
+            the function's.
         dim: as in :class:`InfoNCE`.
         positions: likewise.
         contrast: likewise.
@@ -325,7 +338,7 @@ class SRNCE(PositionMethod):
         loss_weight: float | None = None,
         loss_share: float | None = None,
         temperature: float = 0.07,
-        variant: str = "tempered",
+        variant: str = "negative",
         dim: int | None = 256,
         positions: int | None = 256,
         contrast: str = "image",
@@ -336,9 +349,15 @@ class SRNCE(PositionMethod):
         negatives: Sequence[SampleConfig] = UPSAMPLED,
         seed: int = 0,
         name: str = "srnce",
-        share_interval: int = 25,
+        share_interval: int = 5,
     ) -> None:
         weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
+        if layers and variant != "negative":
+            warnings.warn(
+                f"{name}: variant {variant!r} leads SR features away from HR unless they start near it, and those of "
+                "`layers` start behind new heads. Use `variant: negative`.",
+                stacklevel=2,
+            )
         loss = _loss_factory(SRNCELoss, name, contrast, temperature=temperature, variant=variant, positions=positions)
         super().__init__(name, seed, weight, embedding, train_embedding, positives, negatives, layers, dim, loss)
 

@@ -60,7 +60,7 @@ class PCL(ImageMethod):
         negatives: Sequence[SampleConfig] = ({"type": "GaussianBlur", "count": 4},),
         seed: int = 0,
         name: str = "pcl",
-        share_interval: int = 25,
+        share_interval: int = 5,
     ) -> None:
         weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
         super().__init__(name, seed, weight, positives, negatives)

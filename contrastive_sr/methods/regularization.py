@@ -59,7 +59,7 @@ class ContrastiveRegularization(ImageMethod):
         negatives: Sequence[SampleConfig] = ({"type": "GaussianBlur", "count": 4}, {"type": "UpsampledLowResolution"}),
         seed: int = 0,
         name: str = "regularization",
-        share_interval: int = 25,
+        share_interval: int = 5,
     ) -> None:
         weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
         super().__init__(name, seed, weight, positives, negatives)

@@ -17,11 +17,12 @@ class TermWeight(nn.Module):
     r"""Weights one term of the SR network's loss, and measures how strongly it pulls.
 
     The share of a term is the norm of its weighted gradient, over that of the host's pixel loss: at the SR images, or,
-    for a term on layers of the SR network, at their outputs. With
-    ``loss_weight`` the weight is fixed; with ``loss_share`` it is set such that the share has this value. The ratio of
-    the unweighted gradients is measured over the batches of all ranks: at each of the first ``interval`` steps, when an
-    embedding that learns changes fast, and then every ``interval`` steps. The weight follows the smoothed ratio; the
-    share that is reported is that of the latest measurement, so it moves around the one asked for.
+    for a term on layers of the SR network, at their outputs. With ``loss_weight`` the weight is fixed; with
+    ``loss_share`` it is set such that the share has this value. The ratio of the unweighted gradients is measured over
+    the batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast,
+    and then every ``interval`` steps. The weight follows the smoothed ratio; the share that is reported is that of the
+    latest measurement. Both lag: where the ratio grows from measurement to measurement, the share is above the one
+    asked for. Where a term vanishes, the weight stops growing at 100 times the least it was.
 
     Args:
         name: the term's name, for messages.
@@ -34,9 +35,11 @@ class TermWeight(nn.Module):
     """
 
     MOMENTUM = 0.5
+    GROWTH = 100.0  # how far a weight may rise above its least
+    EARLY = 25  # steps that are all measured
 
     def __init__(
-        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 25
+        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 5
     ) -> None:
         super().__init__()
         if (loss_weight is None) == (loss_share is None):
@@ -53,8 +56,10 @@ class TermWeight(nn.Module):
         self.interval = check_count(interval, f"{name}: share_interval")
         self.ratio: Tensor
         self.latest: Tensor
+        self.largest: Tensor
         self.register_buffer("ratio", torch.zeros(()))  # smoothed; 0 until measured
         self.register_buffer("latest", torch.zeros(()))
+        self.register_buffer("largest", torch.zeros(()))  # of the smoothed ratios so far
         self._warned = False
 
     @property
@@ -62,7 +67,8 @@ class TermWeight(nn.Module):
         """The weight in force, a scalar; 0 while a share is asked for and nothing was measured."""
         if self.loss_share is None:
             return torch.full_like(self.ratio, self.loss_weight or 0.0)
-        return torch.where(self.ratio > 0, self.loss_share / self.ratio, 0.0)
+        ratio = torch.maximum(self.ratio, self.largest / self.GROWTH)
+        return torch.where(ratio > 0, self.loss_share / ratio, 0.0)
 
     @property
     def share(self) -> Tensor:
@@ -90,7 +96,7 @@ class TermWeight(nn.Module):
                     "Give the pixel loss, or use `loss_weight`."
                 )
             return
-        if step >= self.interval and step % self.interval:
+        if step >= self.EARLY and step % self.interval:
             return
         pixel_square = None
         if pixel_loss.requires_grad and all(x.requires_grad for x in points):
@@ -108,6 +114,7 @@ class TermWeight(nn.Module):
         smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
         self.ratio.copy_(torch.where(usable, smoothed, self.ratio))
         self.latest.copy_(torch.where(usable, now, self.latest))
+        self.largest.copy_(torch.maximum(self.largest, self.ratio))
         if not self._warned and self.share.item() > 1:
             self._warned = True
             if rank() == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -429,3 +430,36 @@ def test_without_negatives_there_is_nothing_to_sum(size: int | None) -> None:
     assert (found.columns == -torch.inf).all()
     gradient = torch.autograd.grad(one_against_rest(found.positive, found.rows).sum(), a)[0]
     assert (gradient == 0).all()
+
+
+def test_kept_tiles_are_let_go_in_the_backward_pass_and_computed_anew_for_a_second_one() -> None:
+    a, b = vectors(300, 8), vectors(300, 8, seed=1)
+    a.requires_grad_()
+    loss = info_nce(a, b)
+    plan = next(node for node in graph_of(loss.grad_fn) if hasattr(node, "plan")).plan
+    assert len(plan.cached) > 0
+    (first,) = torch.autograd.grad(loss, a, retain_graph=True)
+    assert len(plan.cached) == 0
+    (second,) = torch.autograd.grad(loss, a)
+    torch.testing.assert_close(second, first)
+
+
+def graph_of(node: Any) -> list[Any]:
+    """All nodes of an autograd graph from one on."""
+    found, queue = [], [node]
+    while queue:
+        node = queue.pop()
+        if node is not None and node not in found:
+            found.append(node)
+            queue += [parent for parent, _ in node.next_functions]
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 16, 300])
+@pytest.mark.parametrize("loss", [info_nce, bidirectional_nce])
+def test_float16_vectors_near_zero_have_finite_gradients(loss: Any, count: int) -> None:
+    a = (vectors(count, 8) * 1e-6).half().requires_grad_()
+    value = loss(a, vectors(count, 8, seed=1).half())
+    (gradient,) = torch.autograd.grad(value, a)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()

@@ -391,7 +391,7 @@ def test_normalised_images(train_here: Callable[..., Path], demo_data: Path) -> 
 
 
 def test_missing_folder(train_here: Callable[..., Path], demo_data: Path) -> None:
-    with pytest.raises(DataError, match="there is none"):
+    with pytest.raises(DataError, match=r"datasets: train: dataroot_lq: expected an existing folder, got nowhere/LR"):
         train_here("demo_pcl_edsr", demo_data, options={"datasets:train:dataroot_lq": "nowhere/LR"})
 
 
@@ -568,3 +568,20 @@ def test_full_and_demo_options_say_the_same_of_the_method(name: str) -> None:
     assert full == demo
     assert read_options(name)["datasets"]["train"]["gt_size"] == 192
     assert read_options(name)["datasets"]["train"]["batch_size_per_gpu"] == 16
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"methods": [{"type": "PCL", "loss_weight": 0.0004, "temprature": 1.0}]},
+        {"datasets:train:dataroot_gt": "nowhere"},
+    ],
+)
+def test_a_typing_error_does_not_move_an_earlier_run_away(
+    wrong: dict[str, Any], train_here: Callable[..., Path], one_pair: Path, tmp_path: Path
+) -> None:
+    folder = train_here("demo_pcl_edsr", one_pair)
+    with pytest.raises((ConfigError, DataError), match=r"temprature|dataroot_gt: expected an existing folder"):
+        train_here("demo_pcl_edsr", one_pair, options=wrong)
+    assert [path.name for path in folder.parent.iterdir()] == ["demo_pcl_edsr"]
+    assert (folder / "training_states/2.state").is_file()

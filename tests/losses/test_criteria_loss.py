@@ -209,3 +209,22 @@ def test_another_number_of_criteria_is_refused() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CriteriaLoss(**settings)
+
+
+def test_a_criterion_that_is_not_finite_does_not_spoil_the_scales() -> None:
+    loss = CriteriaLoss(normalize=True)
+    good = [torch.tensor(x) for x in (0.1, 0.3, 0.2)]
+    loss(good[0], [good[1]], [good[2]])
+    loss(good[0], [torch.tensor(torch.inf)], [good[2]])
+    torch.testing.assert_close(loss.scales, torch.tensor([0.1, 0.3, 0.2]))
+
+
+def test_what_is_refused_leaves_the_scales_alone() -> None:
+    loss = CriteriaLoss(normalize=True)
+    anchor, other = torch.tensor(0.1), torch.tensor(0.3)
+    for negatives in ({}, {"a": 0.3}):
+        with pytest.raises(DataError):
+            loss(anchor, {"b": other}, negatives)  # type: ignore[arg-type]
+    assert len(loss.scales) == 0
+    with pytest.raises(DataError, match=r"CriteriaLoss\(anchor\): expected a non-empty floating-point tensor"):
+        loss.figures(0.1, [other], [other])  # type: ignore[arg-type]

@@ -235,7 +235,7 @@ def test_batches_that_cannot_be_contrasted_are_refused() -> None:
     with pytest.raises(DataError, match=r"query\): expected .*\(B, 3\), got .*\(2, 4\)"):
         loss(torch.rand(2, 4), keys, encoder)
     with pytest.raises(
-        DataError, match=r"key_images\): expected one image for each of 2 queries, got .*\(1, 3, 6, 6\)"
+        DataError, match=r"key_images\): expected one floating-point image for each of 2 queries, got .*\(1, 3, 6, 6\)"
     ):
         loss(encoder(queries), keys[:1], encoder)
     with pytest.raises(DataError, match="expected at least one image, got none on any rank"):
@@ -268,3 +268,28 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 def test_default_settings_are_the_paper_s() -> None:
     loss = DegradationQueueLoss(nn.Flatten())
     assert (loss.queue.shape, loss.momentum, loss.temperature) == ((8192, 256), 0.999, 0.07)
+
+
+def test_a_key_that_is_not_finite_spoils_its_own_step_alone() -> None:
+    encoder = make_encoder()
+    loss = make_loss(encoder)
+    train(loss, encoder, range(2))
+    queries, keys = crops(2)
+    keys[0, 0, 0, 0] = torch.nan
+    assert not torch.isfinite(loss(encoder(queries), keys, encoder))
+    assert torch.isfinite(loss.queue).all()
+    queries, keys = crops(3)
+    assert torch.isfinite(loss(encoder(queries), keys, encoder))
+
+
+def test_what_is_no_encoder_or_no_floating_image_is_refused_before_anything_moves() -> None:
+    encoder = make_encoder()
+    loss = make_loss(encoder)
+    queries, keys = crops(0)
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"\(encoder\): expected the nn.Module, got None"):
+        loss(encoder(queries), keys, None)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"\(key_images\): expected one floating-point image .* int64"):
+        loss(encoder(queries), keys.long(), encoder)
+    for name, value in loss.state_dict().items():
+        assert torch.equal(value, before[name]), name

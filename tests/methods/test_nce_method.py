@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from contrastive_sr.samples import GaussianBlur, HighResolution
 
 METHODS: list[type[PositionMethod]] = [InfoNCE, BidirectionalNCE, SRNCE]
 LAYERS = ["head", "body.1"]
+TAPPED_ONCE = {"type": "HaarDiscriminator", "taps": 1}
 
 
 class Net(nn.Module):
@@ -243,7 +245,7 @@ def test_srnce_s_heads_learn_from_all_three_roles() -> None:
     (head,), (anchor_head,) = method.loss.heads, method.loss.anchor_heads
     hr, sr, lr = (h(x.flatten(2).mT) for h, x in zip((head, anchor_head, head), maps, strict=True))
     parameters = list(method.loss.parameters())
-    want = torch.autograd.grad(srnce(hr, sr, lr, detach_hr=False, detach_lr=False), parameters)
+    want = torch.autograd.grad(srnce(hr, sr, lr, variant="negative", detach_hr=False, detach_lr=False), parameters)
     for parameter, gradient in zip(parameters, want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-7)
 
@@ -692,3 +694,64 @@ def test_a_patch_too_small_for_the_embedding_is_refused() -> None:
     method = build(embedding={"type": "HaarDiscriminator"})
     with pytest.raises(DataError, match="at least 32 x 32"):
         method.run(net(), images_batch(size=16))
+
+
+# What a review found
+
+
+@pytest.mark.parametrize(("variant", "warned"), [("tempered", 1), ("paper", 1), ("negative", 0)])
+def test_variants_that_need_a_warm_start_are_warned_about_on_layers(variant: str, warned: int) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build(SRNCE, layers=LAYERS, variant=variant)
+        build(SRNCE, variant=variant)
+    assert sum("leads SR features away from HR" in str(warning.message) for warning in caught) == warned
+
+
+def test_srnce_on_layers_moves_towards_hr_with_its_defaults() -> None:
+    torch.manual_seed(0)
+    method, network = SRNCE(loss_share=0.05, layers=["head"], dim=16, embedding=TAPPED_ONCE), net()
+    method.attach(network)
+    optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=1e-2)
+    similarity = []
+    for step in range(30):
+        batch = method.run(network, images_batch(seed=step % 4))
+        auxiliary = sum(method.auxiliary_losses(batch).values())
+        pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
+        losses = method.sr_losses(batch, pixel_loss)
+        optimizer.zero_grad()
+        (auxiliary + pixel_loss + losses.total).backward()
+        optimizer.step()
+        similarity.append(losses.logs["srnce_positive_similarity"].item())
+    assert sum(similarity[-5:]) / 5 > sum(similarity[:5]) / 5 + 0.1
+
+
+def test_heads_are_where_the_method_is() -> None:
+    method = build(layers=LAYERS).double()
+    method.attach(net().double())
+    assert {p.dtype for p in method.loss.parameters()} == {torch.float64}
+    elsewhere = build(layers=LAYERS).to("meta")
+    elsewhere.attach(net())
+    assert {p.device.type for p in elsewhere.loss.parameters()} == {"meta"}
+
+
+def test_a_state_is_loaded_after_attach() -> None:
+    method, network = build(layers=LAYERS), net()
+    method.attach(network)
+    with pytest.raises(ConfigError, match=r"Call attach\(net\) before load_state_dict\(\)"):
+        build(layers=LAYERS).load_state_dict(method.state_dict())
+
+
+def test_a_network_for_grey_images_is_refused() -> None:
+    grey = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.PixelShuffle(4))
+    with pytest.raises(ConfigError, match="expected an SR network for RGB images; Sequential fails"):
+        build(layers=["0"], embedding=TAPPED_ONCE).attach(grey)
+
+
+def test_an_embedding_that_returns_one_tensor_is_refused() -> None:
+    class OneTensor(Embedding):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            return images  # type: ignore[return-value]
+
+    with pytest.raises(ConfigError, match="A single tensor needs a list around it"):
+        build(embedding=OneTensor())

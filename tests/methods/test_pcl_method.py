@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from contrastive_sr.embeddings import HaarDiscriminator, VGGFeatures
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.methods import PCL, MethodList, build_methods
+from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import GaussianBlur, SampleGenerator, Sharpen
 
 CPU = torch.device("cpu")
@@ -142,7 +143,8 @@ def test_share_is_the_ratio_of_gradients_at_the_sr_image(pixel_loss: Any) -> Non
     assert (weighted.norm() / pixel_gradient.norm()).item() == pytest.approx(0.05, rel=1e-4)
 
 
-def test_weight_stays_between_measurements_and_moves_at_them() -> None:
+def test_weight_stays_between_measurements_and_moves_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TermWeight, "EARLY", 3)
     for arguments in ({"loss_share": 0.05}, {"loss_weight": 0.0004}):
         method, network = pcl(embedding=SmoothEmbedding(), share_interval=3, **arguments), net()
         logs = []
@@ -208,8 +210,9 @@ def test_paper_s_own_weight_is_warned_about_once() -> None:
 # State
 
 
-def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 steps against 10, files, and 10 more from new objects."""
+    monkeypatch.setattr(TermWeight, "EARLY", 4)
 
     class Training:
         def __init__(self, seed: int) -> None:
@@ -587,7 +590,7 @@ def test_two_methods_add_up(two: MethodList) -> None:
             r"methods\[0\]: PCL does not know the key 'temprature'\. Did you mean 'temperature'\? "
             r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, positives, negatives, seed, ",
         ),
-        ([{"type": "PCL", "loss_weight": 1}] * 2, r"with different `name`, got \['pcl', 'pcl'\].*name: pcl_haar"),
+        ([{"type": "PCL", "loss_weight": 1}] * 2, r"with different `name`, got \['pcl', 'pcl'\].*name: nce_2"),
         ([{"type": "PCL", "loss_weight": 1, "name": "run"}], r"'run' cannot be a method's `name`\. Try `my_run`"),
     ],
 )

@@ -50,7 +50,8 @@ def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
     assert weight.ratio.item() == pytest.approx(0.5 * (0.5 * 50 + 0.5 * 100) + 0.5 * 25, rel=1e-5)
 
 
-def test_later_measurements_come_at_intervals_and_are_smoothed() -> None:
+def test_later_measurements_come_at_intervals_and_are_smoothed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TermWeight, "EARLY", 5)
     weight = TermWeight("t", loss_share=0.1, interval=5)
     measure(weight, 5, *gradients(10))
     for step in range(6, 10):
@@ -66,6 +67,11 @@ def test_the_first_steps_are_all_measured() -> None:
     for step, ratio in enumerate((10, 50, 50, 50, 50)):
         measure(weight, step, *gradients(ratio))
     assert weight.ratio.item() == pytest.approx(50 - 40 / 16, rel=1e-5)
+    for step in range(5, 26):  # the first 25, and then every fifth
+        measure(weight, step, *gradients(50 if step < 25 else 70))
+    assert weight.latest.item() == pytest.approx(70, rel=1e-5)
+    measure(weight, 26, *gradients(90))
+    assert weight.latest.item() == pytest.approx(70, rel=1e-5)
 
 
 def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
@@ -75,7 +81,8 @@ def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
     assert weight.share.item() == pytest.approx(0.1 / 20 * 30, rel=1e-5)
 
 
-def test_between_measurements_no_gradient_is_computed() -> None:
+def test_between_measurements_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TermWeight, "EARLY", 5)
     weight = TermWeight("t", loss_share=0.1, interval=5)
     sr = torch.zeros(1, 3, 4, 4, requires_grad=True)
     calls: list[Tensor] = []
@@ -174,3 +181,14 @@ def test_a_pixel_loss_of_other_images_is_refused() -> None:
     for pixel in (leaf.sum(), (leaf * 2).sum(), torch.tensor(0.3), sr.detach().sum()):
         with pytest.raises(DataError, match=r"t: expected a pixel loss computed from batch\['sr'\].*run\(\) returned"):
             TermWeight("t", loss_weight=0.1).measure(0, sr.sum(), pixel, sr)
+
+
+def test_a_term_that_vanishes_does_not_send_its_weight_to_infinity() -> None:
+    weight = TermWeight("t", loss_share=0.1, interval=1)
+    for step, ratio in enumerate((10.0, *[1e-6] * 60)):
+        measure(weight, step, *gradients(ratio))
+    assert weight.ratio.item() < 1e-5
+    assert weight.weight.item() == pytest.approx(100 * 0.1 / 10, rel=1e-5)
+    restored = TermWeight("t", loss_share=0.1, interval=1)
+    restored.load_state_dict(weight.state_dict())
+    assert restored.weight.item() == weight.weight.item()

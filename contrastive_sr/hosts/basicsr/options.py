@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ import yaml
 
 from contrastive_sr._checks import check_number, describe
 from contrastive_sr.config import unknown
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods import build_methods
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 
@@ -88,6 +90,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
 
     Raises:
         ConfigError: an unknown name, a missing part, or a file that is not there.
+        DataError: a folder of images that is not there.
     """
     if not isinstance(opt, Mapping):
         raise ConfigError(
@@ -120,3 +123,16 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key, value in opt["path"].items():
         if key.startswith("pretrain_network") and value is not None and not Path(value).expanduser().is_file():
             raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
+    _check_before_results_are_moved(opt)
+
+
+def _check_before_results_are_moved(opt: Mapping[str, Any]) -> None:
+    """What the model and the datasets would find too late: by then BasicSR has renamed the folder of an earlier run."""
+    for name, dataset in opt["datasets"].items():
+        for key, value in dataset.items() if isinstance(dataset, Mapping) else ():
+            if key.startswith("dataroot") and value is not None and not Path(value).expanduser().exists():
+                raise DataError(f"datasets: {name}: {key}: expected an existing folder, got {value}. Check the path.")
+    if opt.get("methods"):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # the model will say them
+            build_methods(opt["methods"])
