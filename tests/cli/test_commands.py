@@ -154,6 +154,9 @@ def test_train_explains_a_config_it_cannot_use(config: str, message: str, comman
 @pytest.mark.basicsr
 def test_train_passes_flags_on_to_the_host(tmp_path: Path, project: Path, command_line: Run) -> None:
     config = project / "plugins" / "demo_pcl_edsr.yml"
+    for part in ("train", "val"):
+        for images in ("HR", "LRx4"):
+            (tmp_path / "datasets" / "demo" / part / images).mkdir(parents=True)
     done = command_line("train", config, "--no-such-flag")
     assert done.returncode == 2
     assert "unrecognized arguments: --no-such-flag" in done.stderr
