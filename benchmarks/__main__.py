@@ -1,7 +1,8 @@
-"""``python -m benchmarks``: the contrastive step and the samples; ``python -m benchmarks nce``: contrast over M."""
+"""``python -m benchmarks``: contrastive step, samples, degradations; ``python -m benchmarks nce``: contrast over M."""
 
 from __future__ import annotations
 
+import itertools
 import platform
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import nce, pcl
+from benchmarks import degradations, nce, pcl
 
 app = typer.Typer(add_completion=False, help="Speed and memory as ratios measured in one process.")
 
@@ -23,13 +24,13 @@ def _title() -> str:
 
 @app.callback(invoke_without_command=True)
 def steps(context: typer.Context) -> None:
-    """PCL-SR's contrastive step and the samples, each figure with its goal."""
+    """PCL-SR's contrastive step, the samples and the degradations, each figure with its goal."""
     if context.invoked_subcommand is not None:
         return
     console = Console()
     table = Table("figure", "goal", "measured", title=_title())
     with console.status("measuring ...") as status:
-        for row in pcl.report():
+        for row in itertools.chain(pcl.report(), degradations.report()):
             table.add_row(*row)
             status.update(f"measuring ... {row[0]}: {row[2]}")
     console.print(table)

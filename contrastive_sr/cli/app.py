@@ -129,6 +129,25 @@ def prepare_demo(
     console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
 
 
+@prepare.command("degrade")
+def prepare_degrade(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of HR images: png, jpg or bmp, 8 bits.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; missing or empty.")],
+    preset: Annotated[str, typer.Option(help="What is done to the images, e.g. dasr-isotropic-x4.")],
+    scale: Annotated[int | None, typer.Option(help="The scale, if the preset's name does not end in it.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of kernels and noise.")] = 0,
+) -> None:
+    """Write a test set for blind SR: HR, LR and a JSON of every kernel and noise level.
+
+    Presets: {dasr,crl}-{isotropic,anisotropic}-x{2,3,4}, crl-spatial-x{2,3,4}, random-field-x{2,3,4}; and the papers'
+    tables, such as dasr-table1-width1.8-x4, all listed in docs/degradations.md.
+    """
+    from contrastive_sr.cli.degrade import write_with_bar
+
+    written = write_with_bar(source, target, preset, scale, seed)
+    console.print(f"Wrote {written.images} pairs at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
+
+
 @app.command()
 def configs(
     folder: Annotated[Path, typer.Argument(help="Where to write the folders plugins/ and configs/.")],

@@ -1,0 +1,30 @@
+"""HR images to LR images on any device: blur, downsampling, noise, as the blind super-resolution papers make them."""
+
+from contrastive_sr.degradations.base import Degradation, Degraded
+from contrastive_sr.degradations.functional import bicubic_downsample, blur, blur_variant, gaussian_kernels
+from contrastive_sr.degradations.kernels import (
+    KERNELS,
+    AnisotropicGaussian,
+    IsotropicGaussian,
+    Kernel,
+    SpatiallyVariant,
+)
+from contrastive_sr.degradations.presets import PRESETS, DegradationConfig, build_degradation, find_preset
+
+__all__ = [
+    "KERNELS",
+    "PRESETS",
+    "AnisotropicGaussian",
+    "Degradation",
+    "DegradationConfig",
+    "Degraded",
+    "IsotropicGaussian",
+    "Kernel",
+    "SpatiallyVariant",
+    "bicubic_downsample",
+    "blur",
+    "blur_variant",
+    "build_degradation",
+    "find_preset",
+    "gaussian_kernels",
+]
