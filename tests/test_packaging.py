@@ -83,7 +83,7 @@ def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) ->
 
 
 def test_importing_pulls_in_no_host() -> None:
-    modules = "functional", "losses", "embeddings", "samples", "methods", "evaluation"
+    modules = "functional", "losses", "embeddings", "samples", "degradations", "networks", "methods", "evaluation"
     imports = ", ".join(["contrastive_sr", *(f"contrastive_sr.{module}" for module in modules)])
     code = f"import sys, {imports}; print([name for name in {HOSTS!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

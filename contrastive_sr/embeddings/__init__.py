@@ -1,6 +1,7 @@
 """What turns an image into feature maps."""
 
 from contrastive_sr.embeddings.base import Embedding, TrainableEmbedding, frozen, training_mode
+from contrastive_sr.embeddings.degradation import DegradationEncoder
 from contrastive_sr.embeddings.discriminator import FourierDiscriminator, HaarDiscriminator, RGBDiscriminator
 from contrastive_sr.embeddings.head import MLPHead
 from contrastive_sr.embeddings.vgg import VGGFeatures
@@ -12,6 +13,7 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 
 __all__ = [
     "EMBEDDINGS",
+    "DegradationEncoder",
     "Embedding",
     "FourierDiscriminator",
     "HaarDiscriminator",

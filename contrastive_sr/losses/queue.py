@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,20 @@ from contrastive_sr.distributed import average_statistics_over_ranks, gather_row
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.queue import queue_nce
 from contrastive_sr.functional.similarity import unit_vectors
+
+
+class QueueContrast(NamedTuple):
+    """The loss, and what to log beside it; means over this rank's queries, 0 where there is nothing to compare.
+
+    Attributes:
+        loss: a scalar; the only part with a gradient.
+        positive_similarity: mean cosine between queries and their keys, a scalar.
+        negative_similarity: mean cosine between queries and the keys in the queue, a scalar.
+    """
+
+    loss: Tensor
+    positive_similarity: Tensor
+    negative_similarity: Tensor
 
 
 class DegradationQueueLoss(nn.Module):
@@ -102,6 +116,10 @@ class DegradationQueueLoss(nn.Module):
                 ranks).
             ConfigError: an encoder that is not of the momentum encoder's shape.
         """
+        return self.contrast(query, key_images, encoder).loss
+
+    def contrast(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> QueueContrast:
+        """The loss with the similarities behind it, for logs; instead of :meth:`forward`."""
         self._check(query, key_images)
         if self.training:
             self._follow(_unwrapped(encoder))
@@ -112,11 +130,12 @@ class DegradationQueueLoss(nn.Module):
             raise DataError(f"{type(self).__name__}: expected at least one image, got none on any rank.")
         values = self._contrast(query, keys) if len(query) else query.sum(1)
         loss = mean_over_ranks(values, len(joined)) if self.gather else values.mean()
+        similarities = self._similarities(query, keys)  # to the queue as the loss saw it
         if self.training:
             self._enqueue(joined)
             if self.gather:
                 average_statistics_over_ranks(self.key_encoder)
-        return loss
+        return QueueContrast(loss, *similarities)
 
     def _check(self, query: Tensor, key_images: Tensor) -> None:
         name = type(self).__name__
@@ -161,6 +180,17 @@ class DegradationQueueLoss(nn.Module):
         return queue_nce(
             unit_vectors(query), keys, self.queue.clone(), self.temperature, valid, "none", normalize=False
         )
+
+    @torch.no_grad()
+    def _similarities(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cosines between queries and keys, and between queries and the queue."""
+        unit = unit_vectors(query).to(keys.dtype)
+        # Slots that hold no key are zero.
+        filled = max(self._read_position()[1], 1)
+        with torch.autocast(query.device.type, enabled=False):
+            positive = (unit * keys).sum() / max(len(unit), 1)
+            negative = unit.sum(0) @ self.queue.sum(0) / (max(len(unit), 1) * filled)
+        return positive, negative
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:

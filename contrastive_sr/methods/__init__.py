@@ -2,20 +2,26 @@
 
 from contrastive_sr.methods.base import Method, SRLosses, Term
 from contrastive_sr.methods.collection import METHODS, MethodList, build_methods
+from contrastive_sr.methods.crl_sr import CRLSR
+from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
 
 __all__ = [
+    "CRLSR",
+    "DASR",
     "METHODS",
     "PCL",
     "SRNCE",
     "BidirectionalNCE",
     "ContrastiveRegularization",
+    "DegradationContrast",
     "InfoNCE",
     "Method",
     "MethodList",
     "SRLosses",
     "Term",
+    "TrueKernel",
     "build_methods",
 ]

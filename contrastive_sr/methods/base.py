@@ -42,11 +42,24 @@ class SRLosses:
         total: the sum of the weighted terms, to be added to the host's own losses.
         terms: the weighted terms by name.
         logs: detached scalars by name; the same names at every step and on every rank, none with "loss" in it.
+        host_factor: what the host's own losses count in this step, 0 or 1; see :meth:`host`.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     logs: dict[str, Tensor]
+    host_factor: int = 1
+
+    def host(self, loss: Tensor) -> Tensor:
+        """One of the host's own losses, as it counts in this step.
+
+        With a factor of 0 it has no gradient, and parameters that nothing else trains keep none: so Adam does not fill
+        their moments with zeros, which would make its first real steps too long. DistributedDataParallel waits for
+        every parameter; with several ranks the gradient is therefore there, and zero.
+        """
+        if self.host_factor == 1:
+            return loss
+        return 0 * (loss if world_size() > 1 else loss.detach())
 
 
 class StepCounter(nn.Module):
@@ -92,6 +105,9 @@ class Method(nn.Module):
 
     Attributes:
         layers: names of the SR network's modules whose outputs the method needs, as ``batch["features/<name>"]``.
+        wants: names of what it reads of a batch beside ``"lr"`` and ``"hr"``, for hosts that can make it, such as
+            ``"lr_key"``. A host that cannot, leaves it out.
+        warmup_steps: the first so many SR steps train the network without the host's own losses.
 
     Args:
         name: prefix of everything this method logs.
@@ -103,6 +119,8 @@ class Method(nn.Module):
     """
 
     layers: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    warmup_steps: int = 0
 
     def __init__(self, name: str, seed: int, weights: Mapping[str, TermWeight]) -> None:
         super().__init__()
@@ -250,7 +268,7 @@ class Method(nn.Module):
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
             ConfigError: a ``loss_share`` without a pixel loss.
         """
-        losses = SRLosses(batch["sr"].new_zeros(()), {}, {})
+        losses = SRLosses(batch["sr"].new_zeros(()), {}, {}, host_factor=int(self.step.value >= self.warmup_steps))
         for key, term in self.terms(batch).items():
             weight = self.weights[key]
             assert isinstance(weight, TermWeight)
@@ -258,14 +276,14 @@ class Method(nn.Module):
             raw = term.value.detach()
             self._watch(label, raw)
             weight.measure(self.step.value, term.value, pixel_loss, term.points or [batch["sr"]])
-            in_force = weight.weight
+            in_force = weight.at(self.step.value)
             losses.terms[label] = in_force * term.value
             losses.total = losses.total + losses.terms[label]
             losses.logs[f"{label}_raw"] = raw
             losses.logs.update({f"{self.name}_{figure}": value for figure, value in term.figures.items()})
             losses.logs[f"{label}_weight"] = in_force
             if pixel_loss is not None:
-                losses.logs[f"{label}_share"] = weight.share
+                losses.logs[f"{label}_share"] = in_force * weight.latest
         self.step.advance()
         return losses
 

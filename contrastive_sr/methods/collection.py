@@ -10,13 +10,26 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
+from contrastive_sr.methods.crl_sr import CRLSR
+from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
 from contrastive_sr.samples import Batch
 
 METHODS: dict[str, type[Method]] = {
-    cls.__name__: cls for cls in (PCL, InfoNCE, BidirectionalNCE, SRNCE, ContrastiveRegularization)
+    cls.__name__: cls
+    for cls in (
+        PCL,
+        InfoNCE,
+        BidirectionalNCE,
+        SRNCE,
+        ContrastiveRegularization,
+        DASR,
+        DegradationContrast,
+        TrueKernel,
+        CRLSR,
+    )
 }
 
 
@@ -47,6 +60,11 @@ class MethodList(nn.ModuleDict):
     def methods(self) -> list[Method]:
         """The methods, in the order of the config."""
         return [method for method in self.values() if isinstance(method, Method)]
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """What the methods read of a batch beside ``"lr"`` and ``"hr"``; see :class:`Method`."""
+        return tuple(dict.fromkeys(name for method in self.methods for name in method.wants))
 
     @property
     def trainable(self) -> bool:
@@ -91,6 +109,7 @@ class MethodList(nn.ModuleDict):
             losses.total = losses.total + part.total
             losses.terms.update(part.terms)
             losses.logs.update(part.logs)
+            losses.host_factor *= part.host_factor
         return losses
 
 

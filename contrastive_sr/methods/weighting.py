@@ -29,6 +29,8 @@ class TermWeight(nn.Module):
         loss_weight: a fixed weight, at least 0.
         loss_share: the share to keep, above 0; e.g. 0.05. Exactly one of the two must be given.
         interval: steps from one measurement to the next.
+        start: the first SR step at which the term counts; before, it is measured and its weight is 0.
+        warn: whether to warn, once, where the share is above 1. False for a term that does not reach the SR image.
 
     Raises:
         ConfigError: both or neither given, or not such numbers.
@@ -39,7 +41,13 @@ class TermWeight(nn.Module):
     EARLY = 25  # steps that are all measured
 
     def __init__(
-        self, name: str, loss_weight: float | None = None, loss_share: float | None = None, interval: int = 5
+        self,
+        name: str,
+        loss_weight: float | None = None,
+        loss_share: float | None = None,
+        interval: int = 5,
+        start: int = 0,
+        warn: bool = True,
     ) -> None:
         super().__init__()
         if (loss_weight is None) == (loss_share is None):
@@ -54,13 +62,14 @@ class TermWeight(nn.Module):
         if loss_share is not None:
             self.loss_share = check_number(loss_share, f"{name}: loss_share", above=0)
         self.interval = check_count(interval, f"{name}: share_interval")
+        self.start = start
         self.ratio: Tensor
         self.latest: Tensor
         self.largest: Tensor
         self.register_buffer("ratio", torch.zeros(()))  # smoothed; 0 until measured
         self.register_buffer("latest", torch.zeros(()))
         self.register_buffer("largest", torch.zeros(()))  # of the smoothed ratios so far
-        self._warned = False
+        self._warned = not warn
 
     @property
     def weight(self) -> Tensor:
@@ -69,6 +78,10 @@ class TermWeight(nn.Module):
             return torch.full_like(self.ratio, self.loss_weight or 0.0)
         ratio = torch.maximum(self.ratio, self.largest / self.GROWTH)
         return torch.where(ratio > 0, self.loss_share / ratio, 0.0)
+
+    def at(self, step: int) -> Tensor:
+        """The weight in force at an SR step, a scalar; 0 before ``start``."""
+        return self.weight if step >= self.start else torch.zeros_like(self.ratio)
 
     @property
     def share(self) -> Tensor:

@@ -1,0 +1,67 @@
+"""DASR's degradation encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_shape
+from contrastive_sr.embeddings.head import MLPHead
+from contrastive_sr.embeddings.weights import load_weights
+
+CHANNELS = (64, 64, 128, 128, 256, 256)
+STRIDES = (1, 1, 2, 1, 2, 1)
+
+
+class DegradationEncoder(nn.Module):
+    """Turns an LR image into a vector that says how it was degraded (DASR, Fig. 2a).
+
+    conv 3x3 (no bias, since BatchNorm follows), BatchNorm, LeakyReLU 0.1, six times, with 64, 64, 128, 128, 256, 256
+    channels and strides 1, 1, 2, 1, 2, 1; then the mean over all positions: the representation R. ``head``
+    (256-256-256, with ReLU as in MoCo v2, which the paper follows) takes R to where it is contrasted; the SR network
+    reads R itself. 1.28 M parameters, 1.15 M of them without the head.
+
+    Args:
+        weights: a file with trained weights: one that a BasicSR run saved, an MMagic checkpoint, or a plain state dict;
+            also that of a whole :class:`~contrastive_sr.networks.DASR`.
+
+    Raises:
+        ConfigError: weights that are missing or do not fit.
+
+    Example:
+        >>> encoder = DegradationEncoder()
+        >>> representation = encoder(torch.rand(2, 3, 48, 48))
+        >>> representation.shape, encoder.head(representation).shape
+        (torch.Size([2, 256]), torch.Size([2, 256]))
+    """
+
+    dim = CHANNELS[-1]
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, channels, stride in zip((3, *CHANNELS), CHANNELS, STRIDES, strict=False):
+            convolution = nn.Conv2d(before, channels, 3, stride, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(0.1, inplace=True)]
+        self.body = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = MLPHead(self.dim, self.dim)
+        if weights is not None:
+            load_weights(self, weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The representation R.
+
+        Args:
+            images: (B, 3, h, w) LR images, RGB in [0, 1].
+
+        Returns:
+            (B, 256).
+
+        Raises:
+            DataError: other shapes.
+        """
+        check_shape(images, ("B", 3, "h", "w"), "DegradationEncoder(images)")
+        return torch.flatten(self.pool(self.body(images)), 1)
