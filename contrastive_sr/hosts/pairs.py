@@ -1,4 +1,4 @@
-"""Checks of paired image folders, done before a training starts; for both hosts, and without them."""
+"""Checks of image folders, done before a training starts; for both hosts, and without them."""
 
 from __future__ import annotations
 
@@ -132,6 +132,31 @@ def check_pairs(
         )
 
 
+def check_high_resolution(files: Sequence[str | Path], least: int) -> None:
+    """Checks that every HR image is large enough for the patches of a training. Only headers are read.
+
+    Args:
+        files: the HR images.
+        least: height and width of the patches, in pixels.
+
+    Raises:
+        DataError: unreadable images, or smaller ones.
+    """
+    problems = []
+    for path in map(Path, files):
+        size = _size_or_problem(path)
+        if isinstance(size, str):
+            problems.append(size)
+        elif min(size) < least:
+            problems.append(f"{path.name} is {size[0]} x {size[1]}")
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {len(files)} HR images cannot be used: {_few(problems, '; ')}. Expected readable "
+            f"images, no smaller than the patches of {least} x {least}. Take them out, make the patches smaller, or "
+            "correct the path if this is a folder of LR images."
+        )
+
+
 def _check_partners(
     hr: Sequence[Path], lr: Sequence[Path], hr_all: Iterable[str | Path] | None, lr_all: Iterable[str | Path] | None
 ) -> None:
@@ -163,10 +188,10 @@ def _check_partners(
 def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool, least: int) -> str | None:
     sizes = []
     for path in (hr, lr):
-        try:
-            sizes.append(_read_size(path))
-        except OSError as error:  # Pillow's UnidentifiedImageError is one
-            return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
+        size = _size_or_problem(path)
+        if isinstance(size, str):
+            return size
+        sizes.append(size)
     (hr_width, hr_height), (lr_width, lr_height) = sizes
     if min(hr_width, hr_height) < least:
         return f"{hr.name} is {hr_width} x {hr_height}, smaller than the patches of {least} x {least}"
@@ -176,11 +201,15 @@ def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool, least: int) -> 
     return f"{hr.name} is {hr_width} x {hr_height} in HR and {lr_width} x {lr_height} in LR"
 
 
-def _read_size(path: Path) -> tuple[int, int]:
+def _size_or_problem(path: Path) -> tuple[int, int] | str:
+    """Width and height of an image, or why it has none."""
     from PIL import Image
 
-    with Image.open(path) as image:  # reads the header only
-        return image.size
+    try:
+        with Image.open(path) as image:  # reads the header only
+            return image.size
+    except OSError as error:  # Pillow's UnidentifiedImageError is one
+        return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
 
 
 def _few(texts: Collection[str], separator: str) -> str:

@@ -33,27 +33,29 @@ def write_options(folder: Path, name: str, data: Path, changes: Mapping[str, Any
         folder: where to write it.
         name: file below ``plugins/``, without ending.
         data: folder with ``train`` and ``val``.
-        changes: new values by path, e.g. ``{"train:total_iter": 6}``; None removes the key.
+        changes: new values by path, e.g. ``{"train:total_iter": 6}``; None removes the key. The LR folder of training
+            is named only where the shipped file names one.
         file: name of the new file.
     """
     options = read_options(name)
     small: dict[str, Any] = {
         "datasets:train:dataroot_gt": str(data / "train/HR"),
-        "datasets:train:dataroot_lq": str(data / "train/LRx4"),
         "datasets:val:dataroot_gt": str(data / "val/HR"),
         "datasets:val:dataroot_lq": str(data / "val/LRx4"),
         "datasets:train:gt_size": 32,
         "datasets:train:batch_size_per_gpu": 2,
         "num_gpu": 0,
-        **changes,
     }
+    if "dataroot_lq" in options["datasets"]["train"]:
+        small["datasets:train:dataroot_lq"] = str(data / "train/LRx4")
+    small.update(changes)
     for path, value in small.items():
         *parents, key = path.split(":")
         place = options
         for parent in parents:
             place = place[parent]
         if value is None:
-            del place[key]
+            place.pop(key, None)
         else:
             place[key] = value
     options.pop("plugin", None)

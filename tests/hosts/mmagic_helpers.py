@@ -28,6 +28,20 @@ param_scheduler = dict(milestones=[{save}])
 randomness = dict(seed=0, deterministic=True)
 """
 
+# The same for the demos that make their LR images from HR images.
+SMALL_BLIND = """
+_base_ = ["{base}"]
+train_pipeline = _base_.train_pipeline
+for _step in train_pipeline:
+    if _step["type"] == "Crop":
+        _step["crop_size"] = ({patch}, {patch})
+train_dataloader = dict(batch_size=2, dataset=dict(patch_size={patch}, pipeline=train_pipeline))
+train_cfg = dict(max_iters={steps}, val_interval={val})
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={save}))
+log_processor = dict(window_size=1)
+randomness = dict(seed=0, deterministic=True)
+"""
+
 
 def training_script() -> Path:
     spec = importlib.util.find_spec("mmagic")
@@ -55,11 +69,19 @@ def write_demo(folder: Path, size: int = 48) -> None:
 
 
 def write_config(
-    path: Path, demo: str, *, steps: int, save: int, val: int | None = None, patch: int = 32, more: str = ""
+    path: Path,
+    demo: str,
+    *,
+    steps: int,
+    save: int,
+    val: int | None = None,
+    patch: int = 32,
+    more: str = "",
+    template: str = SMALL,
 ) -> Path:
     """Writes a config on top of the shipped `configs/<demo>.py`."""
     base = (CONFIGS / f"{demo}.py").as_posix()
-    text = SMALL.format(base=base, steps=steps, save=save, val=val or steps, patch=patch)
+    text = template.format(base=base, steps=steps, save=save, val=val or steps, patch=patch)
     path.write_text(text + more)
     return path
 

@@ -1,38 +1,45 @@
-"""BasicSR's paired dataset, with a look at the folders before training starts."""
+"""Datasets for BasicSR that look at their folders before training starts: pairs, and HR images alone."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.transforms import augment
+from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from contrastive_sr._checks import check_count
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES, pair_folders
+from contrastive_sr.hosts.images import check_readable
+from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES, check_high_resolution, list_images, pair_folders
 
 
 @DATASET_REGISTRY.register()
 class CheckedPairedImageDataset(PairedImageDataset):
     """``PairedImageDataset`` with the same options; folders that do not fit each other end in one clear error.
 
+    Images are read as BasicSR reads them: grey ones as three equal channels, of 16 bits the upper 8.
+
     Args:
         opt: BasicSR's dataset options.
 
     Raises:
         ConfigError: a folder is not named.
-        DataError: a folder or an lmdb is missing, or the images in two folders do not make pairs.
+        DataError: a folder or an lmdb is missing, or the images in two folders do not make pairs. Later: an image is
+            damaged.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
         name = opt.get("name", "without a name")
         training = opt["phase"] == "train"
-        for key in ("dataroot_gt", "dataroot_lq", "io_backend", "scale", *(["gt_size"] if training else [])):
-            if not opt.get(key):
-                raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
-        backend = opt["io_backend"].get("type") if isinstance(opt["io_backend"], dict) else None
-        if backend not in ("disk", "lmdb"):
-            raise ConfigError(f"dataset {name}: expected io_backend: {{type: disk}} or lmdb, got {opt['io_backend']}.")
+        needed = ["dataroot_gt", "dataroot_lq", "io_backend", "scale", *(["gt_size"] if training else [])]
+        backend = _check_keys(opt, name, needed)
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
@@ -45,6 +52,18 @@ class CheckedPairedImageDataset(PairedImageDataset):
                 raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")
         super().__init__(opt)
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One pair; see BasicSR."""
+        try:
+            pair: dict[str, Any] = super().__getitem__(index)
+        except Exception:
+            if self.file_client is not None:
+                for key in ("gt", "lq"):
+                    path = self.paths[index][f"{key}_path"]
+                    check_readable(self.file_client.get(path, key), path)
+            raise
+        return pair
+
     @staticmethod
     def _refuse_other_files(*folders: Path) -> None:
         for folder in folders:
@@ -54,3 +73,93 @@ class CheckedPairedImageDataset(PairedImageDataset):
                 raise DataError(
                     f"BasicSR takes every file in {folder} for an image, but {others[0]} is none. Move it away."
                 )
+
+
+@DATASET_REGISTRY.register()
+class HighResolutionImageDataset(torch.utils.data.Dataset):
+    """HR images alone, for trainings whose ``degradation:`` makes the LR images on the device.
+
+    Gives ``gt``, a random crop, and with ``crops: 2`` also ``gt_key``, another crop of the same image with the same
+    flips, for methods that compare two crops under one degradation. Images are read as BasicSR reads them: grey ones
+    as three equal channels, of 16 bits the upper 8.
+
+    Args:
+        opt: dataset options as those of BasicSR's ``PairedImageDataset`` (``dataroot_gt``, ``io_backend``,
+            ``meta_info_file``, ``gt_size``, ``use_hflip``, ``use_rot``), without ``dataroot_lq``, and ``crops``.
+
+    Raises:
+        ConfigError: a key is missing or makes no sense, or this is no dataset to train on.
+        DataError: a folder, list or lmdb is missing, images are smaller than ``gt_size`` or cannot be read. Later: an
+            image is damaged.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        name = opt.get("name", "without a name")
+        if opt["phase"] != "train":
+            raise ConfigError(
+                f"dataset {name}: HighResolutionImageDataset is for training. Validate on pairs, with "
+                "CheckedPairedImageDataset; `contrastive-sr prepare degrade` makes such with degraded LR images."
+            )
+        if opt.get("dataroot_lq"):
+            raise ConfigError(f"dataset {name}: HighResolutionImageDataset has no dataroot_lq. Take it out.")
+        backend = _check_keys(opt, name, ["dataroot_gt", "io_backend", "gt_size"])
+        self.opt = opt
+        self.size = check_count(opt["gt_size"], f"dataset {name}: gt_size")
+        self.crops = check_count(opt.get("crops", 1), f"dataset {name}: crops", at_most=2)
+        self.root = Path(opt["dataroot_gt"])
+        self.paths = _listed(opt, backend, self.root)
+        if backend == "disk":
+            check_high_resolution(self.paths, self.size)
+        self.client: Any = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``gt`` and ``gt_key``, (3, gt_size, gt_size) RGB in [0, 1], and ``gt_path``."""
+        if self.client is None:  # opened in the worker that uses it
+            options = dict(self.opt["io_backend"])
+            if options["type"] == "lmdb":
+                options.update(db_paths=[str(self.root)], client_keys=["gt"])
+            self.client = FileClient(options.pop("type"), **options)
+        path = str(self.paths[index])
+        data = self.client.get(path, "gt")
+        try:
+            image = imfrombytes(data, float32=False)
+            crops = [self._crop(image, path) for _ in range(self.crops)]
+        except Exception:
+            check_readable(data, path)
+            raise
+        crops = augment(crops, self.opt.get("use_hflip", True), self.opt.get("use_rot", True))
+        tensors = [img2tensor(crop).div_(255) for crop in (crops if isinstance(crops, list) else [crops])]
+        return {**dict(zip(("gt", "gt_key"), tensors, strict=False)), "gt_path": path}
+
+    def _crop(self, image: np.ndarray, path: str) -> np.ndarray:
+        spare = [length - self.size for length in image.shape[:2]]
+        if min(spare) < 0:  # in an lmdb, whose images were not looked at
+            raise DataError(f"{path} is smaller than the patches of {self.size} x {self.size}. Take it out.")
+        top, left = (random.randint(0, pixels) for pixels in spare)
+        # a copy: augment() flips in place, and two crops may overlap
+        return image[top : top + self.size, left : left + self.size].copy()
+
+
+def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:
+    """Require keys of a dataset's options, and return the type of its io_backend."""
+    for key in needed:
+        if not opt.get(key):
+            raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
+    backend = opt["io_backend"].get("type") if isinstance(opt["io_backend"], dict) else None
+    if backend not in ("disk", "lmdb"):
+        raise ConfigError(f"dataset {name}: expected io_backend: {{type: disk}} or lmdb, got {opt['io_backend']}.")
+    return str(backend)
+
+
+def _listed(opt: dict[str, Any], backend: str, root: Path) -> list[Path]:
+    """The images of a folder, those that a list names of it, or the keys of an lmdb."""
+    if backend == "disk" and not opt.get("meta_info_file"):
+        return list_images(root)
+    listing = root / "meta_info.txt" if backend == "lmdb" else Path(opt["meta_info_file"])
+    if not listing.is_file():
+        raise DataError(f"Expected the list of images {listing}, but there is no such file.")
+    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+    return [Path(name).with_suffix("") for name in names] if backend == "lmdb" else [root / name for name in names]

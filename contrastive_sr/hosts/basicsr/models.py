@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.basicsr.options import check_optimizer
+from contrastive_sr.hosts.basicsr.options import check_optimizer, training_degradation
 from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import MethodList, build_methods
@@ -25,11 +25,13 @@ from contrastive_sr.methods import MethodList, build_methods
 class WithMethods(SRModel):
     """What both models share: the ``methods:`` of the option file, their optimizer, state and files.
 
-    A step: the SR network runs once; the methods' own parts learn from its detached output (``optim_methods``); then
-    the host's losses and the methods' terms train the SR network.
+    A step: with ``degradation:`` LR images are made from the HR crops, on the device; the SR network runs once; the
+    methods' own parts learn from its detached output (``optim_methods``); then the host's losses and the methods' terms
+    train the SR network.
     """
 
     opt: dict[str, Any]
+    lq: Tensor
     pixel_key = "l_pix"
 
     def init_training_settings(self) -> None:
@@ -39,6 +41,7 @@ class WithMethods(SRModel):
                 "`- {type: PCL, loss_weight: 0.0004}`. Without methods, use BasicSR's own model."
             )
         methods = build_methods(self.opt["methods"])
+        self.degradation = training_degradation(self.opt, methods.wants)
         methods.attach(self.net_g)
         self.methods: nn.Module = methods.to(self.device)
         if self.opt["dist"] and methods.trainable:
@@ -75,9 +78,22 @@ class WithMethods(SRModel):
         self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)
         self.optimizers.append(self.optimizer_methods)
 
-    def run(self) -> dict[str, Tensor]:
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a pair, or HR crops alone, whose LR images :meth:`run` makes."""
+        if "lq" in data:
+            super().feed_data(data)
+        else:
+            self.gt = data["gt"].to(self.device)
+        self.gt_key = data["gt_key"].to(self.device) if "gt_key" in data else None
+
+    def run(self, current_iter: int) -> dict[str, Tensor]:
         """One pass of the SR network."""
-        batch = self.bare_methods.run(self.net_g, {"lr": self.lq, "hr": self.gt})
+        if self.degradation is None:
+            batch = {"lr": self.lq, "hr": self.gt}
+        else:
+            batch = self.degradation.batch(self.gt, self.gt_key, current_iter)
+            self.lq = batch["lr"]
+        batch = self.bare_methods.run(self.net_g, batch)
         self.output = batch["sr"]
         return batch
 
@@ -97,7 +113,7 @@ class WithMethods(SRModel):
         self.optimizer_g.zero_grad()
         total = ours.total
         for loss in losses.values():
-            total = total + loss
+            total = total + ours.host(loss)
         total.backward()
         self.optimizer_g.step()
         terms = {f"l_{name}": term for name, term in ours.terms.items()}
@@ -118,6 +134,12 @@ class WithMethods(SRModel):
         self.log_dict = self.reduce_loss_dict(logs)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Also take over the buffers: BasicSR leaves BatchNorm's statistics of the average network as they began."""
+        super().model_ema(decay)
+        for averaged, live in zip(self.net_g_ema.buffers(), self.get_bare_model(self.net_g).buffers(), strict=True):
+            averaged.copy_(live)
 
     def save(self, epoch: int, current_iter: int) -> None:
         self.bare_methods.check_finite()
@@ -154,7 +176,9 @@ class WithMethods(SRModel):
             self.bare_methods.load_state_dict(resume_state["methods"])
         except RuntimeError as error:
             raise ConfigError(
-                f"resume_state: its methods do not fit {names} as the option file configures them: {str(error)[:400]}"
+                f"resume_state: its methods do not fit {names} as the option file configures them: {str(error)[:400]} "
+                "Resume with the option file of that training; to start another from its network, leave resume_state "
+                "empty and name the network's file as pretrain_network_g."
             ) from error
         super().resume_training(resume_state)
 
@@ -164,11 +188,13 @@ class ContrastiveSRModel(WithMethods):
     """BasicSR's ``SRModel`` with methods: pixel and perceptual losses, and the terms of ``methods:``.
 
     Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`)
-    and, in ``train``, ``optim_methods``. Checkpoints of the network are those of ``SRModel``, with no other key.
+    and, in ``train``, ``optim_methods``; and, to train on HR images alone, ``degradation`` (see
+    :func:`contrastive_sr.degradations.build_degradation`). Checkpoints of the network are those of ``SRModel``, with no
+    other key.
     """
 
     def optimize_parameters(self, current_iter: int) -> None:
-        batch = self.run()
+        batch = self.run(current_iter)
         logs = self.train_methods(batch)
         logs.update(self.train_network(batch, self.image_losses(batch["sr"])))
         self.finish_step(logs)
@@ -181,7 +207,7 @@ class ContrastiveSRGANModel(WithMethods, ESRGANModel):
     pixel_key = "l_g_pix"
 
     def optimize_parameters(self, current_iter: int) -> None:
-        batch = self.run()
+        batch = self.run(current_iter)
         logs = self.train_methods(batch)
         if current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters:
             self.net_d.requires_grad_(False)

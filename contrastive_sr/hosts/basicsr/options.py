@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from contrastive_sr._checks import check_number, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.methods import build_methods
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
@@ -106,6 +107,11 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
             f"model_type: {opt['model_type']} does not train with `methods:`. Use ContrastiveSRModel or "
             "ContrastiveSRGANModel, or take `methods:` out."
         )
+    if opt.get("degradation") and not opt["model_type"].startswith("Contrastive"):
+        raise ConfigError(
+            f"model_type: {opt['model_type']} does not train with `degradation:`. Use ContrastiveSRModel or "
+            "ContrastiveSRGANModel, or take `degradation:` out."
+        )
     train = opt["train"]
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
@@ -135,4 +141,48 @@ def _check_before_results_are_moved(opt: Mapping[str, Any]) -> None:
     if opt.get("methods"):
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # the model will say them
-            build_methods(opt["methods"])
+            methods = build_methods(opt["methods"])
+        training_degradation(opt, methods.wants)
+
+
+def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:
+    """The ``degradation:`` of an option file, checked against its training data.
+
+    Args:
+        opt: what the option file holds.
+        wants: what the methods read beside LR and HR images.
+
+    Returns:
+        None if there is none.
+
+    Raises:
+        ConfigError: it is unknown or does not have the scale, or the training data do not go with it.
+    """
+    data = opt["datasets"].get("train", {})
+    ours = data.get("type") == "HighResolutionImageDataset"
+    if not opt.get("degradation"):
+        if ours:
+            raise ConfigError(
+                "datasets: train: HighResolutionImageDataset has no LR images. Give the option file a `degradation:`, "
+                "e.g. dasr-isotropic-x4, or train on pairs with CheckedPairedImageDataset."
+            )
+        return None
+    if data.get("dataroot_lq"):
+        raise ConfigError(
+            "datasets: train: `degradation:` makes the LR images from HR images alone, got a folder of LR images, "
+            f"{data['dataroot_lq']}. Take dataroot_lq out and use `type: HighResolutionImageDataset`; or take "
+            "`degradation:` out, to train on these pairs."
+        )
+    degradation = TrainingDegradation(opt["degradation"], wants, opt.get("manual_seed") or 0, opt["scale"])
+    if ours and degradation.needs_second_crop and data.get("crops") != 2:
+        raise ConfigError(
+            "datasets: train: a method compares two crops of each image. Expected `crops: 2`, got "
+            f"{data.get('crops', 1)}."
+        )
+    size, least = data.get("gt_size"), degradation.degradation.kernel_size
+    if isinstance(size, int) and (size < least or size % opt["scale"]):
+        raise ConfigError(
+            f"datasets: train: gt_size: expected a multiple of {opt['scale']}, the scale, and at least {least}, the "
+            f"kernel's size, got {size}."
+        )
+    return degradation

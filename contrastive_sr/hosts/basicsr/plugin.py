@@ -1,10 +1,10 @@
-"""Imported by BasicSR's YAML loader through the option file's ``plugin:`` line: registers our models and dataset."""
+"""Imported by BasicSR's YAML loader through the option file's ``plugin:`` line: registers what option files name."""
 
 from contrastive_sr import __version__
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 
 import_basicsr("basicsr.models")
 
-from contrastive_sr.hosts.basicsr import datasets, models  # noqa: E402 - BasicSR must be importable first
+from contrastive_sr.hosts.basicsr import datasets, models, networks  # noqa: E402 - BasicSR must be importable first
 
-__all__ = ["__version__", "datasets", "models"]
+__all__ = ["__version__", "datasets", "models", "networks"]

@@ -2,8 +2,8 @@
 
     custom_imports = dict(imports=["contrastive_sr.hosts.mmagic"], allow_failed_imports=False)
 
-Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generator `RCAN`, the
-dataset `PairedImageDataset` and the hook `CheckpointHook`.
+Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`, `DASR`
+and `CRLSR`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`, and the hook `CheckpointHook`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -12,9 +12,22 @@ from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
 load_host()
 allow_own_checkpoints()
 
-from contrastive_sr.hosts.mmagic.dataset import PairedImageDataset  # noqa: E402
+from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset  # noqa: E402
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
+from contrastive_sr.hosts.mmagic.registry import MODELS  # noqa: E402
+from contrastive_sr.networks import NETWORKS  # noqa: E402
 
-__all__ = ["CheckpointHook", "ContrastiveSR", "ContrastiveSRGAN", "PairedImageDataset", "ProgressHook", "rcan"]
+for _name, _network in NETWORKS.items():
+    MODELS.register_module(name=_name, module=_network)
+
+__all__ = [
+    "CheckpointHook",
+    "ContrastiveSR",
+    "ContrastiveSRGAN",
+    "HighResolutionImageDataset",
+    "PairedImageDataset",
+    "ProgressHook",
+    "rcan",
+]

@@ -1,4 +1,4 @@
-"""Paired LR and HR images, checked before training starts."""
+"""Paired LR and HR images, and HR images alone, checked before training starts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,54 @@ from typing import Any
 
 from mmagic.datasets import BasicImageDataset
 
+from contrastive_sr._checks import check_count
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.images import check_readable
 from contrastive_sr.hosts.mmagic.registry import DATASETS
-from contrastive_sr.hosts.pairs import check_pairs, list_images
+from contrastive_sr.hosts.pairs import check_high_resolution, check_pairs, list_images
+
+
+class CheckedDataset(BasicImageDataset):
+    """What both datasets share: files that are looked at first, in the order of their names, and named if damaged."""
+
+    def prepare_data(self, idx: int) -> Any:
+        """As in the host; whatever goes wrong because of a damaged image is an error that names it."""
+        try:
+            return super().prepare_data(idx)
+        except Exception:
+            entry = self.get_data_info(idx)
+            for key in self.data_prefix:
+                path = entry[f"{key}_path"]
+                if self._local:
+                    check_readable(Path(path).read_bytes(), path)
+            raise
+
+    @property
+    def _local(self) -> bool:
+        """Whether there are files to look at: not so in an lmdb and in remote storage."""
+        return self.backend_args is None or self.backend_args.get("backend") == "local"
+
+    def _look(self) -> dict[str, list[Path]]:
+        """All images of each folder."""
+        there = {
+            key: list_images(folder, suffixes=self.img_suffix, recursive=self.recursive)
+            for key, folder in self.data_prefix.items()
+        }
+        if self.use_ann_file and not Path(self.ann_file).is_file():
+            raise DataError(f"Expected the list of images {self.ann_file}, but there is no such file.")
+        return there
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """What the host lists. Without a list of its own it takes the order of the file system, which may differ from
+        one copy of a folder to the next."""
+        entries: list[dict[str, Any]] = super().load_data_list()
+        if self._local and not self.use_ann_file:
+            entries.sort(key=lambda entry: str(entry["gt_path"]))
+        return entries
 
 
 @DATASETS.register_module()
-class PairedImageDataset(BasicImageDataset):
+class PairedImageDataset(CheckedDataset):
     """MMagic's `BasicImageDataset` for pairs (`data_prefix=dict(img=LR, gt=HR)`) that checks its files at the start.
 
     `BasicImageDataset` lists the LR folder alone: HR images without a partner are left out in silence, and a wrong size
@@ -38,20 +79,10 @@ class PairedImageDataset(BasicImageDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """As in the host, after the folders and before the files have been checked."""
-        local = self.backend_args is None or self.backend_args.get("backend") == "local"
-        if not local:  # lmdb and remote storage: there are no files to look at
-            found: list[dict[str, Any]] = super().load_data_list()
-            return found
-        there = {
-            key: list_images(self.data_prefix[key], suffixes=self.img_suffix, recursive=self.recursive)
-            for key in ("img", "gt")
-        }
-        if self.use_ann_file and not Path(self.ann_file).is_file():
-            raise DataError(f"Expected the list of images {self.ann_file}, but there is no such file.")
-        entries: list[dict[str, Any]] = super().load_data_list()
-        if not self.use_ann_file:
-            # the host takes the order of the file system, which may differ from one copy of a folder to the next
-            entries.sort(key=lambda entry: str(entry["gt_path"]))
+        if not self._local:
+            return self._entries()
+        there = self._look()
+        entries = self._entries()
         lr_files, hr_files = ([entry[f"{key}_path"] for entry in entries] for key in ("img", "gt"))
         if self.use_ann_file:  # a list may leave images out
             check_pairs(hr_files, lr_files, self.scale, check_sizes=self.check_sizes)
@@ -59,4 +90,40 @@ class PairedImageDataset(BasicImageDataset):
             check_pairs(
                 hr_files, lr_files, self.scale, hr_all=there["gt"], lr_all=there["img"], check_sizes=self.check_sizes
             )
+        return entries
+
+
+@DATASETS.register_module()
+class HighResolutionImageDataset(CheckedDataset):
+    """HR images alone (`data_prefix=dict(gt=HR)`), for models whose `degradation` makes the LR images on the device.
+
+    The pipeline loads and crops `gt` and ends with `PackInputs()`. For methods that compare two crops of an image:
+    `CopyValues(src_keys=["gt"], dst_keys=["gt_key"])`, `Crop(keys=["gt", "gt_key"], ...)`, which takes each where it
+    likes, and at the end `PackInputs(keys=["gt", "gt_key"])`.
+
+    Args:
+        patch_size: height and width of the pipeline's patches, which images must have; `Crop` itself would make smaller
+            ones of smaller images.
+        check_sizes: read every image's header: about 0.1 ms an image on a local disk. Switch it off on a slow one.
+        **kwargs: those of `BasicImageDataset`, which refuses unknown ones.
+
+    Raises:
+        ConfigError: `data_prefix` has not the one entry `gt`.
+        DataError: the folder is missing or empty, or images are too small or cannot be read.
+    """
+
+    def __init__(self, patch_size: int, check_sizes: bool = True, **kwargs: Any) -> None:
+        prefixes = kwargs.get("data_prefix")
+        if not isinstance(prefixes, dict) or set(prefixes) != {"gt"}:
+            raise ConfigError(f"Expected data_prefix=dict(gt=<HR folder>), got {prefixes!r}.")
+        self.patch_size, self.check_sizes = check_count(patch_size, "patch_size"), check_sizes
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """As in the host, after the folder and before the files have been checked."""
+        if self._local:
+            self._look()
+        entries = self._entries()
+        if self._local and self.check_sizes:
+            check_high_resolution([entry["gt_path"] for entry in entries], self.patch_size)
         return entries

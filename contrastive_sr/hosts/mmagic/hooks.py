@@ -84,7 +84,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             model.method_list.check_finite()
         state, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict", {})
         own = {}
-        for key in [key for key in state if key.startswith("methods.") or key == "step_counter"]:
+        for key in [key for key in state if WithMethods.is_own_state(key)]:
             value = state.pop(key)
             # MMEngine's EMAHook has put averages into `state_dict` by now, and the live values into `ema_state_dict`;
             # an average of the methods has no use
@@ -93,8 +93,24 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint[_STATE] = own
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Puts our state back into `state_dict`."""
-        checkpoint["state_dict"].update(checkpoint.get(_STATE, {}))
+        """Puts our state back into `state_dict`; a run is not resumed without all of it.
+
+        Raises:
+            ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
+        """
+        state = checkpoint["state_dict"]
+        state.update(checkpoint.get(_STATE, {}))
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not runner._resume or not isinstance(model, WithMethods):
+            return
+        needed = {key: value.shape for key, value in model.state_dict().items() if model.is_own_state(key)}
+        unfit = [key for key, shape in needed.items() if key not in state or state[key].shape != shape]
+        if unfit:
+            raise ConfigError(
+                f"The checkpoint cannot be resumed: {len(unfit)} of {len(needed)} parts of the methods' state are not "
+                f"in it or of another size, such as {', '.join(unfit[:3])}. Resume with the config of that training; "
+                "to start another from its network, leave --resume out and name the file as `load_from`."
+            )
 
 
 @HOOKS.register_module()

@@ -14,10 +14,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
+from contrastive_sr.degradations import DegradationConfig
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.mmagic.registry import MODELS
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods.base import StepCounter
 
 _OPTIM_EXAMPLE = (
     'optim_wrapper = dict(constructor="MultiOptimWrapperConstructor", '
@@ -29,9 +32,19 @@ _OPTIM_EXAMPLE = (
 class WithMethods(BaseEditModel):
     """What both models share: the methods as the submodule `methods`, run in the order auxiliary step, SR step."""
 
-    def _add_methods(self, methods: Sequence[Mapping[str, Any]], is_use_ema: bool) -> None:
+    def _add_methods(
+        self,
+        methods: Sequence[Mapping[str, Any]],
+        is_use_ema: bool,
+        degradation: DegradationConfig | None,
+        degradation_seed: int,
+    ) -> None:
         self.methods = build_methods(methods)
         self.methods.attach(self.generator)
+        self.degradation: TrainingDegradation | None = None
+        if degradation is not None:
+            self.degradation = TrainingDegradation(degradation, self.methods.wants, degradation_seed)
+            self.degradation_step = StepCounter()
         self.is_use_ema = is_use_ema
         if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
             self.generator_ema = deepcopy(self.generator).requires_grad_(False)
@@ -66,6 +79,17 @@ class WithMethods(BaseEditModel):
         parts = [name for name, part in self.named_children() if is_model_wrapper(part)]
         return [(f"{prefix}{name}.", f"{prefix}{name}.module.") for name in parts]
 
+    @classmethod
+    def is_own_state(cls, key: str) -> bool:
+        """Whether an entry of `state_dict` is none of the stock model's."""
+        return key.startswith(("methods.", "degradation_step.")) or key == "step_counter"
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor", **kwargs: Any) -> Any:
+        """As in the host, which takes an LR image out of `inputs` for training too, where there may be none."""
+        if mode == "loss":
+            return self.forward_train(inputs, data_samples, **kwargs)
+        return super().forward(inputs, data_samples, mode, **kwargs)
+
     def forward_tensor(self, inputs: Tensor, data_samples: Any = None, training: bool = False) -> Tensor:
         """The SR image; by the averaged generator if there is one, except in training."""
         averaged = self.is_use_ema and not training
@@ -73,12 +97,28 @@ class WithMethods(BaseEditModel):
         return sr
 
     def _run_generator(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
-        """One forward pass: a batch with `lr`, `hr` and `sr`."""
-        lr = inputs["img"] if isinstance(inputs, dict) else inputs
+        """One forward pass: a batch with `lr`, `hr` and `sr`, and what else the methods want."""
         try:
-            return self.method_list.run(self.generator, {"lr": lr, "hr": data_samples.gt_img})
+            return self.method_list.run(self.generator, self._make_batch(inputs, data_samples.gt_img))
         except DataError as error:
             raise DataError(f"{error}{self._scaling_hint()}") from error
+
+    def _make_batch(self, inputs: Tensor | dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
+        images = inputs if isinstance(inputs, dict) else {"img": inputs}
+        if self.degradation is None:
+            if "img" not in images:
+                raise ConfigError(
+                    "Expected LR images as `img`, got HR images alone. Set `degradation` in the model, e.g. "
+                    '"dasr-isotropic-x4", or train on pairs with contrastive_sr.PairedImageDataset.'
+                )
+            return {"lr": images["img"], "hr": hr}
+        if "img" in images:
+            raise ConfigError(
+                "The model's `degradation` makes the LR images from HR images alone, got LR images too. Use "
+                "contrastive_sr.HighResolutionImageDataset and no `img` in the pipeline; or take `degradation` out."
+            )
+        self.degradation_step.advance()
+        return self.degradation.batch(hr, images.get("gt_key"), self.degradation_step.value)
 
     def _scaling_hint(self) -> str:
         mean, std = (getattr(self.data_preprocessor, name, None) for name in ("mean", "std"))
@@ -97,9 +137,13 @@ class WithMethods(BaseEditModel):
         return {name: value.detach() for name, value in losses.items()}
 
     def _add_contrastive(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-        """Adds the weighted contrastive term to the host's losses, and its figures for the log."""
+        """Adds the weighted contrastive term to the host's losses, and its figures for the log.
+
+        In a method's warm-up the host's losses are 0: MMEngine sums whatever it logs as a loss.
+        """
         with warnings_in_log(MMLogger.get_current_instance().warning):
             result = self.method_list.sr_losses(batch, losses.get("loss_pix"))
+        losses.update({name: result.host(loss) for name, loss in losses.items()})
         losses["loss_contrastive"] = result.total
         losses.update({name: value.detach() for name, value in result.terms.items()})
         losses.update(result.logs)
@@ -138,13 +182,17 @@ class ContrastiveSR(WithMethods):
         methods: configs of the methods, see `contrastive_sr.methods.build_methods`.
         is_use_ema: keep an averaged generator, `generator_ema`, which MMagic's `ExponentialMovingAverageHook` updates
             and validation uses. (MMEngine's `EMAHook` needs no such flag.)
+        degradation: makes the LR images from the HR images of `HighResolutionImageDataset`, on their device: the name
+            of a preset, with its scale, or a config; see `contrastive_sr.degradations.build_degradation`. None: the
+            data have LR images.
+        degradation_seed: seed of what it draws.
         train_cfg: as in the host.
         test_cfg: as in the host.
         init_cfg: as in the host.
         data_preprocessor: as in the host, with mean 0 and std 255: images must arrive as RGB in [0, 1].
 
     Raises:
-        ConfigError: a method, or a name in it, is unknown; or no optimizer is given for a part to train.
+        ConfigError: a method, a degradation, or a name in it, is unknown; or no optimizer is given for a part to train.
         DataError: the first batch does not fit (sizes, values outside [0, 1]).
     """
 
@@ -154,13 +202,15 @@ class ContrastiveSR(WithMethods):
         pixel_loss: dict[str, Any],
         methods: Sequence[Mapping[str, Any]],
         is_use_ema: bool = False,
+        degradation: DegradationConfig | None = None,
+        degradation_seed: int = 0,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(generator, pixel_loss, train_cfg, test_cfg, init_cfg, data_preprocessor)
-        self._add_methods(methods, is_use_ema)
+        self._add_methods(methods, is_use_ema, degradation, degradation_seed)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
         """One training step.
@@ -222,13 +272,15 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
         pixel_loss: config of the pixel loss; needed by methods that are given a `loss_share`.
         perceptual_loss: config of the perceptual loss.
         is_use_ema: as in `ContrastiveSR`.
+        degradation: as in `ContrastiveSR`.
+        degradation_seed: as in `ContrastiveSR`.
         train_cfg: as in the host.
         test_cfg: as in the host.
         init_cfg: as in the host.
         data_preprocessor: as in `ContrastiveSR`.
 
     Raises:
-        ConfigError: a method, or a name in it, is unknown; or no optimizer is given for a part to train.
+        ConfigError: a method, a degradation, or a name in it, is unknown; or no optimizer is given for a part to train.
         DataError: the first batch does not fit (sizes, values outside [0, 1]).
     """
 
@@ -241,6 +293,8 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
         pixel_loss: dict[str, Any] | None = None,
         perceptual_loss: dict[str, Any] | None = None,
         is_use_ema: bool = False,
+        degradation: DegradationConfig | None = None,
+        degradation_seed: int = 0,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -257,7 +311,7 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
             init_cfg=init_cfg,
             data_preprocessor=data_preprocessor,
         )
-        self._add_methods(methods, is_use_ema)
+        self._add_methods(methods, is_use_ema, degradation, degradation_seed)
         # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
         self.register_buffer("step_counter", torch.tensor(0), persistent=True)
         self._batch: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from contrastive_sr.config import unknown
+from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, HostError
 
 
@@ -57,7 +58,7 @@ def train(config: Path, arguments: list[str]) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Refuses a file that is no config, and keys that our models do not have."""
+    """Refuses a file that is no config, and keys and degradations that our models do not have."""
     from mmengine.config import Config
 
     try:
@@ -73,6 +74,8 @@ def _check_config(path: Path) -> None:
             for key in model:
                 if key not in ("type", *accepted):
                     raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
+            if model.get("degradation") is not None:
+                build_degradation(model["degradation"])
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:

@@ -1,0 +1,25 @@
+"""Trains as `contrastive-sr train` does, and keeps the methods' state of every process, to be compared afterwards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.runner import train
+
+WithMethods: Any = import_basicsr("contrastive_sr.hosts.basicsr.plugin").models.WithMethods
+save = WithMethods.save
+
+
+def save_every_rank(self: Any, epoch: int, current_iter: int) -> None:
+    save(self, epoch, current_iter)
+    torch.save((self.bare_methods.state_dict(), self.lq), f"rank{self.opt['rank']}.pth")
+
+
+if __name__ == "__main__":
+    WithMethods.save = save_every_rank
+    train(Path(sys.argv[1]), sys.argv[2:])
