@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-CORE = ["functional", "losses", "embeddings", "samples", "degradations", "networks", "methods", "config", "distributed", "errors"]
+CORE = ["functional", "losses", "embeddings", "samples", "degradations", "networks", "methods"]
+CORE += ["config", "distributed", "errors"]
 FOREIGN = ["basicsr", "mmengine", "mmagic", "mmcv", "rich", "typer", "yaml", "torchvision", "timm", "PIL", "cv2"]
 
 SCRIPT = """
