@@ -1,9 +1,12 @@
-"""``python -m benchmarks``: contrastive step, samples, degradations; ``python -m benchmarks nce``: contrast over M."""
+"""``python -m benchmarks``: contrastive step, samples, degradations; ``python -m benchmarks nce``: contrast over M;
+``python -m benchmarks evidence-blind``: DASR and CRL-SR on real images."""
 
 from __future__ import annotations
 
 import itertools
 import platform
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import degradations, nce, pcl
+from contrastive_sr.errors import ContrastiveSRError
 
 app = typer.Typer(add_completion=False, help="Speed and memory as ratios measured in one process.")
 
@@ -69,6 +73,55 @@ def contrast(
     console.print(table)
     nce.plot(rows, out / "nce.png")
     console.print(f"Written: {out / 'nce.csv'} and {out / 'nce.png'}")
+
+
+class Part(str, Enum):
+    """A part of the evidence."""
+
+    encoder = "encoder"
+    crl = "crl"
+    dasr = "dasr"
+
+
+class Scale(str, Enum):
+    """How large the networks are."""
+
+    small = "small"
+    large = "large"
+
+
+@app.command("evidence-blind")
+def evidence_blind(
+    out: Annotated[Path, typer.Option(help="Folder for evidence.csv, plots, and the state of each training.")],
+    train: Annotated[
+        list[Path] | None, typer.Option(help="Folder of HR images to train on; may be given often.")
+    ] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Folder of HR images to test on; may be given often.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="When to stop; a later call goes on.")] = 60.0,
+    part: Annotated[
+        list[Part] | None, typer.Option(help="What to run; may be given often. Default: all, in turns.")
+    ] = None,
+    size: Annotated[
+        Scale | None, typer.Option(help="Networks, batches and steps. Default: large on a GPU, small on a CPU.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print and draw what is in the CSV, and run nothing.")
+    ] = False,
+) -> None:
+    """DASR and CRL-SR on real images: (a) encoder: what an encoder knows of the degradation, by how it was trained;
+    (b) crl: CRL-SR's six models; (c) dasr: DASR with and without contrast, over kernel widths."""
+    from benchmarks.evidence.command import run_evidence
+
+    console = Console(width=max(130, Console().width))
+    parts = [choice.value for choice in part or Part]
+    try:
+        run_evidence(out, train or [], test or [], minutes, parts, size.value if size else None, report, console)
+    except ContrastiveSRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on from what was saved last, a minute ago at most.")
+        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 prepare = typer.Typer(help="Write data sets that the shipped configs use.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
+plot = typer.Typer(help="Draw what a trained network has learnt.", no_args_is_help=True)
+app.add_typer(plot, name="plot")
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
 
@@ -208,6 +210,44 @@ def export(
 
     network = write(checkpoint, target)
     console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True)
+
+
+@plot.command("degradations")
+def plot_degradations(
+    checkpoint: Annotated[Path, typer.Argument(help="A file with a degradation encoder: net_g_*.pth of DASR, ...")],
+    data: Annotated[Path, typer.Option(help="Folder of HR images that were not trained on: png, jpg or bmp, 8 bits.")],
+    without_contrast: Annotated[
+        Path | None, typer.Option(help="Likewise, trained without contrast, to be shown beside it.")
+    ] = None,
+    width: Annotated[
+        list[float] | None, typer.Option(help="A kernel width; give it often. Default: 0.2, 1.0, 1.8, 2.6, 3.4.")
+    ] = None,
+    noise: Annotated[
+        list[float] | None, typer.Option(help="A noise level, 0 to 255; give it often. Default: 0, 5, 10, 15.")
+    ] = None,
+    scale: Annotated[int, typer.Option(help="Downsampling factor that the encoder was trained for.")] = 4,
+    images: Annotated[int, typer.Option(min=3, help="How many images of the folder to take.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the noise and of the random encoder.")] = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("degradations.png"),
+) -> None:
+    """Draw a t-SNE of images under several degradations, and print how well these can be told across images.
+
+    Accuracy is that of 10 nearest neighbours, which never show the same image. A random encoder is shown beside it.
+    """
+    from contrastive_sr.cli.plot import plot_degradations as draw
+
+    draw(
+        checkpoint,
+        data,
+        out,
+        without_contrast=without_contrast,
+        widths=width,
+        noise_levels=noise,
+        scale=scale,
+        images=images,
+        seed=seed,
+        console=console,
+    )
 
 
 @app.command()

@@ -1,0 +1,90 @@
+"""Training crops and test sets from folders of HR images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
+from contrastive_sr.degradations import build_degradation
+from contrastive_sr.errors import DataError
+from contrastive_sr.hosts.pairs import list_images
+
+SCALE = 4
+_STREAM = 0xC0FFEE  # other numbers than those that degrade the crops
+
+
+class TrainingImages:
+    """Random crops, turned and flipped, that depend on seed and step alone.
+
+    Args:
+        folders: of HR images; grey ones get three equal channels, those smaller than a crop are left out.
+        size: sides of the largest crops, in HR pixels.
+        device: where the images are kept, as bytes.
+
+    Raises:
+        DataError: no images that are large enough, or one that cannot be read.
+    """
+
+    def __init__(self, folders: Sequence[Path], size: int, device: torch.device) -> None:
+        read = [read_rgb(file)[0] for folder in folders for file in list_images(folder, suffixes=SUFFIXES)]
+        large = [(image * 255).round().byte().to(device) for image in read if min(image.shape[-2:]) >= size]
+        if not large:
+            raise DataError(
+                f"Expected training images of at least {size} x {size} pixels in {', '.join(map(str, folders))}, got "
+                f"{len(read)} smaller ones."
+            )
+        self.images, self.left_out = large, len(read) - len(large)
+
+    def crops(self, count: int, size: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Two crops of each of ``count`` images, (count, 3, size, size) in [0, 1]."""
+        generator = torch.Generator().manual_seed((_STREAM + seed + step * 1_000_003) % 2**63)
+        # different images, so that none is a negative of itself, as far as there are so many
+        chosen = [int(torch.randint(len(self.images), (), generator=generator)) for _ in range(count)]
+        if count <= len(self.images):
+            chosen = torch.randperm(len(self.images), generator=generator)[:count].tolist()
+        first, second = ([_crop(self.images[index], size, generator) for index in chosen] for _ in range(2))
+        return torch.stack(first).float() / 255, torch.stack(second).float() / 255
+
+
+def _crop(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    top, left = (int(torch.randint(length - size + 1, (), generator=generator)) for length in image.shape[-2:])
+    crop = image[:, top : top + size, left : left + size]
+    turn, flip = torch.randint(4, (2,), generator=generator).tolist()
+    return torch.rot90(crop.flip(-1) if flip % 2 else crop, turn, (-2, -1))
+
+
+class TestImages:
+    """HR images of a folder, and what degradations make of them, the same in every run.
+
+    Args:
+        folder: of HR images; grey ones get three equal channels.
+        count: how many to take at most, evenly from the folder.
+        device: where they go.
+
+    Raises:
+        DataError: no images, or one that cannot be read.
+    """
+
+    __test__ = False  # no test, whatever the name says
+
+    def __init__(self, folder: Path, count: int, device: torch.device) -> None:
+        files = list_images(folder, suffixes=SUFFIXES)
+        self.name, self.device = folder.name, device
+        self.files = [files[index * len(files) // count] for index in range(count)] if count < len(files) else files
+        self.hr = []
+        for file in self.files:
+            image = read_rgb(file)
+            height, width = (length // SCALE * SCALE for length in image.shape[-2:])
+            self.hr.append(image[..., :height, :width].to(device))
+
+    def degraded(self, preset: str) -> list[Tensor]:
+        """An LR image (1, 3, h, w) for each HR image; the noise depends on the image's number alone."""
+        degradation = build_degradation(preset)
+        return [
+            degradation(hr, torch.Generator().manual_seed(number)).lr.to(self.device)
+            for number, hr in enumerate(self.hr)
+        ]

@@ -1,0 +1,161 @@
+"""`contrastive-sr plot degradations`: what an encoder makes of images under several degradations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
+from contrastive_sr.errors import ConfigError, DataError, HostError
+from contrastive_sr.hosts.pairs import list_images
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from contrastive_sr.degradations import Degradation
+
+WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
+NOISE_LEVELS = (0.0, 5.0, 10.0, 15.0)
+NOISE_WIDTH = 1.8
+LARGEST = 512
+"""Sides of what is taken of an image, from its middle, in HR pixels."""
+
+
+def plot_degradations(
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    *,
+    without_contrast: Path | None = None,
+    widths: Sequence[float] | None = None,
+    noise_levels: Sequence[float] | None = None,
+    scale: int = 4,
+    images: int = 100,
+    seed: int = 0,
+    console: Console,
+) -> None:
+    """Draws a t-SNE for each encoder, once over kernel widths and once over noise levels, and prints accuracies.
+
+    Args:
+        checkpoint: a file with a degradation encoder.
+        data: folder of HR images.
+        out: the picture to write.
+        without_contrast: a file with another one, trained without contrast.
+        widths: of isotropic kernels, without noise; None: `WIDTHS`.
+        noise_levels: each with a kernel of width 1.8; None: `NOISE_LEVELS`.
+        scale: downsampling factor.
+        images: how many to take, evenly from the folder; at least 3.
+        seed: of the noise and of the random encoder.
+        console: where the table goes.
+
+    Raises:
+        HostError: the extra is not installed.
+        ConfigError: a file without such an encoder, or degradations that make no sense.
+        DataError: no images, or one that cannot be used.
+    """
+    try:
+        import torch
+
+        from contrastive_sr.evaluation import degradations as evaluation
+    except ImportError as error:
+        raise HostError(
+            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[plot]"'
+        ) from error
+    from contrastive_sr.embeddings import DegradationEncoder
+
+    kinds = {
+        "kernel width": _degradations(widths or WIDTHS, [0.0], scale, "--width"),
+        "noise level": _degradations([NOISE_WIDTH], noise_levels or NOISE_LEVELS, scale, "--noise"),
+    }
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"--out: expected a picture to write, .png, .pdf or .svg, got {out}.")
+    # an encoder is looked for first: reading images takes longer
+    encoders: dict[str, nn.Module] = {checkpoint.name: evaluation.load_encoder(checkpoint)}
+    if without_contrast is not None:
+        encoders[f"{without_contrast.name}, without contrast"] = evaluation.load_encoder(without_contrast)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoders["random encoder"] = DegradationEncoder().eval()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with console.status("reading images ..."):
+        contents = read_images(data, images, device)
+    table = Table("encoder", *(f"kNN over {len(values)} {kind}s" for kind, values in kinds.items()))
+    panels: list[list[evaluation.Panel]] = []
+    accuracies: dict[str, list[str]] = {name: [] for name in encoders}
+    for kind, degradations in kinds.items():
+        generator = torch.Generator().manual_seed(seed)
+        with console.status(f"degrading images, {kind} ..."):
+            versions = evaluation.degraded_versions(contents, list(degradations.values()), generator)
+        panels.append([])
+        for name, encoder in encoders.items():
+            with console.status(f"{name}: {kind} ..."):
+                found = evaluation.encode(encoder.to(device), versions)
+                accuracy = evaluation.knn_accuracy(found)
+            accuracies[name].append(f"{accuracy:.3f}")
+            panels[-1].append(evaluation.Panel(f"{name}\n{kind}, kNN {accuracy:.2f}", found, list(degradations)))
+    for name, row in accuracies.items():
+        table.add_row(name, *row)
+    table.add_row("guessing", *(f"{1 / len(values):.3f}" for values in kinds.values()), style="dim")
+    with console.status("drawing ..."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        evaluation.save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
+    console.print(table)
+    console.print(
+        f"{len(contents)} images, each under every degradation; neighbours of an image are those of others.\n"
+        f"Written: {out}",
+        soft_wrap=True,
+    )
+
+
+def _degradations(
+    widths: Sequence[float], noise_levels: Sequence[float], scale: int, option: str
+) -> dict[str, Degradation]:
+    """By label; one of the two lists has a single entry."""
+    from contrastive_sr.degradations import Degradation, IsotropicGaussian
+
+    values = widths if option == "--width" else noise_levels
+    if len(set(values)) < max(len(values), 2):
+        raise ConfigError(f"{option}: expected at least two different values, got {', '.join(map(str, values))}.")
+    made = [
+        Degradation(scale, IsotropicGaussian(sigma=(width, width)), noise=(level, level))
+        for width in widths
+        for level in noise_levels
+    ]
+    return dict(zip(map(str, values), made, strict=True))
+
+
+def read_images(folder: Path, count: int, device: torch.device | str) -> list[Tensor]:
+    """The middles of colour images, evenly from a folder.
+
+    Args:
+        folder: of HR images.
+        count: how many at most.
+        device: where they go.
+
+    Returns:
+        (1, 3, H, W) each, RGB in [0, 1].
+
+    Raises:
+        DataError: no images or fewer than 3, or one that cannot be read, is grey, or is smaller than the kernels.
+    """
+    files = list_images(folder, suffixes=SUFFIXES)
+    if len(files) < 3:
+        raise DataError(f"Expected at least 3 images in {folder}, so that they can be compared, got {len(files)}.")
+    images = []
+    for file in files[:: max(1, len(files) // count)][:count]:
+        image = read_rgb(file)
+        if (image == image[:, :1]).all():
+            raise DataError(
+                f"{file} is grey; expected an image in colour, as encoders are trained on. Take it out of the folder."
+            )
+        if min(image.shape[-2:]) < 24:
+            raise DataError(f"{file} is {image.shape[-1]} x {image.shape[-2]}; expected at least 24 x 24 pixels.")
+        top, left = (max(0, length - LARGEST) // 2 for length in image.shape[-2:])
+        images.append(image[..., top : top + LARGEST, left : left + LARGEST].to(device))
+    return images

@@ -1,0 +1,252 @@
+"""What a degradation encoder knows: neighbours, a linear probe and a picture; needs scikit-learn and matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from sklearn.linear_model import Ridge
+from sklearn.manifold import TSNE
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from contrastive_sr.degradations import Degradation
+from contrastive_sr.embeddings import DegradationEncoder
+from contrastive_sr.embeddings.weights import _load, load_state_dict, read_state_dict
+from contrastive_sr.errors import ConfigError, DataError
+
+NEIGHBOURS = 10
+FOLDS = 5
+_COLOURS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377")
+
+
+class Representations(NamedTuple):
+    """What an encoder made of images under several degradations.
+
+    Attributes:
+        vectors: (N, D).
+        classes: (N,) numbers of the degradations.
+        contents: (N,) numbers of the images.
+    """
+
+    vectors: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+    contents: npt.NDArray[np.int64]
+
+
+def load_encoder(path: str | Path) -> DegradationEncoder:
+    """The degradation encoder in any file that holds one.
+
+    That of the SR network, or one that was trained beside a network (``dasr_encoder_*.pth``); averaged weights where
+    there are such. A momentum encoder, which follows the one that is meant, is passed over.
+
+    Args:
+        path: a network that BasicSR saved, an MMagic checkpoint, a file of the encoder alone, or a plain state dict.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds no such encoder, or several.
+    """
+    sections = [read_state_dict(path)]
+    if Path(path).suffix != ".safetensors":
+        # Of an MMagic checkpoint the methods' state was read; the network lies beside it.
+        whole = _load(Path(path).expanduser())
+        if isinstance(whole, Mapping) and isinstance(whole.get("state_dict"), Mapping):
+            sections.insert(0, dict(whole["state_dict"]))
+    encoder = DegradationEncoder()
+    names = list(encoder.state_dict())
+    for state in sections:
+        prefixes = sorted(
+            prefix
+            for prefix in {name.removesuffix(names[0]) for name in state if name.endswith(names[0])}
+            if all(prefix + name in state for name in names) and "key_encoder." not in prefix
+        )
+        prefixes = [prefix for prefix in prefixes if "_ema." in prefix] or prefixes
+        if len(prefixes) > 1:
+            raise ConfigError(f"{path}: expected one degradation encoder, got several, under {', '.join(prefixes)}.")
+        if prefixes:
+            load_state_dict(encoder, {name: state[prefixes[0] + name] for name in names}, str(path))
+            return encoder.eval()
+    raise ConfigError(
+        f"{path}: expected a file with a degradation encoder in it, got one without, of {len(sections[0])} tensors. "
+        "Expected are net_g_*.pth of a training of DASR, an MMagic checkpoint, or dasr_encoder_*.pth; DASR of variant "
+        "'oracle' has no encoder."
+    )
+
+
+def degraded_versions(
+    images: Iterable[Tensor], degradations: Sequence[Degradation], generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Each image under each degradation.
+
+    Args:
+        images: (1, 3, H, W) each, RGB in [0, 1], of any size; cropped at the right and bottom to a multiple of the
+            scale.
+        degradations: C of them, of one scale.
+        generator: source of randomness.
+
+    Returns:
+        For each image, (C, 3, h, w).
+
+    Raises:
+        DataError: an image smaller than the kernels.
+    """
+    versions = []
+    for image in images:
+        height, width = (length - length % degradations[0].scale for length in image.shape[-2:])
+        hr = image[..., :height, :width]
+        versions.append(torch.cat([degradation(hr, generator).lr for degradation in degradations]))
+    return versions
+
+
+@torch.no_grad()
+def encode(encoder: Callable[[Tensor], Tensor], versions: Sequence[Tensor]) -> Representations:
+    """The representation of each version of each image.
+
+    Args:
+        encoder: (C, 3, h, w) to (C, D), in eval mode, on the device of the images.
+        versions: for each image, (C, 3, h, w), as :func:`degraded_versions` gives them.
+
+    Returns:
+        One row for each version.
+    """
+    vectors = [encoder(images).double().cpu().numpy() for images in versions]
+    counts = [len(images) for images in versions]
+    return Representations(
+        np.concatenate(vectors),
+        np.concatenate([np.arange(count) for count in counts]),
+        np.repeat(np.arange(len(counts)), counts),
+    )
+
+
+def knn_accuracy(found: Representations, neighbours: int = NEIGHBOURS) -> float:
+    """How often the degradation of an image is that of most of its neighbours, which show other images.
+
+    The images are dealt into five parts. Neighbours of a part's vectors are sought in the others, so that no neighbour
+    shows the same image and nothing was fitted to the images that are judged. Euclidean distance of vectors with each
+    feature brought to mean 0 and variance 1.
+
+    Args:
+        found: vectors of at least two images.
+        neighbours: how many to ask; of few vectors, no more than the images of which there are others.
+
+    Returns:
+        From 0 to 1; an encoder that knows nothing gets about one over the number of degradations.
+
+    Raises:
+        DataError: a single image.
+
+    Example:
+        >>> classes, contents = np.tile([0, 1], 6), np.repeat(np.arange(6), 2)
+        >>> knn_accuracy(Representations(classes[:, None] + 0.1 * contents[:, None] % 0.3, classes, contents), 3)
+        1.0
+    """
+    folds = _folds(found.contents)
+    neighbours = min(neighbours, len(np.unique(found.contents)) * (folds.n_splits - 1) // folds.n_splits)
+    model = make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours))
+    said = cross_val_predict(model, found.vectors, found.classes, groups=found.contents, cv=folds)
+    return float(np.mean(said == found.classes))
+
+
+def probe_r2(found: Representations, values: Sequence[float]) -> float:
+    r"""R² of a number of the degradation, such as the kernel's width, read off the vectors by a linear map.
+
+    .. math:: R^2 = 1 - \sum_i (v_i - \hat v_i)^2 / \sum_i (v_i - \bar v)^2
+
+    Ridge regression, fitted to four fifths of the images and judged on the rest, five times, so that no image is on
+    both sides. The penalty is chosen within the four fifths, again with other images: versions of one image differ by
+    their degradation alone, so that judged on one of them a map that is of no use for other images looks good.
+
+    Args:
+        found: vectors of at least three images.
+        values: the number of each class.
+
+    Returns:
+        At most 1; 0 or less for vectors that say nothing of it.
+
+    Raises:
+        DataError: fewer than three images.
+
+    Example:
+        >>> classes, contents = np.tile([0, 1, 2], 6), np.repeat(np.arange(6), 3)
+        >>> vectors = np.stack([classes, contents], 1).astype(float)
+        >>> round(probe_r2(Representations(vectors, classes, contents), [0.2, 1.8, 3.4]), 3)
+        1.0
+    """
+    target = np.asarray(values, dtype=float)[found.classes]
+    said = np.empty_like(target)
+    for fit, judge in _folds(found.contents, least=3).split(found.vectors, groups=found.contents):
+        model = GridSearchCV(
+            make_pipeline(StandardScaler(), Ridge()),
+            {"ridge__alpha": np.logspace(-2, 6, 9)},
+            scoring="neg_mean_squared_error",
+            cv=_folds(found.contents[fit]),
+        )
+        model.fit(found.vectors[fit], target[fit], groups=found.contents[fit])
+        said[judge] = model.predict(found.vectors[judge])
+    return float(r2_score(target, said))
+
+
+def _folds(contents: npt.NDArray[np.int64], least: int = 2) -> GroupKFold:
+    count = len(np.unique(contents))
+    if count < least:
+        raise DataError(f"Expected at least {least} images, so that others can be asked of each, got {count}.")
+    return GroupKFold(min(FOLDS, count))
+
+
+def tsne(vectors: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
+    """(N, D) vectors to (N, 2) places, by scikit-learn's t-SNE of perplexity 30, less for fewer than 91 vectors."""
+    scaled = StandardScaler().fit_transform(vectors)
+    places: npt.NDArray[np.float64] = TSNE(
+        perplexity=min(30.0, (len(vectors) - 1) / 3), init="pca", random_state=seed
+    ).fit_transform(scaled)
+    return places
+
+
+class Panel(NamedTuple):
+    """One plot of a figure of representations.
+
+    Attributes:
+        title: title of the plot.
+        found: what it shows.
+        labels: one for each degradation.
+    """
+
+    title: str
+    found: Representations
+    labels: Sequence[str]
+
+
+def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
+    """Draws a t-SNE for each panel, a point for each image, coloured by its degradation (DASR, Fig. 3 and 6).
+
+    Args:
+        path: picture to write.
+        rows: panels row by row; those of a row have the same labels.
+        title: title of the whole figure.
+    """
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(3.7 * columns + 1.2, 3.7 * len(rows) + 0.5), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    plots = figure.subplots(len(rows), columns, squeeze=False)
+    for line, panels in zip(plots, rows, strict=True):
+        for plot, panel in zip(line, panels, strict=True):
+            places = tsne(panel.found.vectors)
+            for number, label in enumerate(panel.labels):
+                here = places[panel.found.classes == number]
+                plot.scatter(
+                    here[:, 0], here[:, 1], s=9, linewidths=0, color=_COLOURS[number % len(_COLOURS)], label=label
+                )
+            plot.set_title(panel.title, fontsize=11)
+            plot.set_xticks([])
+            plot.set_yticks([])
+        line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10, markerscale=2)
+    figure.savefig(path)
