@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ import yaml
 
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader
-from contrastive_sr.methods import build_methods
+from contrastive_sr.methods import METHODS, build_methods
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -51,7 +52,8 @@ def test_yaml_of_the_pages_is_understood(page: Path) -> None:
         options = yaml.load(text, OptionLoader)
         configs = [dict(config) for config in options.get("methods", [])]
         for config in configs:
-            if "loss_share" not in config:
+            accepted = inspect.signature(METHODS[config["type"]]).parameters
+            if "loss_share" not in config and "loss_weight" in accepted:
                 config.setdefault("loss_weight", 0.0004)
             config.get("embedding", {}).pop("weights", None)
         if configs:
