@@ -41,7 +41,7 @@ lint: install ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=10 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 $(ARGS)
 
 bench: install ## speed and memory as ratios (ARGS="nce" for the contrast over M positions)
 	@$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[bench]'
