@@ -20,8 +20,8 @@ from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
 from benchmarks.evidence.run import CSV, Evidence, Unit, next_unit
 from benchmarks.evidence.training import ARMS, WIDTHS, Size, build_training
+from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.evaluation.degradations import load_encoder
 
 CPU = torch.device("cpu")
 PARTS = tuple(ARMS)
@@ -211,7 +211,8 @@ def test_the_steps_of_contrast_alone_come_on_top(done: Path) -> None:
 
 def test_the_states_are_checkpoints_for_the_plot(done: Path) -> None:
     for arm in ("same_image", "sr_loss", "supervised"):
-        assert load_encoder(done / f"runs/encoder-{arm}-0.pth")(torch.rand(1, 3, 8, 8)).shape == (1, 256)
+        encoder = DegradationEncoder(weights=done / f"runs/encoder-{arm}-0.pth").eval()
+        assert encoder(torch.rand(1, 3, 8, 8)).shape == (1, 256)
 
 
 def test_when_the_time_is_up_the_state_is_kept(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def plot_degradations(
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise ConfigError(f"--out: expected a picture to write, .png, .pdf or .svg, got {out}.")
     # an encoder is looked for first: reading images takes longer
-    encoders: dict[str, nn.Module] = {checkpoint.name: evaluation.load_encoder(checkpoint)}
+    encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
     if without_contrast is not None:
-        encoders[f"{without_contrast.name}, without contrast"] = evaluation.load_encoder(without_contrast)
+        encoders[f"{without_contrast.name}, without contrast"] = DegradationEncoder(weights=without_contrast).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoders["random encoder"] = DegradationEncoder().eval()

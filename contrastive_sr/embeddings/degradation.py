@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape
 from contrastive_sr.embeddings.head import MLPHead
-from contrastive_sr.embeddings.weights import load_weights
+from contrastive_sr.embeddings.weights import load_state_dict, read_sections
+from contrastive_sr.errors import ConfigError
 
 CHANNELS = (64, 64, 128, 128, 256, 256)
 STRIDES = (1, 1, 2, 1, 2, 1)
@@ -24,11 +25,12 @@ class DegradationEncoder(nn.Module):
     reads R itself. 1.28 M parameters, 1.15 M of them without the head.
 
     Args:
-        weights: a file with trained weights: one that a BasicSR run saved, an MMagic checkpoint, or a plain state dict;
-            also that of a whole :class:`~contrastive_sr.networks.DASR`.
+        weights: a file that holds one trained encoder: ``net_g_*.pth`` of DASR, ``dasr_encoder_*.pth``, an MMagic
+            checkpoint, or a plain state dict. Averaged weights are taken where there are such; a momentum encoder,
+            which follows the one that is meant, is passed over.
 
     Raises:
-        ConfigError: weights that are missing or do not fit.
+        ConfigError: a file that is missing or unreadable, or holds no such encoder, or several.
 
     Example:
         >>> encoder = DegradationEncoder()
@@ -49,7 +51,7 @@ class DegradationEncoder(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = MLPHead(self.dim, self.dim)
         if weights is not None:
-            load_weights(self, weights)
+            load_state_dict(self, _encoder_state(weights, list(self.state_dict())), str(weights))
 
     def forward(self, images: Tensor) -> Tensor:
         """The representation R.
@@ -65,3 +67,28 @@ class DegradationEncoder(nn.Module):
         """
         check_shape(images, ("B", 3, "h", "w"), "DegradationEncoder(images)")
         return torch.flatten(self.pool(self.body(images)), 1)
+
+
+def _encoder_state(path: str | Path, names: list[str]) -> dict[str, Tensor]:
+    """The state of the one encoder in a file, by the names of its tensors.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds no such encoder, or several.
+    """
+    sections = read_sections(path)
+    for state in sections:
+        prefixes = sorted(
+            prefix
+            for prefix in {name.removesuffix(names[0]) for name in state if name.endswith(names[0])}
+            if all(prefix + name in state for name in names) and "key_encoder." not in prefix
+        )
+        prefixes = [prefix for prefix in prefixes if "_ema." in prefix] or prefixes
+        if len(prefixes) > 1:
+            raise ConfigError(f"{path}: expected one degradation encoder, got several, under {', '.join(prefixes)}.")
+        if prefixes:
+            return {name: state[prefixes[0] + name] for name in names}
+    raise ConfigError(
+        f"{path}: expected a file with a degradation encoder in it, got one without, of {len(sections[0])} tensors. "
+        "Expected are net_g_*.pth of a training of DASR, an MMagic checkpoint, or dasr_encoder_*.pth; DASR of variant "
+        "'oracle' has no encoder."
+    )

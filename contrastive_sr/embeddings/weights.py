@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,32 +78,54 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: the file is missing, unreadable, or holds something else.
     """
-    if not isinstance(path, (str, Path)):
-        raise ConfigError(f"weights: expected the path of a file, got {describe(path)}.")
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"weights: expected an existing file, got {path}. Check the path.")
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = _load(path)
-    except Exception as error:  # what the readers raise on a file of another kind has no common base
-        raise ConfigError(
-            f"weights: {path} could not be read as a file of tensors ({describe_error(error)}). "
-            "Expected a state dict saved by torch.save or safetensors."
-        ) from error
     # Our MMagic hook keeps the methods' state, and with it an embedding, beside the state dict of the stock model.
-    for key in ("params_ema", "params", "contrastive_sr", "state_dict"):
+    return _section(_read(path), ("params_ema", "params", "contrastive_sr", "state_dict"), path)
+
+
+def read_sections(path: str | Path) -> list[dict[str, Tensor]]:
+    """As :func:`read_state_dict`, but of an MMagic checkpoint first the network's state and then the methods'.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds something else.
+    """
+    content = _read(path)
+    orders = (("params_ema", "params", "state_dict"), ("params_ema", "params", "contrastive_sr", "state_dict"))
+    return [_section(content, order, path) for order in orders]
+
+
+def _section(content: Any, order: Sequence[str], path: str | Path) -> dict[str, Tensor]:
+    """The first of some entries that a file's content has, or the content itself, as a state dict."""
+    for key in order:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"weights: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
     return dict(content)
+
+
+def _read(path: str | Path) -> Any:
+    """What a file holds.
+
+    Raises:
+        ConfigError: the file is missing or unreadable.
+    """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"weights: expected the path of a file, got {describe(path)}.")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"weights: expected an existing file, got {path}. Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return _load(path)
+    except Exception as error:  # what the readers raise on a file of another kind has no common base
+        raise ConfigError(
+            f"weights: {path} could not be read as a file of tensors ({describe_error(error)}). "
+            "Expected a state dict saved by torch.save or safetensors."
+        ) from error
 
 
 def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from contrastive_sr.degradations import Degradation
-from contrastive_sr.embeddings import DegradationEncoder
-from contrastive_sr.embeddings.weights import _load, load_state_dict, read_state_dict
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import DataError
 
 NEIGHBOURS = 10
 FOLDS = 5
@@ -41,45 +39,6 @@ class Representations(NamedTuple):
     vectors: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
     contents: npt.NDArray[np.int64]
-
-
-def load_encoder(path: str | Path) -> DegradationEncoder:
-    """The degradation encoder in any file that holds one.
-
-    That of the SR network, or one that was trained beside a network (``dasr_encoder_*.pth``); averaged weights where
-    there are such. A momentum encoder, which follows the one that is meant, is passed over.
-
-    Args:
-        path: a network that BasicSR saved, an MMagic checkpoint, a file of the encoder alone, or a plain state dict.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, or holds no such encoder, or several.
-    """
-    sections = [read_state_dict(path)]
-    if Path(path).suffix != ".safetensors":
-        # Of an MMagic checkpoint the methods' state was read; the network lies beside it.
-        whole = _load(Path(path).expanduser())
-        if isinstance(whole, Mapping) and isinstance(whole.get("state_dict"), Mapping):
-            sections.insert(0, dict(whole["state_dict"]))
-    encoder = DegradationEncoder()
-    names = list(encoder.state_dict())
-    for state in sections:
-        prefixes = sorted(
-            prefix
-            for prefix in {name.removesuffix(names[0]) for name in state if name.endswith(names[0])}
-            if all(prefix + name in state for name in names) and "key_encoder." not in prefix
-        )
-        prefixes = [prefix for prefix in prefixes if "_ema." in prefix] or prefixes
-        if len(prefixes) > 1:
-            raise ConfigError(f"{path}: expected one degradation encoder, got several, under {', '.join(prefixes)}.")
-        if prefixes:
-            load_state_dict(encoder, {name: state[prefixes[0] + name] for name in names}, str(path))
-            return encoder.eval()
-    raise ConfigError(
-        f"{path}: expected a file with a degradation encoder in it, got one without, of {len(sections[0])} tensors. "
-        "Expected are net_g_*.pth of a training of DASR, an MMagic checkpoint, or dasr_encoder_*.pth; DASR of variant "
-        "'oracle' has no encoder."
-    )
 
 
 def degraded_versions(

@@ -22,7 +22,6 @@ from contrastive_sr.evaluation.degradations import (
     degraded_versions,
     encode,
     knn_accuracy,
-    load_encoder,
     probe_r2,
     save_tsne,
 )
@@ -142,21 +141,21 @@ def test_the_encoder_is_found_in_every_kind_of_file(tmp_path: Path) -> None:
     }
     for name, (content, expected) in files.items():
         torch.save(content, tmp_path / name)
-        torch.testing.assert_close(load_encoder(tmp_path / name)(images), expected, msg=name)
+        torch.testing.assert_close(DegradationEncoder(weights=tmp_path / name).eval()(images), expected, msg=name)
 
 
 def test_a_file_without_an_encoder(tmp_path: Path) -> None:
     oracle = networks.DASR(variant="oracle", channels=4, groups=1, blocks=1, kernel_size=3)
     torch.save({"params": oracle.state_dict()}, tmp_path / "oracle.pth")
     with pytest.raises(ConfigError, match=r"oracle\.pth: expected a file with a degradation encoder in it, got one"):
-        load_encoder(tmp_path / "oracle.pth")
+        DegradationEncoder(weights=tmp_path / "oracle.pth").eval()
     encoder = DegradationEncoder().state_dict()
     several = {f"{prefix}.{name}": value for prefix in ("one", "two") for name, value in encoder.items()}
     torch.save(several, tmp_path / "several.pth")
     with pytest.raises(ConfigError, match=r"got several, under one\., two\."):
-        load_encoder(tmp_path / "several.pth")
+        DegradationEncoder(weights=tmp_path / "several.pth").eval()
     with pytest.raises(ConfigError, match="expected an existing file"):
-        load_encoder(tmp_path / "nothing.pth")
+        DegradationEncoder(weights=tmp_path / "nothing.pth").eval()
 
 
 def test_the_picture_has_a_colour_for_each_degradation(tmp_path: Path) -> None:

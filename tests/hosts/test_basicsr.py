@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from same import assert_same
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
@@ -57,23 +58,6 @@ def load(path: Path) -> Any:
     """A file that BasicSR saved, of tensors and plain containers alone."""
     assert path.is_file(), f"{path.name} not among {sorted(p.name for p in path.parent.iterdir())}"
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def assert_same(a: Any, b: Any, where: str = "") -> None:
-    """The same values, bit for bit, at any depth."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, Mapping):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}/{index}")
-    else:
-        assert a == b, where
 
 
 def scalars(folder: Path) -> dict[str, list[int]]:

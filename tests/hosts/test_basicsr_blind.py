@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from same import assert_same
 
 from contrastive_sr import networks
 from contrastive_sr.errors import ConfigError, DataError
@@ -41,23 +42,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def load(path: Path) -> Any:
     """A file that BasicSR saved, of tensors and plain containers alone."""
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def assert_same(a: Any, b: Any, where: str = "") -> None:
-    """The same values, bit for bit, at any depth."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, Mapping):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}/{index}")
-    else:
-        assert a == b, where
 
 
 def methods(name: str, **changes: Any) -> list[dict[str, Any]]:
@@ -302,7 +286,8 @@ def test_two_crops_of_one_image_are_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen", "grey_sixteen"])
 def test_grey_images_and_those_of_16_bits_are_read_right(kind: str, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     image = np.random.default_rng(0).integers(0, 65536, (24, 24, 3), dtype=np.uint16)[..., ::-1]
     if kind.startswith("grey"):
         image = image[..., 0]

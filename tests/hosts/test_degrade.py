@@ -96,7 +96,6 @@ def test_hr_images_are_large_enough_and_readable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif", "webp"])
 def test_a_cut_off_image_is_named(ending: str, tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
     path = tmp_path / f"some.{ending}"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)

@@ -27,6 +27,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import load_checkpoint
 from mmengine.runner.amp import autocast
 from mmengine.runner.checkpoint import load_state_dict
+from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
@@ -46,23 +47,6 @@ FIGURES = {
     "pcl_contrastive_share",
     "pcl_discriminator",
 }
-
-
-def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Equal bit for bit, whatever is nested in whatever."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
 
 
 def generator_config(name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from PIL import Image
+from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr import networks
@@ -31,23 +32,6 @@ SMALL_NETWORKS = {
     "demo_dasr_x4": DASR + "generator=dict(channels=4, groups=1, blocks=1))\n",
     "demo_crl_sr_x4": CRL_SR + "generator=dict(channels=4, encoder_blocks=3, decoder_blocks=1))\n",
 }
-
-
-def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Equal bit for bit, whatever is nested in whatever."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
 
 
 def write_config(folder: Path, name: str, steps: int = 4, save: int = 2, more: str = "") -> Path:

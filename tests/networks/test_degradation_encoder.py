@@ -61,7 +61,7 @@ def test_weights_from_a_file(of_network: bool, tmp_path: Path) -> None:
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(ConfigError, match="expected to hold the weights of one DegradationEncoder, got none"):
+    with pytest.raises(ConfigError, match="expected a file with a degradation encoder in it, got one without"):
         DegradationEncoder(weights=tmp_path / "net.pth")
 
 
