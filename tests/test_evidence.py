@@ -19,7 +19,7 @@ from benchmarks.evidence import report
 from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
 from benchmarks.evidence.run import CSV, Evidence, Unit, next_unit
-from benchmarks.evidence.training import ARMS, WIDTHS, Size, build_training
+from benchmarks.evidence.training import ARMS, REFERENCES, WIDTHS, Bicubic, Size, build_training
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -124,7 +124,7 @@ def test_test_images_are_degraded_alike_in_every_run(folders: tuple[Path, Path])
 
 @pytest.mark.parametrize(
     ("part", "arm"),
-    [*(("encoder", arm) for arm in ARMS["encoder"][1:]), ("crl", "a"), ("crl", "f"), ("dasr", "same_image")],
+    [*(("encoder", arm) for arm in ARMS["encoder"]), ("crl", "a"), ("crl", "f"), ("dasr", "same_image")],
 )
 def test_a_training_goes_on_bit_for_bit(part: str, arm: str, images: TrainingImages, tmp_path: Path) -> None:
     straight = build_training(part, arm, 0, images, TINY, CPU)
@@ -167,7 +167,7 @@ def test_arms_see_the_same_images_under_the_same_degradations(part: str, images:
 
 def test_arms_start_alike_and_end_apart(images: TrainingImages) -> None:
     for part, arms in ARMS.items():
-        trainings = {arm: build_training(part, arm, 0, images, TINY, CPU) for arm in arms if arm != "random"}
+        trainings = {arm: build_training(part, arm, 0, images, TINY, CPU) for arm in arms}
         states = {arm: training.net.state_dict() for arm, training in trainings.items()}
         of_encoder = {
             arm: next(
@@ -184,6 +184,19 @@ def test_arms_start_alike_and_end_apart(images: TrainingImages) -> None:
         assert all(not torch.equal(a, b) for i, a in enumerate(after) for b in after[:i])
 
 
+@pytest.mark.basicsr
+def test_the_reference_is_matlabs_bicubic() -> None:
+    """Apart from the border, which torch treats in another way."""
+    from contrastive_sr.hosts.basicsr.host import import_basicsr
+
+    imresize = import_basicsr("basicsr.utils.matlab_functions").imresize
+    from basicsr.utils.matlab_functions import imresize
+
+    lr = torch.rand(3, 12, 10, generator=torch.Generator().manual_seed(0))
+    expected = imresize(lr, 4)[:, 12:-12, 12:-12]
+    torch.testing.assert_close(Bicubic()(lr[None])[0, :, 12:-12, 12:-12], expected, rtol=0, atol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------------- units
 
 
@@ -196,8 +209,9 @@ def test_all_arms_get_to_the_same_steps_and_nothing_is_done_twice(done: Path) ->
     for line in lines:
         runs[line["part"], line["arm"], line["seed"]].add(int(line["step"]))
     expected = {(part, arm, str(seed)) for part in PARTS for arm in ARMS[part] for seed in range(TINY.seeds[part])}
-    assert set(runs) == expected
-    assert all(steps == ({0} if arm == "random" else {1, 2}) for (_, arm, _), steps in runs.items())
+    references = {(part, arm, "0") for part, arm in REFERENCES.items()}
+    assert set(runs) == expected | references
+    assert all(steps == ({0} if run in references else {1, 2}) for run, steps in runs.items())
     of_dasr = {figure for part, _, _, _, figure in keys if part == "dasr"}
     assert of_dasr == {f"psnr/test/{width}" for width in WIDTHS}
     assert all(np.isfinite(float(line["value"])) for line in lines)
@@ -229,11 +243,12 @@ def test_turns_go_to_the_part_with_the_least_time_and_the_arm_furthest_behind() 
         return Row(part, arm, seed, step, seconds, "figure", 0.0, "")
 
     assert next_unit([], TINY, PARTS) == Unit("encoder", "random", 0, 0)
-    assert next_unit([], TINY, ["crl"]) == Unit("crl", "a", 0, 1)
-    rows = [row("encoder", "random", 0, 0, 0.0), row("encoder", "same_image", 0, 1, 9.0)]
+    assert next_unit([], TINY, ["crl"]) == Unit("crl", "bicubic", 0, 0)
+    references = [row(part, arm, 0, 0, 0.0) for part, arm in REFERENCES.items()]
+    rows = [*references, row("encoder", "same_image", 0, 1, 9.0)]
     assert next_unit(rows, TINY, PARTS) == Unit("crl", "a", 0, 1)
     assert next_unit(rows, TINY, ["encoder"]) == Unit("encoder", "same_degradation", 0, 1)
-    rows = [row("crl", arm, 0, 1, 1.0) for arm in "abcdef"]
+    rows = [*references, *(row("crl", arm, 0, 1, 1.0) for arm in "abcdef")]
     assert next_unit(rows, TINY, ["crl"]) == Unit("crl", "a", 1, 1)  # the next seed before the next step
     rows += [row("crl", arm, 1, 1, 1.0) for arm in "abcdef"]
     assert next_unit(rows, TINY, ["crl"]) == Unit("crl", "a", 0, 2)

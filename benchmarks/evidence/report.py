@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from benchmarks.evidence.ledger import Row
-from benchmarks.evidence.training import ARMS, WIDTHS
+from benchmarks.evidence.training import ARMS, REFERENCES, WIDTHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ TITLES = {
 }
 NAMES = {
     "random": "random encoder",
+    "bicubic": "bicubic",
     "same_image": "contrast, same image (paper)",
     "same_degradation": "contrast, same degradation (ours)",
     "sr_loss": "SR loss alone",
@@ -95,16 +96,14 @@ def _encoder(rows: Sequence[Row]) -> Iterator[Table | str]:
         *(f"{step:,}" for step in steps),
         title=f"{TITLES['encoder']}\nkNN accuracy of 5 widths (0.20: guessing) / R² of a linear probe, by step",
     )
-    for arm in ARMS["encoder"]:
+    for arm in (REFERENCES["encoder"], *ARMS["encoder"]):
         cells = []
-        for step in steps:
-            # a random encoder is the same at every step; it is shown at the first
-            at = 0 if arm == "random" else step
+        # a random encoder is the same at every step; it is shown at the first
+        for step in [0] if arm == REFERENCES["encoder"] else steps:
             knn, r2 = (
-                [r.value for r in rows if (r.arm, r.step, r.figure) == (arm, at, name)] for name in ("knn", "r2")
+                [r.value for r in rows if (r.arm, r.step, r.figure) == (arm, step, name)] for name in ("knn", "r2")
             )
-            shown = knn and not (arm == "random" and step != steps[0])
-            cells.append(f"{statistics.fmean(knn):.2f} / {statistics.fmean(r2):.2f}" if shown else "-")
+            cells.append(f"{statistics.fmean(knn):.2f} / {statistics.fmean(r2):.2f}" if knn else "-")
         table.add_row(NAMES[arm], *cells)
     yield table
     if seeds > 1:
@@ -116,10 +115,11 @@ def _folders(rows: Sequence[Row]) -> list[str]:
 
 
 def _at(rows: Sequence[Row], step: int, seeds: Sequence[int], figure: str) -> dict[str, list[float]]:
-    """The values of a figure by arm, in the order of the seeds."""
+    """The values of a figure by arm, in the order of the seeds; of the reference the one there is."""
     by_key = {(r.arm, r.seed): r.value for r in rows if r.step == step and r.figure == figure}
-    arms = dict.fromkeys(row.arm for row in rows)
-    return {arm: [by_key[arm, seed] for seed in seeds] for arm in arms}
+    arms = dict.fromkeys(row.arm for row in rows if row.step)
+    reference = {r.arm: [r.value] for r in rows if r.step == 0 and r.figure == figure}
+    return {**reference, **{arm: [by_key[arm, seed] for seed in seeds] for arm in arms}}
 
 
 def _crl(rows: Sequence[Row]) -> Iterator[Table | str]:
@@ -134,10 +134,13 @@ def _crl(rows: Sequence[Row]) -> Iterator[Table | str]:
         "paper, Set14",
         title=f"{TITLES['crl']}\nat step {step:,}, mean ± standard deviation over {len(seeds)} seeds",
     )
+    found = {folder: _at(rows, step, seeds, f"psnr/{folder}") for folder in folders}
+    reference = REFERENCES["crl"]
+    if all(reference in values for values in found.values()):
+        table.add_row(NAMES[reference], *(cell for v in found.values() for cell in (spread(v[reference]), "-")), "-")
     for arm in ARMS["crl"]:
         cells = []
-        for folder in folders:
-            values = _at(rows, step, seeds, f"psnr/{folder}")
+        for values in found.values():
             gains = [value - base for value, base in zip(values[arm], values["a"], strict=True)]
             cells += [spread(values[arm]), "-" if arm == "a" else verdict(gains)]
         paper = f"{CRL_PAPER[arm]:.2f}" + (f", {CRL_PAPER[arm] - CRL_PAPER['a']:+.2f}" if arm != "a" else "")
@@ -157,8 +160,9 @@ def _dasr(rows: Sequence[Row]) -> Iterator[Table | str]:
             title=f"{TITLES['dasr']}\n{folder}, at step {step:,}, mean ± standard deviation over {len(seeds)} seeds",
         )
         columns = [_at(rows, step, seeds, f"psnr/{folder}/{width}") for width in WIDTHS]
-        for arm in ARMS["dasr"]:
-            table.add_row(NAMES[arm], *(spread(values[arm]) for values in columns))
+        for arm in (REFERENCES["dasr"], *ARMS["dasr"]):
+            if arm in columns[0]:
+                table.add_row(NAMES[arm], *(spread(values[arm]) for values in columns))
         for arm in ARMS["dasr"][1:]:
             gains = (
                 [value - base for value, base in zip(values[arm], values["without"], strict=True)] for values in columns
@@ -187,13 +191,13 @@ def save_plots(rows: Sequence[Row], out: Path) -> list[Path]:
         for axis, (name, title) in zip(
             axes, (("knn", "kNN accuracy of 5 widths"), ("r2", "R² of a linear probe")), strict=True
         ):
-            for number, arm in enumerate(ARMS["encoder"]):
+            for number, arm in enumerate((REFERENCES["encoder"], *ARMS["encoder"])):
                 found: dict[int, list[float]] = defaultdict(list)
                 for row in encoder:
                     if (row.arm, row.figure) == (arm, name):
                         found[row.step].append(row.value)
                 means = {step: statistics.fmean(values) for step, values in sorted(found.items())}
-                if arm == "random" and means:
+                if arm == REFERENCES["encoder"] and means:
                     axis.axhline(means[0], color="#777777", linestyle="--", linewidth=1.2, label=NAMES[arm])
                 elif means:
                     colour = _COLOURS[(number - 1) % len(_COLOURS)]
@@ -238,6 +242,9 @@ def save_plots(rows: Sequence[Row], out: Path) -> list[Path]:
                 )
                 axis.plot(WIDTHS, mean, "o-", markersize=4, color=_COLOURS[number], label=NAMES[arm])
                 axis.fill_between(WIDTHS, low, high, color=_COLOURS[number], alpha=0.15, linewidth=0)
+            if REFERENCES["dasr"] in columns[0]:
+                bicubic = [v[REFERENCES["dasr"]][0] for v in columns]
+                axis.plot(WIDTHS, bicubic, "--", color="#777777", linewidth=1.2, label=NAMES[REFERENCES["dasr"]])
             _finish(axis, f"{folder}, step {step:,}, all of {len(seeds)} seeds within the bands", "kernel width")
             axis.set_ylabel("PSNR on Y, dB")
         axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))

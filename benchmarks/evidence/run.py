@@ -14,7 +14,16 @@ import torch
 
 from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
-from benchmarks.evidence.training import ARMS, Size, Tests, Training, build_training, setting
+from benchmarks.evidence.training import (
+    ARMS,
+    REFERENCES,
+    Size,
+    Tests,
+    Training,
+    build_training,
+    measure_reference,
+    setting,
+)
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.files import in_one_move
 
@@ -30,9 +39,9 @@ class Unit:
 
     Attributes:
         part: a key of ``ARMS``.
-        arm: one of its arms.
+        arm: one of its arms, or its reference.
         seed: of the training.
-        step: where it is measured.
+        step: where it is measured; 0 for a reference.
     """
 
     part: str
@@ -65,6 +74,8 @@ def next_unit(rows: Sequence[Row], size: Size, parts: Sequence[str], last: int =
             reached[key] = row
     waiting: list[tuple[float, int, Unit]] = []
     for part in parts:
+        if (part, REFERENCES[part], 0) not in reached:
+            return Unit(part, REFERENCES[part], 0, 0)
         units = [
             unit
             for arm in ARMS[part]
@@ -80,8 +91,6 @@ def next_unit(rows: Sequence[Row], size: Size, parts: Sequence[str], last: int =
 
 
 def _following(part: str, arm: str, seed: int, row: Row | None, size: Size, last: int) -> Unit | None:
-    if arm == "random":
-        return None if row else Unit(part, arm, seed, 0)
     step = size.first[part] if row is None else 2 * row.step
     return Unit(part, arm, seed, step) if step <= last else None
 
@@ -165,14 +174,17 @@ class Evidence:
             unit = next_unit(read_rows(self.out / CSV), self.size, parts, last)
             if unit is None:
                 return
-            training = self._train(unit, deadline, report)
-            if training is None:
-                return
-            report(f"{unit.name}: measuring")
-            figures = training.measure(self.tests)
+            if unit.step == 0:
+                seconds, figures = 0.0, measure_reference(unit.part, unit.seed, self.tests, self.device)
+            else:
+                training = self._train(unit, deadline, report)
+                if training is None:
+                    return
+                report(f"{unit.name}: measuring")
+                seconds, figures = training.seconds, training.measure(self.tests)
             words = f"{setting(unit.part, self.size)}; {self.data}; {self.machine}"
             rows = [
-                Row(unit.part, unit.arm, unit.seed, unit.step, round(training.seconds, 1), name, round(value, 5), words)
+                Row(unit.part, unit.arm, unit.seed, unit.step, round(seconds, 1), name, round(value, 5), words)
                 for name, value in figures.items()
             ]
             add_rows(self.out / CSV, rows)

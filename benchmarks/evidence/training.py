@@ -22,11 +22,13 @@ from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.methods import CRLSR, DASR, DegradationContrast, Method
 
 WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
-ENCODER_ARMS = ("random", "same_image", "same_degradation", "sr_loss", "supervised")
+ENCODER_ARMS = ("same_image", "same_degradation", "sr_loss", "supervised")
 CRL_ARMS = ("a", "b", "c", "d", "e", "f")
 DASR_ARMS = ("without", "same_image", "same_degradation")
 ARMS = {"encoder": ENCODER_ARMS, "crl": CRL_ARMS, "dasr": DASR_ARMS}
 """By part, what is trained. Of the contrasts, ``same_image`` is the paper's, ``same_degradation`` ours."""
+REFERENCES = {"encoder": "random", "crl": "bicubic", "dasr": "bicubic"}
+"""By part, what needs no training: it is measured once, at step 0."""
 
 _SIGMA = "degradation/sigma"
 
@@ -320,6 +322,29 @@ class SRTraining(Training):
         return {"average": self.average, **self.optimizers, **method}
 
 
+class Bicubic(nn.Module):
+    """Bicubic enlargement with MATLAB's a = -0.5, which is what torch takes where ``antialias`` is asked for."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(B, 3, h, w) to (B, 3, h * scale, w * scale)."""
+        return F.interpolate(lr, scale_factor=SCALE, mode="bicubic", antialias=True)
+
+
+def measure_reference(part: str, seed: int, tests: Tests, device: torch.device) -> dict[str, float]:
+    """The figures of a part for what needs no training.
+
+    Args:
+        part: a key of ``REFERENCES``.
+        seed: of the random encoder.
+        tests: what is measured on.
+        device: where.
+    """
+    if part == "encoder":
+        torch.manual_seed(seed)
+        return _of_encoder(DegradationEncoder().to(device), tests)
+    return (_psnr_spatial if part == "crl" else _psnr_over_widths)(Bicubic(), tests)
+
+
 def _of_encoder(encoder: nn.Module, tests: Tests) -> dict[str, float]:
     encoder.eval()
     found = tests.of_encoder(encoder)
@@ -371,7 +396,7 @@ def build_training(
     if arm == "sr_loss":
         net = networks.DASR(SCALE, **size.dasr)
         return SRTraining(images, seed, size, part, net, None, "dasr-isotropic", _of_networks_encoder, device)
-    if arm in ("random", "supervised"):
+    if arm == "supervised":
         return SupervisedTraining(images, seed, size, device)
     return ContrastTraining(images, seed, size, arm, device)
 
