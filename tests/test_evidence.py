@@ -190,7 +190,6 @@ def test_the_reference_is_matlabs_bicubic() -> None:
     from contrastive_sr.hosts.basicsr.host import import_basicsr
 
     imresize = import_basicsr("basicsr.utils.matlab_functions").imresize
-    from basicsr.utils.matlab_functions import imresize
 
     lr = torch.rand(3, 12, 10, generator=torch.Generator().manual_seed(0))
     expected = imresize(lr, 4)[:, 12:-12, 12:-12]
