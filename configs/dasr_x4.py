@@ -3,7 +3,8 @@ _base_ = ["./_base_/runtime.py", "./_base_/df2k_x4.py"]
 
 model = dict(
     type="contrastive_sr.ContrastiveSR",
-    # variants for Models 2, 3 and 5 of Table 1: concatenated, unmodulated, oracle (with the method TrueKernel)
+    # variants for Models 2, 3 and 5 of Table 1: concatenated, unmodulated, oracle (with the method TrueKernel; the
+    # kernels of validation images are read from the degradations.json of `prepare degrade`)
     generator=dict(type="contrastive_sr.DASR", scale=4, variant="full"),
     pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
     # Isotropic kernels of 21 x 21, width 0.2 to 4, no noise. The paper's second setting: dasr-anisotropic-x4.

@@ -1,6 +1,6 @@
 # The small twin of crl_sr_x4.py: about a minute on a CPU, on the HR images of `contrastive-sr prepare demo`. Validation
-# is on the bicubic pairs there, the mildest degradation of those in training. For another:
-# `contrastive-sr prepare degrade datasets/demo/val/HR datasets/demo_blind --preset crl-spatial-x4`
+# is on LR images there whose width and noise grow from left to right, as in the paper's Table 2. For others:
+# `contrastive-sr prepare degrade datasets/demo/val/HR datasets/demo_blind --preset random-field-x4`
 _base_ = ["./crl_sr_x4.py"]
 
 methods = _base_.model.methods
@@ -16,7 +16,7 @@ train_dataloader = dict(
     dataset=dict(data_root="datasets/demo", data_prefix=dict(gt="train/HR"), patch_size=96, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    num_workers=0, dataset=dict(data_root="datasets/demo", data_prefix=dict(img="val/LRx4", gt="val/HR"))
+    num_workers=0, dataset=dict(data_root="datasets/demo", data_prefix=dict(img="val/LRx4_spatial", gt="val/HR"))
 )
 
 train_cfg = dict(max_iters=120, val_interval=60)

@@ -1,6 +1,6 @@
 # The small twin of dasr_x4.py: about a minute on a CPU, on the HR images of `contrastive-sr prepare demo`. Validation
-# is on the bicubic pairs there, the mildest degradation of those in training. For another:
-# `contrastive-sr prepare degrade datasets/demo/val/HR datasets/demo_blind --preset dasr-table1-width1.8-x4`
+# is on the LR images behind a kernel of width 1.8 there; val/LRx4 are bicubic ones. For others:
+# `contrastive-sr prepare degrade datasets/demo/val/HR datasets/demo_blind --preset dasr-table1-width3.4-x4`
 _base_ = ["./dasr_x4.py"]
 
 methods = _base_.model.methods
@@ -16,7 +16,7 @@ train_dataloader = dict(
     dataset=dict(data_root="datasets/demo", data_prefix=dict(gt="train/HR"), patch_size=96, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    num_workers=0, dataset=dict(data_root="datasets/demo", data_prefix=dict(img="val/LRx4", gt="val/HR"))
+    num_workers=0, dataset=dict(data_root="datasets/demo", data_prefix=dict(img="val/LRx4_blurred", gt="val/HR"))
 )
 
 train_cfg = dict(max_iters=300, val_interval=100)

@@ -19,3 +19,9 @@ class HostError(ContrastiveSRError, RuntimeError):
 
 class NonFiniteError(ContrastiveSRError, RuntimeError):
     """A loss term became NaN or infinite."""
+
+
+def own_words(error: ContrastiveSRError) -> str:
+    """What an error says. If it was raised in a worker of a data loader, torch gives it the worker's traceback as text,
+    which ends in what it said there."""
+    return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()

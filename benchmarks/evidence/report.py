@@ -73,10 +73,10 @@ def verdict(differences: Sequence[float]) -> str:
     """Whether a difference, one a seed, shows: twice its standard error is the limit."""
     mean = statistics.fmean(differences)
     if len(differences) < 3:
-        return f"{mean:+.2f}, too few seeds to say"
+        return f"{mean:+.3f}, too few seeds to say"
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     shown = "a gain" if mean > 2 * error else "a loss" if mean < -2 * error else "does not show"
-    return f"{mean:+.2f} ± {statistics.stdev(differences):.2f}, {shown}"
+    return f"{mean:+.3f} ± {statistics.stdev(differences):.3f}, {shown}"
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table | str]:

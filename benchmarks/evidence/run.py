@@ -130,9 +130,9 @@ class Evidence:
         self.tests = Tests(folders, size)
         (out / "runs").mkdir(parents=True, exist_ok=True)
         counts = {folder.name: len(folder.hr) for folder in folders}
-        self._settle(
-            {"size": size_name, "training images": len(self.images.images), "test images": counts, **asdict(size)}
-        )
+        # more seeds or fewer change nothing of what is there
+        fixed = {key: value for key, value in asdict(size).items() if key != "seeds"}
+        self._settle({"size": size_name, "training images": len(self.images.images), "test images": counts, **fixed})
         tested = ", ".join(f"{count} of {name}" for name, count in counts.items())
         self.data = f"{len(self.images.images)} training images, tested on {tested}"
         machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"

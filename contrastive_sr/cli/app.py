@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import contrastive_sr
-from contrastive_sr.errors import ConfigError, ContrastiveSRError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
 
 if TYPE_CHECKING:
     from contrastive_sr.hosts.doctor import Change, Finding
@@ -147,7 +147,8 @@ def prepare_degrade(
     from contrastive_sr.cli.degrade import write_with_bar
 
     written = write_with_bar(source, target, preset, scale, seed)
-    console.print(f"Wrote {written.images} pairs at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
+    pairs = "1 pair" if written.images == 1 else f"{written.images} pairs"
+    console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
 
 
 @app.command()
@@ -271,7 +272,7 @@ def main() -> None:
         app()
     except ContrastiveSRError as error:
         errors.print("[red]error:[/red]", end=" ")
-        print(error, file=sys.stderr)
+        print(own_words(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in _UNWRITABLE:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.pairs import list_images
+from contrastive_sr.hosts.pairs import MANIFEST, list_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-MANIFEST = "degradations.json"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -74,16 +73,16 @@ def write_degraded(
     degradation = build_degradation(name)
     if not source.is_dir():
         raise DataError(f"Expected a folder of HR images at {source}, but there is none.")
-    files = list_images(source, suffixes=SUFFIXES)
-    _check_stems(files)
+    files = list_images(source)
+    _check_names(files)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"Expected a folder to write that is missing or empty, got {target}. Choose another one.")
-    # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     lr_folder = f"LRx{degradation.scale}"
     images: dict[str, dict[str, Any]] = {}
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+        partial = Path(beside) / "set"
         for folder in ("HR", lr_folder):
             (partial / folder).mkdir(parents=True)
         for done, file in enumerate(files, start=1):
@@ -108,14 +107,14 @@ def write_degraded(
         }
         (partial / MANIFEST).write_text(_as_json(manifest))
         partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return DegradedSet(target, len(files), name, degradation.scale)
 
 
-def _check_stems(files: list[Path]) -> None:
+def _check_names(files: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{file}: expected one of {', '.join(SUFFIXES)}. Convert it, or take it out of the folder.")
         other = seen.setdefault(file.stem, file)
         if other is not file:
             raise DataError(
@@ -132,7 +131,7 @@ def read_rgb(file: Path) -> Tensor:
     """Reads an image of 8 bits, grey or in colour, turned as its camera says.
 
     Args:
-        file: a PNG, JPEG or BMP file.
+        file: one of `SUFFIXES`.
 
     Returns:
         (1, 3, H, W) in [0, 1].

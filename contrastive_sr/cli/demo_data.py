@@ -26,7 +26,9 @@ VAL_PHOTOS: dict[str, tuple[int, int, int, int]] = {
 }
 """Held-out photographs, each with the box (left, top, right, bottom) that is kept so that validation stays quick."""
 TILE, STRIDE = 128, 96
-_RECIPE = 1  # raise it when the files written for the same photographs change
+BLIND = {"blurred": "dasr-table1-width1.8-x4", "spatial": "crl-spatial-x4"}
+"""Further held-out LR images, for blind SR: the end of their folder's name, and the preset."""
+_RECIPE = 2  # raise it when the files written for the same photographs change
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class DemoData:
     """What `prepare_demo_data` wrote or found.
 
     Args:
-        folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4` lie below it.
+        folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4`, and one folder for each of `BLIND`, such as
+            `val/LRx4_blurred`, lie below it.
         train: number of training pairs.
         val: number of held-out pairs.
         reused: whether all of it was there already.
@@ -79,6 +82,19 @@ def _starts(length: int) -> list[int]:
 def _cropped_to_multiple(photo: Image, multiple: int = 16) -> Image:
     width, height = (size // multiple * multiple for size in photo.size)
     return photo.crop((0, 0, width, height))
+
+
+def _degraded(hr: Image, preset: str) -> Image:
+    """The LR image of a preset, with the same noise each time."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from contrastive_sr.degradations import build_degradation
+
+    pixels = torch.from_numpy(np.array(hr)).permute(2, 0, 1)[None].float() / 255
+    lr = build_degradation(preset)(pixels, torch.Generator().manual_seed(0)).lr[0]
+    return Image.fromarray((lr * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
 def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
@@ -165,7 +181,10 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
     for done, (part, name) in enumerate(parts, start=1):
         count = 0
         for file, hr, lr in _pairs(part, name):
-            for kind, image in (("HR", hr), (f"LRx{SCALE}", lr)):
+            images = {"HR": hr, f"LRx{SCALE}": lr}
+            if part == "val":
+                images |= {f"LRx{SCALE}_{kind}": _degraded(hr, preset) for kind, preset in BLIND.items()}
+            for kind, image in images.items():
                 goal = partial / part / kind / file
                 goal.parent.mkdir(parents=True, exist_ok=True)
                 image.save(goal)
@@ -178,6 +197,7 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
         "recipe": _RECIPE,
         "scale": SCALE,
         "lr": "Pillow bicubic with antialiasing, 8 bits",
+        "blind": BLIND,
         "source": "photographs inside the scikit-image package",
         "photographs": photographs,
         "files": files,

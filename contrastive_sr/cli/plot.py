@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def plot_degradations(
 
     Raises:
         HostError: the extra is not installed.
-        ConfigError: a file without such an encoder, or degradations that make no sense.
+        ConfigError: a file without such an encoder, degradations that make no sense, or a picture that cannot be
+            written.
         DataError: no images, or one that cannot be used.
     """
     try:
@@ -67,13 +69,21 @@ def plot_degradations(
             f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[plot]"'
         ) from error
     from contrastive_sr.embeddings import DegradationEncoder
+    from contrastive_sr.networks.parts import check_scale
 
+    check_scale(scale, "plot degradations")
     kinds = {
         "kernel width": _degradations(widths or WIDTHS, [0.0], scale, "--width"),
         "noise level": _degradations([NOISE_WIDTH], noise_levels or NOISE_LEVELS, scale, "--noise"),
     }
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise ConfigError(f"--out: expected a picture to write, .png, .pdf or .svg, got {out}.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written ({error.strerror}). Choose another one.") from error
     # an encoder is looked for first: reading images takes longer
     encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
     if without_contrast is not None:
@@ -84,7 +94,9 @@ def plot_degradations(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("reading images ..."):
-        contents = read_images(data, images, device)
+        contents, grey = read_images(data, images, device)
+    if grey:
+        console.print(f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True)
     table = Table("encoder", *(f"kNN over {len(values)} {kind}s" for kind, values in kinds.items()))
     panels: list[list[evaluation.Panel]] = []
     accuracies: dict[str, list[str]] = {name: [] for name in encoders}
@@ -103,7 +115,6 @@ def plot_degradations(
         table.add_row(name, *row)
     table.add_row("guessing", *(f"{1 / len(values):.3f}" for values in kinds.values()), style="dim")
     with console.status("drawing ..."):
-        out.parent.mkdir(parents=True, exist_ok=True)
         evaluation.save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
     console.print(table)
     console.print(
@@ -130,7 +141,7 @@ def _degradations(
     return dict(zip(map(str, values), made, strict=True))
 
 
-def read_images(folder: Path, count: int, device: torch.device | str) -> list[Tensor]:
+def read_images(folder: Path, count: int, device: torch.device | str) -> tuple[list[Tensor], int]:
     """The middles of colour images, evenly from a folder.
 
     Args:
@@ -139,23 +150,24 @@ def read_images(folder: Path, count: int, device: torch.device | str) -> list[Te
         device: where they go.
 
     Returns:
-        (1, 3, H, W) each, RGB in [0, 1].
+        (1, 3, H, W) each, RGB in [0, 1], and how many grey images were left out.
 
     Raises:
-        DataError: no images or fewer than 3, or one that cannot be read, is grey, or is smaller than the kernels.
+        DataError: fewer than 3 images in colour, or one that cannot be read or is smaller than the kernels.
     """
     files = list_images(folder, suffixes=SUFFIXES)
-    if len(files) < 3:
-        raise DataError(f"Expected at least 3 images in {folder}, so that they can be compared, got {len(files)}.")
+    chosen = files[:: max(1, len(files) // count)][:count]
     images = []
-    for file in files[:: max(1, len(files) // count)][:count]:
+    for file in chosen:
         image = read_rgb(file)
         if (image == image[:, :1]).all():
-            raise DataError(
-                f"{file} is grey; expected an image in colour, as encoders are trained on. Take it out of the folder."
-            )
+            continue
         if min(image.shape[-2:]) < 24:
             raise DataError(f"{file} is {image.shape[-1]} x {image.shape[-2]}; expected at least 24 x 24 pixels.")
         top, left = (max(0, length - LARGEST) // 2 for length in image.shape[-2:])
         images.append(image[..., top : top + LARGEST, left : left + LARGEST].to(device))
-    return images
+    if len(images) < 3:
+        raise DataError(
+            f"Expected at least 3 images in colour in {folder}, so that they can be compared, got {len(images)}."
+        )
+    return images, len(chosen) - len(images)

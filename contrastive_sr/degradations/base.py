@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_range, check_shape, describe
 from contrastive_sr.config import build
-from contrastive_sr.degradations.functional import check_downsample, check_kernel_size, check_sides
+from contrastive_sr.degradations.functional import check_downsample, check_kernel_size, check_sides, gaussian_kernels
 from contrastive_sr.degradations.kernels import (
     KERNELS,
     LAYOUTS,
@@ -154,7 +154,8 @@ class Degradation:
 
         Args:
             hr: (B, 3, H, W) in [0, 1], sides multiples of the scale and no smaller than the kernel.
-            parameters: what :meth:`draw` of this degradation returned for B images.
+            parameters: what :meth:`draw` of this degradation returned for B images. ``"kernel"`` may be left out, as in
+                the JSON of a test set; it is then made of ``"sigma"`` and ``"angle"``.
             generator: source of the noise, on any device; None takes torch's own.
 
         Returns:
@@ -166,6 +167,9 @@ class Degradation:
         """
         self._check(hr)
         hr = at_least_float32(hr)
+        if "kernel" not in parameters and {"sigma", "angle"} <= parameters.keys():
+            kernels = gaussian_kernels(parameters["sigma"], parameters["angle"], self.kernel_size)
+            parameters = {**parameters, "kernel": kernels}
         ready = {name: self._row(name, parameters, hr) for name in self._needed()}
         lr = self.kernel.degrade(hr, ready, self.scale, self.downsample, self.kernel_size)
         if self.noise[1] > 0:

@@ -108,7 +108,7 @@ def find_preset(name: str, scale: int | None = None) -> str:
         'dasr-isotropic-x3'
     """
     if scale is not None:
-        check_count(scale, "scale")
+        check_count(scale, "scale", at_least=2)
     family = re.sub(r"-x\d+$", "", name)
     scales = [key.removeprefix(f"{family}-x") for key in PRESETS if re.fullmatch(rf"{re.escape(family)}-x\d+", key)]
     if not scales:

@@ -25,8 +25,8 @@ class DegradationEncoder(nn.Module):
     reads R itself. 1.28 M parameters, 1.15 M of them without the head.
 
     Args:
-        weights: a file that holds one trained encoder: ``net_g_*.pth`` of DASR, ``dasr_encoder_*.pth``, an MMagic
-            checkpoint, or a plain state dict. Averaged weights are taken where there are such; a momentum encoder,
+        weights: a file that holds one trained encoder: ``net_g_*.pth`` of DASR, ``degradation_encoder_*.pth``, an
+            MMagic checkpoint, or a plain state dict. Averaged weights are taken where there are such; a momentum encoder,
             which follows the one that is meant, is passed over.
 
     Raises:
@@ -89,6 +89,6 @@ def _encoder_state(path: str | Path, names: list[str]) -> dict[str, Tensor]:
             return {name: state[prefixes[0] + name] for name in names}
     raise ConfigError(
         f"{path}: expected a file with a degradation encoder in it, got one without, of {len(sections[0])} tensors. "
-        "Expected are net_g_*.pth of a training of DASR, an MMagic checkpoint, or dasr_encoder_*.pth; DASR of variant "
-        "'oracle' has no encoder."
+        "Expected are net_g_*.pth of a training of DASR, an MMagic checkpoint, or degradation_encoder_*.pth; DASR of "
+        "variant 'oracle' has no encoder."
     )

@@ -48,6 +48,28 @@ class TrainingDegradation:
         self.seed = check_count(seed, "seed", at_least=0)
 
     @property
+    def names(self) -> set[str]:
+        """What :meth:`batch` gives."""
+        drawn = self.degradation.draw(1, generator=torch.Generator())
+        makes = {"lr_key", "lr_key_other", *(_PARAMETER + name for name in drawn)}
+        return {"hr", "lr", *makes.intersection(self.wants)}
+
+    def check_images(self, images: int) -> None:
+        """Refuse batches that are too small.
+
+        Args:
+            images: of a batch, in one process.
+
+        Raises:
+            DataError: there is one, and crops of others are needed.
+        """
+        if "lr_key_other" in self.wants and images < 2:
+            raise DataError(
+                "A method wants crops of another image under the same degradation, and there is one image in the "
+                "batch of a process. Raise the batch size to at least 2."
+            )
+
+    @property
     def needs_second_crop(self) -> bool:
         """Whether :meth:`batch` needs ``hr_key``."""
         return "lr_key" in self.wants
@@ -79,11 +101,7 @@ class TrainingDegradation:
                 )
             batch["lr_key"] = self.degradation.apply(hr_key, parameters, generator)
         if "lr_key_other" in self.wants:
-            if len(hr) < 2:
-                raise DataError(
-                    "A method wants crops of another image under the same degradation, and there is one image in the "
-                    "batch of a process. Raise the batch size to at least 2."
-                )
+            self.check_images(len(hr))
             batch["lr_key_other"] = self.degradation.apply(hr.roll(1, 0), parameters, generator)
         for name, value in parameters.items():
             if _PARAMETER + name in self.wants:

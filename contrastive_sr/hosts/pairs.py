@@ -8,6 +8,8 @@ from pathlib import Path
 from contrastive_sr.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+MANIFEST = "degradations.json"
+"""Beside the folders of a set of degraded images: how each was made."""
 _SHOWN = 3
 
 

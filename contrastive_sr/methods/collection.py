@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -11,7 +11,8 @@ from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
 from contrastive_sr.methods.crl_sr import CRLSR
-from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
+from contrastive_sr.methods.dasr import DASR, DegradationContrast, DegradationMethod, TrueKernel
+from contrastive_sr.methods.layers import super_resolve
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
@@ -37,18 +38,17 @@ class MethodList(nn.ModuleDict):
     """Methods by name, with the three calls of a single :class:`~contrastive_sr.methods.Method`.
 
     Args:
-        methods: the methods; their names must differ.
+        methods: the methods; their names must differ. With none, the network trains on the host's losses alone.
 
     Raises:
-        ConfigError: no methods, two of one name, or a name that this class needs itself.
+        ConfigError: two methods of one name, or a name that this class needs itself.
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
         names = [method.name for method in methods]
-        if not names or len(set(names)) < len(names):
+        if len(set(names)) < len(names):
             raise ConfigError(
-                f"methods: expected one or more with different `name`, got {names}. "
-                "Give each its own, e.g. `name: nce_2`."
+                f"methods: expected methods with different `name`, got {names}. Give each its own, e.g. `name: nce_2`."
             )
         super().__init__()
         for method in methods:
@@ -80,9 +80,25 @@ class MethodList(nn.ModuleDict):
         for method in self.methods:
             method.attach(net)
 
+    def check_data(self, names: Collection[str], images: int = 1) -> None:
+        """Refuse training data that a method cannot use, before there is a batch of them.
+
+        Args:
+            names: what the batches will hold.
+            images: how many images a step will have, over all processes.
+
+        Raises:
+            DataError: something that a method needs will be missing, or there are more images than it can hold.
+        """
+        for method in self.methods:
+            if isinstance(method, (DegradationMethod, TrueKernel)):
+                method.check_data(names, images)
+
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network; see :meth:`Method.run`."""
         batch = dict(batch)
+        if not self.methods and "sr" not in batch:
+            batch.update(super_resolve(net, batch["lr"], ()))
         layers = [name for method in self.methods for name in method.layers]
         for method in self.methods:
             batch = method.run(net, batch, layers)
@@ -113,15 +129,18 @@ class MethodList(nn.ModuleDict):
         return losses
 
 
-def build_methods(configs: Sequence[Mapping[str, object]]) -> MethodList:
+def build_methods(configs: Sequence[Mapping[str, object]] | None, *, optional: bool = False) -> MethodList:
     """Build the ``methods:`` list of a config.
 
     Args:
         configs: one mapping a method: ``type`` (e.g. ``"PCL"``) and its arguments.
+        optional: whether there may be none, as an empty list or as None.
 
     Raises:
         ConfigError: not a list of mappings, or an unknown type, key or value.
     """
+    if optional and (configs is None or configs == []):
+        return MethodList([])
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
     return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])

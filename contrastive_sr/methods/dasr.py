@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -70,16 +70,28 @@ class DegradationMethod(Method):
             EncoderWithHead(encoder), encoder.dim, queue_size, momentum, temperature, gather=True
         )
 
+    def check_data(self, names: Collection[str], images: int) -> None:
+        """Refuse data without keys, and more images than the queue holds.
+
+        Args:
+            names: what the batches hold.
+            images: how many images a step has, over all processes.
+
+        Raises:
+            DataError: they cannot be used.
+        """
+        self._check_keys(names)
+        if images > self.loss.queue_size:
+            raise DataError(
+                f"{self.name}: expected a batch that the queue of {self.loss.queue_size} holds, got {images} images on "
+                f"{world_size()} process(es). Raise queue_size (the paper's is 8192) or lower the batch size."
+            )
+
     def check_batch(self, batch: Batch) -> None:
         """Also refuse keys that do not fit, and more images than the queue holds; see :meth:`Method.check_batch`."""
         super().check_batch(batch)
+        self.check_data(batch, len(batch["lr"]) * world_size())
         images, _ = self._crops(batch)
-        total = len(batch["lr"]) * world_size()
-        if total > self.loss.queue_size:
-            raise DataError(
-                f"{self.name}: expected a batch that the queue of {self.loss.queue_size} holds, got {total} images on "
-                f"{world_size()} process(es). Raise queue_size (the paper's is 8192) or lower the batch size."
-            )
         if images is None:
             low, high = batch[self.key].min().item(), batch[self.key].max().item()
             if not (low >= -1e-3 and high <= 1 + 1e-3):
@@ -87,18 +99,21 @@ class DegradationMethod(Method):
                     f"{self.name}: expected batch[{self.key!r}] in [0, 1], got values from {low:.4g} to {high:.4g}."
                 )
 
+    def _check_keys(self, names: Collection[str]) -> None:
+        if self.key not in names and not self.split_lr:
+            hint = " Or set split_lr: true to contrast the two halves of each LR image." if self.key == "lr_key" else ""
+            raise DataError(
+                f"{self.name}: expected {self.key!r} in the batch, for each image an LR crop of the same degradation, "
+                f"got {sorted(names)}. Let the host degrade HR images (`degradation` in its data settings).{hint}"
+            )
+
     def _crops(self, batch: Batch) -> tuple[Tensor | None, Tensor]:
         """Images of the queries, None if they are the LR images themselves, and images of the keys."""
         lr = batch["lr"]
         if self.key in batch:
             check_shape(batch[self.key], (len(lr), 3, "h", "w"), f"{self.name}: batch[{self.key!r}]")
             return None, batch[self.key]
-        if not self.split_lr:
-            hint = " Or set split_lr: true to contrast the two halves of each LR image." if self.key == "lr_key" else ""
-            raise DataError(
-                f"{self.name}: expected {self.key!r} in the batch, for each image an LR crop of the same degradation, "
-                f"got {sorted(batch)}. Let the host degrade HR images (`degradation` in its data settings).{hint}"
-            )
+        self._check_keys(batch)
         side = 3 if lr.shape[3] >= lr.shape[2] else 2
         if lr.shape[side] < 2:
             raise DataError(f"{self.name}: expected LR images that can be cut in two, got {tuple(lr.shape)}.")
@@ -352,6 +367,22 @@ class TrueKernel(Method):
                 f"{type(bare).__name__}{f' of variant {bare.variant!r}' if hasattr(bare, 'variant') else ''}."
             )
 
+    def check_data(self, names: Collection[str], images: int) -> None:
+        """Refuse data without kernels.
+
+        Args:
+            names: what the batches hold.
+            images: how many images a step has.
+
+        Raises:
+            DataError: no kernels, as when each position has one of its own.
+        """
+        if KERNEL not in names:
+            raise DataError(
+                f"{self.name}: expected {KERNEL!r} in the batch, got {sorted(names)}. Let the host degrade HR images, "
+                "with one kernel for each image."
+            )
+
     def run(self, net: Callable[..., Tensor], batch: Batch, layers: Sequence[str] = ()) -> dict[str, Tensor]:
         """Super-resolve the batch by ``net(lr, kernel=...)``; see :meth:`Method.run`.
 
@@ -363,11 +394,7 @@ class TrueKernel(Method):
         Raises:
             DataError: no kernels in the batch, as when each position has one of its own.
         """
-        if KERNEL not in batch:
-            raise DataError(
-                f"{self.name}: expected {KERNEL!r} in the batch, got {sorted(batch)}. Let the host degrade HR images, "
-                "with one kernel for each image."
-            )
+        self.check_data(batch, images=1)
         return super().run(partial(net, kernel=batch[KERNEL]), batch, layers)
 
     def terms(self, batch: Batch) -> dict[str, Term]:

@@ -82,14 +82,18 @@ def test_bad_input_is_explained(folder: Path, checkpoint: Path, tmp_path: Path) 
         plot_degradations(checkpoint, folder, Path("plot.txt"), console=Console(quiet=True))
     for file in sorted(folder.iterdir())[2:]:
         file.unlink()
-    _refused(DataError, "at least 3 images in .*, got 2", checkpoint, folder)
+    _refused(DataError, "at least 3 images in colour in .*, got 2", checkpoint, folder)
+    _refused(ConfigError, r"expected a whole number from 2 to 4, got 30", checkpoint, folder, scale=30)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"--out: .*file/plot\.png cannot be written"):
+        plot_degradations(checkpoint, folder, tmp_path / "file" / "plot.png", console=Console(quiet=True))
 
 
 def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
     extra = folder / "x.png"
     Image.new("L", (32, 32), 90).save(extra)
-    with pytest.raises(DataError, match=r"x\.png is grey"):
-        read_images(folder, 100, "cpu")
+    images, grey = read_images(folder, 100, "cpu")
+    assert (len(images), grey) == (7, 1)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)).save(extra)
     with pytest.raises(DataError, match=r"x\.png is 40 x 20"):
         read_images(folder, 100, "cpu")
@@ -99,10 +103,10 @@ def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
 
 
 def test_few_of_many_images_and_their_middles(folder: Path) -> None:
-    assert len(read_images(folder, 3, "cpu")) == 3
+    assert len(read_images(folder, 3, "cpu")[0]) == 3
     pixels = np.random.default_rng(0).integers(0, 256, (600, 40, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "0.png")
-    middle = read_images(folder, 3, "cpu")[0]
+    middle = read_images(folder, 3, "cpu")[0][0]
     assert middle.shape == (1, 3, 512, 40)
     np.testing.assert_array_equal((middle[0] * 255).round().permute(1, 2, 0).numpy(), pixels[44:556])
 

@@ -97,8 +97,6 @@ def test_the_json_tells_all_that_is_needed_to_make_lr_again(source: Path, tmp_pa
     quiet = build_degradation({**content["degradation"], "noise": [0, 0], "rounding": False})
     for name, entry in content["images"].items():
         drawn = {key: torch.tensor([value]) for key, value in entry.items() if key != "source"}
-        if "sigma" in drawn:
-            drawn["kernel"] = gaussian_kernels(drawn["sigma"], drawn["angle"], content["kernel_size"])
         clean = quiet.apply(as_tensor(folder / "HR" / name), drawn)
         noise = (as_tensor(folder / "LRx2" / name) - clean) * 255
         level = float(drawn["noise"]) if "noise" in drawn else float(drawn["noise_map"].mean())
@@ -257,6 +255,26 @@ def test_a_folder_with_files_is_never_touched(source: Path, tmp_path: Path) -> N
         with pytest.raises(DataError, match="Expected a folder to write that is missing or empty, got"):
             write_degraded(source, used, "dasr-isotropic-x4")
     assert digests(target) == whole
+
+
+def test_what_lies_beside_the_target_is_left_alone(source: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "set.partial"
+    beside.mkdir()
+    (beside / "mine.txt").write_text("precious")
+    write_degraded(source, tmp_path / "set", "dasr-isotropic-x4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "set", "set.partial"]
+    assert (beside / "mine.txt").read_text() == "precious"
+    assert (tmp_path / "set").stat().st_mode == beside.stat().st_mode
+
+
+def test_other_endings(source: Path, tmp_path: Path) -> None:
+    Image.fromarray(pixels(9)).save(source / "d.tif")
+    Image.fromarray(pixels(9)).save(source / "e.webp", lossless=True)
+    write_degraded(source, tmp_path / "set", "dasr-isotropic-x4")
+    assert torch.equal(as_tensor(tmp_path / "set/HR/d.png"), as_tensor(tmp_path / "set/HR/e.png"))
+    Image.fromarray(pixels(9)).save(source / "f.ppm")
+    with pytest.raises(DataError, match=r"f\.ppm: expected one of \.png, .*Convert it, or take it out"):
+        write_degraded(source, tmp_path / "other", "dasr-isotropic-x4")
 
 
 def test_two_images_for_one_file(source: Path, tmp_path: Path) -> None:

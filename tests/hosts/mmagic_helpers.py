@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,8 @@ def write_demo(folder: Path, size: int = 48) -> None:
     """Writes a data set where and as the demo configs expect it, below `folder`."""
     write_pairs(folder / "datasets/demo/train", 4, size)
     write_pairs(folder / "datasets/demo/val", 1, size)
+    for kind in ("blurred", "spatial"):  # of the demos for blind SR
+        shutil.copytree(folder / "datasets/demo/val/LRx4", folder / f"datasets/demo/val/LRx4_{kind}")
 
 
 def write_config(

@@ -387,7 +387,7 @@ def test_unequal_counts(train_here: Callable[..., Path], one_pair: Path, demo_da
 
 def test_wrong_scale(train_here: Callable[..., Path], one_pair: Path) -> None:
     with pytest.raises(DataError, match="cannot be used at scale 2"):
-        train_here("demo_pcl_edsr", one_pair, options={"scale": 2})
+        train_here("demo_pcl_edsr", one_pair, options={"scale": 2, "network_g:upscale": 2})
 
 
 def test_images_smaller_than_the_patch(train_here: Callable[..., Path], demo_data: Path) -> None:
@@ -409,6 +409,7 @@ def test_a_share_above_one_is_in_the_log(demo_data: Path, tmp_path: Path) -> Non
     succeed(run([sys.executable, "-m", "contrastive_sr.cli", "train", options], tmp_path))
     (log,) = (tmp_path / "experiments/demo_pcl_edsr").glob("train_*.log")
     assert log.read_text().count("times that of the pixel loss (weight 10)") == 1
+    assert log.read_text().count("Dataset [CheckedPairedImageDataset] - demo is built.") == 1
 
 
 def test_a_stopped_run_says_how_to_go_on(one_pair: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from PIL import Image
 from same import assert_same
 
 from contrastive_sr import networks
+from contrastive_sr.cli.degrade import write_degraded
+from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts import pairs
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from tests.hosts.basicsr_options import PROJECT, read_options, write_options
@@ -78,7 +82,7 @@ def train_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     monkeypatch.chdir(tmp_path)
 
     def train(name: str, data: Path, *arguments: str, **options: Any) -> Path:
-        network = {"network_g": NETWORKS[name]} if name in NETWORKS else {}
+        network = {"network_g": dict(NETWORKS[name])} if name in NETWORKS else {}
         path = write_options(tmp_path, name, data, {**SHORT, **network, **options.pop("options", {})})
         runner.train(path, list(arguments))
         return tmp_path / "experiments" / read_options(name)["name"]
@@ -226,9 +230,66 @@ def test_other_methods_get_what_they_want(
     else:
         network = {**NETWORKS["demo_dasr_x4"], **network}
         if "variant" in network:
-            options["val"] = None  # pairs do not tell their kernels
+            options["val"] = None  # these pairs do not tell their kernels
     folder = train_here("demo_dasr_x4", data, options={**options, "network_g": network})
     assert found in load(folder / "training_states/1.state")["methods"]
+
+
+@pytest.fixture(scope="module")
+def blurred(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same held-out images behind known kernels."""
+    folder = tmp_path_factory.mktemp("blurred")
+    shutil.copytree(data / "train", folder / "train")
+    write_degraded(data / "val/HR", folder / "val", "dasr-anisotropic-x4")
+    return folder
+
+
+ORACLE: dict[str, Any] = {
+    "methods": [{"type": "TrueKernel"}],
+    "network_g": {**NETWORKS["demo_dasr_x4"], "variant": "oracle"},
+    "val:val_freq": 1,
+}
+
+
+@pytest.mark.parametrize("decay", [0, 0.5])
+def test_the_oracle_is_validated_with_the_true_kernels(
+    decay: float, train_here: Callable[..., Path], blurred: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network reads what the LR images were made with."""
+    seen = []
+    forward = networks.DASR.forward
+
+    def watch(self: Any, lr: torch.Tensor, *rest: Any, kernel: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            seen.append((lr, kernel, self.training))
+        return forward(self, lr, *rest, kernel=kernel)
+
+    monkeypatch.setattr(networks.DASR, "forward", watch)
+    train_here("demo_dasr_x4", blurred, options={**ORACLE, "train:ema_decay": decay})
+    assert len(seen) == 3  # after each of two steps, and at the end
+    degradation = build_degradation("dasr-anisotropic-x4")
+    for lr, kernel, training in seen:
+        assert kernel.shape == (1, 21, 21)
+        assert not training
+        (hr,) = (blurred / "val/HR").iterdir()
+        with Image.open(hr) as image:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        blur = degradation.apply(pixels, {"kernel": kernel, "noise": torch.zeros(1)})
+        other = degradation.apply(pixels, {"kernel": kernel.flip(-1), "noise": torch.zeros(1)})
+        assert (lr - blur).abs().mean() < (lr - other).abs().mean()  # what is left is noise
+
+
+def test_hr_images_alone_without_a_method(train_here: Callable[..., Path], data: Path, tmp_path: Path) -> None:
+    """The baseline: a pixel loss, on the same degradations."""
+    folder = train_here("demo_crl_sr_x4", data, options={"methods": None})
+    first = load(folder / "models/net_g_2.pth")["params"]
+    shutil.rmtree(folder)
+    train_here("demo_crl_sr_x4", data, options={"methods": [], "train:total_iter": 1, "logger:save_checkpoint_freq": 1})
+    train_here("demo_crl_sr_x4", data, "--auto_resume", options={"methods": []})
+    assert load(folder / "training_states/2.state")["methods"] == {}
+    assert any(
+        not torch.equal(value, load(folder / "models/net_g_1.pth")["params"][key]) for key, value in first.items()
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- data
@@ -362,6 +423,36 @@ def test_a_damaged_image_is_named_and_nothing_saved_is_lost(
     assert (train_here(name, data, "--auto_resume", options=going_on) / "training_states/4.state").is_file()
 
 
+@pytest.mark.parametrize("command", ["basicsr/train.py", "contrastive-sr"])
+@pytest.mark.parametrize(("prefetch", "workers"), [("cpu", 0), ("cpu", 2), (None, 2)])
+def test_a_damaged_image_ends_the_training_however_it_is_loaded(
+    command: str, prefetch: str | None, workers: int, data: Path, tmp_path: Path
+) -> None:
+    """BasicSR loads ahead in a thread, whose errors nobody hears of."""
+    shutil.copytree(data, tmp_path / "own")
+    for path in (tmp_path / "own/train/HR").iterdir():
+        path.write_bytes(path.read_bytes()[:3000])
+    loading = {"datasets:train:prefetch_mode": prefetch, "datasets:train:num_worker_per_gpu": workers}
+    options = write_options(tmp_path, "demo_dasr_x4", tmp_path / "own", {**SHORT, **loading})
+    if command == "contrastive-sr":
+        start = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
+    else:
+        start = [sys.executable, "-m", "basicsr.train", "-opt", str(options)]
+        package = Path(import_basicsr("basicsr").__file__ or "").parent
+        shutil.copytree(package, tmp_path / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        start, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1
+    message = r"(?m)^%s\S+/train/HR/astronaut_\d+_\d+\.png cannot be read as an image: 3000 bytes"
+    if command == "contrastive-sr":
+        assert re.search(message % "error: ", done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stderr.rstrip().splitlines()[-1].startswith("error: ")
+    else:
+        assert re.search(message % r"contrastive_sr\.errors\.DataError: ", done.stderr)
+
+
 def test_a_state_without_its_queue(train_here: Callable[..., Path], data: Path) -> None:
     path = train_here("demo_dasr_x4", data) / "training_states/2.state"
     state = load(path)
@@ -394,15 +485,80 @@ def test_a_batch_that_the_queue_cannot_hold(train_here: Callable[..., Path], dat
         ("demo_dasr_x4", {"model_type": "SRModel", "methods": None}, "SRModel does not train with `degradation:`"),
         ("demo_pcl_edsr", {"degradation": "dasr-isotropic-x4"}, "got a folder of LR images.*Take dataroot_lq out"),
         ("demo_dasr_x4", {"network_g": {"type": "DASSR"}}, "Did you mean 'DASR'"),
+        ("demo_dasr_x4", {"network_g:chanels": 8}, "DASR does not know the key 'chanels'. Did you mean 'channels'"),
+        (
+            "demo_dasr_x4",
+            {"network_g:chanels": 8, "model_type": "SRModel", "methods": None, "degradation": None},
+            "Did you mean 'channels'",
+        ),
+        ("demo_pcl_edsr", {"network_g:num_feet": 8}, "network_g: EDSR cannot be built .*num_feet"),
+        (
+            "demo_pcl_edsr",
+            {"network_g:upscale": 2},
+            "network_g: upscale: expected 4, the scale of the option file, got 2",
+        ),
+        ("demo_dasr_x4", {"network_g:scale": 2}, "network_g: scale: expected 4, the scale of the option file, got 2"),
+        ("demo_dasr_x4", {"network_g:scale": 5}, "DASR.scale.: expected a whole number from 2 to 4, got 5"),
+        ("demo_dasr_x4", {"network_g:variant": "ful"}, "DASR.variant.: expected one of full, .* got .ful."),
+        ("demo_dasr_x4", {"network_g": read_options("demo_pcl_edsr")["network_g"]}, "degradation encoder, .* got EDSR"),
+        ("demo_dasr_x4", {"methods": methods("demo_dasr_x4", queue_size=1)}, "the queue of 1 holds, got 2 images"),
+        ("demo_dasr_x4", {"methods": None, "degradation": None}, "ContrastiveSRModel needs `methods:`"),
+        ("demo_crl_sr_x4", {"train:optim_methods": None}, "expected `optim_methods`"),
+        ("demo_dasr_x4", {"datasets:train:gt_size": None}, "expected the key 'gt_size'"),
+        ("demo_dasr_x4", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),
+        ("demo_pcl_edsr", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),
+        (
+            "demo_dasr_x4",
+            {"methods": methods("demo_dasr_x4", positives="same_degradation"), "datasets:train:batch_size_per_gpu": 1},
+            "Raise the batch size to at least 2",
+        ),
+        ("demo_dasr_x4", {**ORACLE, "degradation": "crl-spatial-x4"}, "expected 'degradation/kernel' in the batch"),
+        ("demo_dasr_x4", ORACLE, r"The SR network reads the true kernel .* in validation, .*val/degradations\.json"),
+        ("demo_dasr_x4", {"datasets:val:type": "HighResolutionImageDataset"}, "is for training. Validate on pairs"),
+        ("demo_dasr_x4", {"datasets:train:type": "PairedImageDataset"}, "Expected `type: HighResolutionImageDataset`"),
+        ("demo_dasr_x4", {"scale": "4"}, r"scale: expected a whole number of at least 2, got '4' \(str\)"),
+        ("demo_dasr_x4", {"scale": 0}, r"scale: expected a whole number of at least 2, got 0"),
+        ("demo_dasr_x4", {"datasets:train": None}, "datasets: expected a mapping with `train`"),
     ],
 )
 def test_options_that_do_not_go_together(
     name: str, changes: dict[str, Any], message: str, train_here: Callable[..., Path], data: Path, tmp_path: Path
 ) -> None:
+    """BasicSR renames the folder of an earlier run; not for a training that does not start."""
+    earlier = tmp_path / "experiments" / name / "models/net_g_1.pth"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
     with pytest.raises((ConfigError, DataError), match=message):
         train_here(name, data, options=changes)
-    if "cannot be used" not in message:  # images are looked at when BasicSR opens them
-        assert not (tmp_path / "experiments").exists()
+    assert [path for path in (tmp_path / "experiments").rglob("*") if path.is_file()] == [earlier]
+
+
+def test_a_folder_of_lr_images_does_not_move_an_earlier_run_away(
+    train_here: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "experiments/demo_dasr_x4").mkdir(parents=True)
+    folder = {"datasets:train:dataroot_gt": str(data / "train/LRx4"), "datasets:train:gt_size": 64}
+    with pytest.raises(DataError, match=r"HR images cannot be used: .* if this is a folder of LR images"):
+        train_here("demo_dasr_x4", data, options=folder)
+    assert not list((tmp_path / "experiments").glob("*_archived_*"))
+
+
+def test_each_file_is_looked_at_once(
+    train_here: Callable[..., Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[Path] = []
+    look = pairs._size_or_problem
+    monkeypatch.setattr(pairs, "_size_or_problem", lambda path: sizes.append(path) or look(path))
+    train_here("demo_dasr_x4", data)
+    assert len(sizes) == len(set(sizes)) == 5  # three to train on, and a pair
+
+
+def test_misspelt_keys_of_our_networks_in_basicsrs_own_command() -> None:
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    build = import_basicsr("basicsr.archs").build_network
+    with pytest.raises(ConfigError, match=r"DASR does not know the key 'chanels'\. Did you mean 'channels'"):
+        build({"type": "DASR", "chanels": 8})
+    assert type(build({"type": "CRLSR", "channels": 4})) is networks.CRLSR
 
 
 def test_paired_data_have_no_second_crop(train_here: Callable[..., Path], data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr import networks
+from contrastive_sr.cli.degrade import write_degraded
+from contrastive_sr.degradations import gaussian_kernels
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.mmagic import runner
 
@@ -224,6 +227,111 @@ def test_a_method_that_compares_no_crops_takes_one() -> None:
     assert torch.isfinite(log["loss"])
 
 
+@pytest.mark.parametrize("without", [None, []])
+def test_hr_images_alone_without_a_method(without: Any) -> None:
+    """The baseline: a pixel loss, on the same degradations."""
+    model = build(methods=without)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    log = model.train_step(batch(crops=1), optimizers(model))
+    assert log["loss"] == log["loss_pix"] > 0
+    assert any(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert model.train_step(batch(crops=1), OptimWrapper(torch.optim.Adam(model.parameters(), lr=1e-4)))["loss_pix"] > 0
+    with pytest.raises(ConfigError, match="methods: expected a list"):
+        build(methods=without, degradation=None)
+
+
+def test_a_preset_takes_the_generators_scale() -> None:
+    for degradation in ("dasr-isotropic", {"type": "dasr-isotropic", "noise": [0, 5]}):
+        model = build(degradation=degradation)
+        assert model.degradation.degradation.scale == 4
+    edsr = {"type": "EDSRNet", "in_channels": 3, "out_channels": 3, "mid_channels": 4, "num_blocks": 1}
+    for generator, scale in ((edsr, 4), ({**edsr, "upscale_factor": 2}, 2)):
+        model = build(methods=None, generator=generator, degradation="dasr-isotropic")
+        assert model.degradation.degradation.scale == scale
+    with pytest.raises(ConfigError, match=r"expected one of scale 4, the generator's, got 'dasr-isotropic-x2'"):
+        build(degradation="dasr-isotropic-x2")
+
+
+def test_the_seed_of_the_config_decides_what_is_drawn() -> None:
+    draws, hr = [], torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for seed, own in ((0, None), (1, None), (1, 0)):
+        torch.manual_seed(seed)
+        model = MODELS.build(model_config("demo_dasr_x4", degradation_seed=own))
+        draws.append(model.degradation.batch(hr, hr, 1)["lr"])
+    assert not torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generator": {"type": "contrastive_sr.DASR", "chanels": 4}}, r"the key 'chanels'\. Did you mean 'channels'"),
+        ({"generator": {"type": "contrastive_sr.DASR", "scale": 5}}, "from 2 to 4, got 5"),
+        (
+            {
+                "generator": {"type": "contrastive_sr.DASR", "variant": "oracle"},
+                "methods": [{"type": "TrueKernel"}],
+                "degradation": "crl-spatial-x4",
+            },
+            "expected 'degradation/kernel' in the batch",
+        ),
+        ({"degradation": None}, "Or set split_lr: true"),
+    ],
+)
+def test_models_that_cannot_be_built(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        MODELS.build({**model_config(), **changes})
+
+
+ORACLE = """
+model = dict(generator=dict(channels=4, groups=1, blocks=1, variant="oracle"), methods=[dict(type="TrueKernel")])
+"""
+
+
+def test_the_oracle_is_validated_with_the_true_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers.write_demo(tmp_path)
+    write_degraded(tmp_path / "datasets/demo/val/HR", tmp_path / "known", "dasr-anisotropic-x4")
+    known = 'val_dataloader["dataset"].update(data_root="known", data_prefix=dict(img="LRx4", gt="HR"))\n'
+    more = ORACLE + "val_dataloader = _base_.val_dataloader\n" + known
+    template = helpers.SMALL_BLIND
+    config = helpers.write_config(
+        tmp_path / "small.py", "demo_dasr_x4", steps=2, save=2, val=1, more=more, template=template
+    )
+    helpers.run([sys.executable, "-m", "contrastive_sr.cli", "train", config.name], tmp_path)
+    work = tmp_path / "work_dirs/small"
+    assert [entry["PSNR"] > 3 for entry in scalars(work) if "PSNR" in entry] == [True, True]
+
+    model = MODELS.build({"_scope_": "mmagic", **Config.fromfile(config).model.to_dict()}).eval()
+    lr = torch.rand(3, 12, 12)
+    sample = DataSample(gt_img=torch.rand(3, 48, 48) * 255, metainfo={"img_path": str(tmp_path / "known/LRx4/0.png")})
+    (found,) = model.val_step({"inputs": [lr * 255], "data_samples": [sample]})
+    entry = json.loads((tmp_path / "known/degradations.json").read_text())["images"]["0.png"]
+    kernel = gaussian_kernels(torch.tensor([entry["sigma"]]), torch.tensor([entry["angle"]]))
+    want = model.generator(lr[None], kernel=kernel)[0] * 255
+    torch.testing.assert_close(found.output.pred_img, want.detach().clamp(0, 255), rtol=1e-4, atol=1e-2)
+
+    plain = helpers.write_config(
+        tmp_path / "plain.py", "demo_dasr_x4", steps=2, save=2, val=1, more=ORACLE, template=template
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"The SR network reads the true kernel .* in validation, .*degradations\.json"):
+        runner.train(plain, [])
+    assert not (tmp_path / "work_dirs/plain").exists()
+
+
+def test_a_damaged_image_in_a_worker_is_named_in_one_line(tmp_path: Path) -> None:
+    helpers.write_demo(tmp_path)
+    for path in (tmp_path / "datasets/demo/train/HR").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    config = write_config(tmp_path, "demo_dasr_x4", more='train_dataloader["num_workers"] = 2\n')
+    done = helpers.run([sys.executable, "-m", "contrastive_sr.cli", "train", config.name], tmp_path, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: datasets/demo/train/HR/")
+    assert "cannot be read as an image: 200 bytes" in last
+    assert "Traceback" not in done.stderr
+
+
 def test_validation_takes_the_lr_image_as_it_is() -> None:
     model = build().eval()
     inputs = [torch.rand(3, 8, 8) * 255]
@@ -234,19 +342,17 @@ def test_validation_takes_the_lr_image_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "data", "message"),
+    ("name", "data", "message"),
     [
-        ({}, {"lr": True}, "makes the LR images from HR images alone, got LR images too"),
-        ({}, {"crops": 1}, r'PackInputs\(keys=\["gt", "gt_key"\]\)'),
-        ({"degradation": None}, {}, "Expected LR images as `img`, got HR images alone. Set `degradation`"),
+        ("demo_dasr_x4", {"lr": True}, "makes the LR images from HR images alone, got LR images too"),
+        ("demo_dasr_x4", {"crops": 1}, r'PackInputs\(keys=\["gt", "gt_key"\]\)'),
+        ("demo_crl_sr_x4", {}, "Expected LR images as `img`, got HR images alone. Set `degradation`"),
     ],
 )
-def test_data_and_degradation_that_do_not_go_together(
-    changes: dict[str, Any], data: dict[str, Any], message: str
-) -> None:
-    model = build(**changes)
+def test_data_and_degradation_that_do_not_go_together(name: str, data: dict[str, Any], message: str) -> None:
+    model = build(name) if name == "demo_dasr_x4" else build(name, degradation=None)
     with pytest.raises(ConfigError, match=message):
-        model.train_step(batch(**data), optimizers(model))
+        model.train_step(batch(**data), optimizers(model, "generator", "methods"))
 
 
 def test_values_outside_the_range_name_the_setting() -> None:
@@ -263,7 +369,7 @@ def test_an_unknown_degradation_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     for wrong, message in (
         ("dasr-isotropic-x8", "expected a scale that the preset 'dasr-isotropic-x8' has, got 8"),
-        ("dasr-isotropic", "needs a scale"),
+        ("dasr-isotropic-x2", r"expected one of scale 4, the generator's, got 'dasr-isotropic-x2' \(str\) of scale 2"),
         ("dasr-isotropik-x4", "Did you mean 'dasr-isotropic-x4'"),
     ):
         path = write_config(tmp_path, "demo_dasr_x4", more=f'model["degradation"] = "{wrong}"\n')

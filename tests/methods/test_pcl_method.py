@@ -599,6 +599,14 @@ def test_impossible_lists_are_refused(configs: Any, message: str) -> None:
         build_methods(configs)
 
 
-def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(ConfigError, match="methods: expected one or more"):
-        MethodList([])
+@pytest.mark.parametrize("configs", [None, []])
+def test_without_methods_the_network_trains_on_the_hosts_losses(configs: Any) -> None:
+    methods, network, images = build_methods(configs, optional=True), net(), images_batch()
+    batch = methods.run(network, images)
+    assert network.calls == 1
+    assert torch.equal(batch["sr"], net()(images["lr"]))
+    assert methods.run(network, batch)["sr"] is batch["sr"]
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert (losses.total, losses.terms, losses.logs, losses.host_factor) == (0, {}, {}, 1)
+    assert methods(batch) == {}
+    assert not methods.trainable

@@ -40,11 +40,11 @@ class CheckedPairedImageDataset(PairedImageDataset):
         training = opt["phase"] == "train"
         needed = ["dataroot_gt", "dataroot_lq", "io_backend", "scale", *(["gt_size"] if training else [])]
         backend = _check_keys(opt, name, needed)
+        # Validation crops HR images to a multiple of the LR size.
+        least = check_count(opt["gt_size"], f"dataset {name}: gt_size") if training else 1
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
-            # Validation crops HR images to a multiple of the LR size.
-            least = opt["gt_size"] if training else 1
             pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=not training, least=least)
             self._refuse_other_files(hr_folder, lr_folder)
         for folder in (hr_folder, lr_folder):

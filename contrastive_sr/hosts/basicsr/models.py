@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.basicsr.options import check_optimizer, training_degradation
+from contrastive_sr.hosts.basicsr.start import attached_methods, methods_optimizer
 from contrastive_sr.hosts.files import in_one_move
+from contrastive_sr.hosts.kernels import kernel_size, super_resolve
 from contrastive_sr.hosts.warn import warnings_in_log
-from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods import MethodList
 
 
 class WithMethods(SRModel):
@@ -35,14 +36,7 @@ class WithMethods(SRModel):
     pixel_key = "l_pix"
 
     def init_training_settings(self) -> None:
-        if not self.opt.get("methods"):
-            raise ConfigError(
-                f"{type(self).__name__} needs `methods:` in the option file, a list such as "
-                "`- {type: PCL, loss_weight: 0.0004}`. Without methods, use BasicSR's own model."
-            )
-        methods = build_methods(self.opt["methods"])
-        self.degradation = training_degradation(self.opt, methods.wants)
-        methods.attach(self.net_g)
+        methods, self.degradation = attached_methods(self.opt, self.net_g)
         self.methods: nn.Module = methods.to(self.device)
         if self.opt["dist"] and methods.trainable:
             self.methods = self.model_to_device(methods)
@@ -63,17 +57,11 @@ class WithMethods(SRModel):
     def setup_optimizers(self) -> None:
         super().setup_optimizers()
         self.optimizer_methods: torch.optim.Optimizer | None = None
-        options = self.opt["train"].get("optim_methods")
-        if not self.bare_methods.trainable:
-            if options:
+        arguments = methods_optimizer(self.opt, self.bare_methods)
+        if arguments is None:
+            if self.opt["train"].get("optim_methods"):
                 get_root_logger().info("No method trains parts of its own: optim_methods is not used.")
             return
-        if options is None:
-            raise ConfigError(
-                "train: expected `optim_methods` for the parts that the methods train, e.g. "
-                "`optim_methods: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.999]}`, got none."
-            )
-        arguments = check_optimizer(options, "train: optim_methods")
         parameters = [p for p in self.methods.parameters() if p.requires_grad]
         self.optimizer_methods = self.get_optimizer(arguments.pop("type"), parameters, **arguments)
         self.optimizers.append(self.optimizer_methods)
@@ -85,6 +73,18 @@ class WithMethods(SRModel):
         else:
             self.gt = data["gt"].to(self.device)
         self.gt_key = data["gt_key"].to(self.device) if "gt_key" in data else None
+        self.lq_path: list[str] = data.get("lq_path", [])
+
+    def test(self) -> None:
+        """As in the host; a network that reads kernels gets those of the images."""
+        if kernel_size(self.net_g) is None:
+            super().test()
+            return
+        net: nn.Module = getattr(self, "net_g_ema", None) or self.net_g
+        net.eval()
+        with torch.no_grad():
+            self.output = super_resolve(net, self.lq, self.lq_path)
+        self.net_g.train()
 
     def run(self, current_iter: int) -> dict[str, Tensor]:
         """One pass of the SR network."""
@@ -189,8 +189,8 @@ class ContrastiveSRModel(WithMethods):
 
     Beside what ``SRModel`` reads, the option file has ``methods`` (see :func:`contrastive_sr.methods.build_methods`)
     and, in ``train``, ``optim_methods``; and, to train on HR images alone, ``degradation`` (see
-    :func:`contrastive_sr.degradations.build_degradation`). Checkpoints of the network are those of ``SRModel``, with no
-    other key.
+    :func:`contrastive_sr.degradations.build_degradation`), with which there may be no ``methods``. Checkpoints of the
+    network are those of ``SRModel``, with no other key.
     """
 
     def optimize_parameters(self, current_iter: int) -> None:

@@ -2,7 +2,8 @@
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from contrastive_sr.hosts.networks import by_options
 from contrastive_sr.networks import NETWORKS
 
-for _network in NETWORKS.values():
-    ARCH_REGISTRY.register(_network)
+for _name in NETWORKS:
+    ARCH_REGISTRY.register(by_options(_name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 import torch
 import yaml
 
-from contrastive_sr._checks import check_number, describe
+from contrastive_sr._checks import check_count, check_number, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import build_methods
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 
@@ -102,16 +100,25 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
             raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(opt)}.")
     if opt["model_type"] not in models:
         raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
-    if opt.get("methods") and not opt["model_type"].startswith("Contrastive"):
+    ours = opt["model_type"].startswith("Contrastive")
+    if ours and not opt.get("methods") and not opt.get("degradation"):
+        raise ConfigError(
+            f"{opt['model_type']} needs `methods:` in the option file, a list such as "
+            "`- {type: PCL, loss_weight: 0.0004}`. Without methods and without `degradation:`, use BasicSR's own model."
+        )
+    if opt.get("methods") and not ours:
         raise ConfigError(
             f"model_type: {opt['model_type']} does not train with `methods:`. Use ContrastiveSRModel or "
             "ContrastiveSRGANModel, or take `methods:` out."
         )
-    if opt.get("degradation") and not opt["model_type"].startswith("Contrastive"):
+    if opt.get("degradation") and not ours:
         raise ConfigError(
             f"model_type: {opt['model_type']} does not train with `degradation:`. Use ContrastiveSRModel or "
-            "ContrastiveSRGANModel, or take `degradation:` out."
+            "ContrastiveSRGANModel, which need no `methods:` with it; or take `degradation:` out."
         )
+    check_count(opt["scale"], "scale", at_least=2 if opt.get("degradation") else 1)
+    if not isinstance(opt["datasets"], Mapping) or not isinstance(opt["datasets"].get("train"), Mapping):
+        raise ConfigError(f"datasets: expected a mapping with `train`, got {describe(opt['datasets'])}.")
     train = opt["train"]
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
@@ -129,20 +136,10 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key, value in opt["path"].items():
         if key.startswith("pretrain_network") and value is not None and not Path(value).expanduser().is_file():
             raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
-    _check_before_results_are_moved(opt)
-
-
-def _check_before_results_are_moved(opt: Mapping[str, Any]) -> None:
-    """What the model and the datasets would find too late: by then BasicSR has renamed the folder of an earlier run."""
     for name, dataset in opt["datasets"].items():
         for key, value in dataset.items() if isinstance(dataset, Mapping) else ():
             if key.startswith("dataroot") and value is not None and not Path(value).expanduser().exists():
                 raise DataError(f"datasets: {name}: {key}: expected an existing folder, got {value}. Check the path.")
-    if opt.get("methods"):
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # the model will say them
-            methods = build_methods(opt["methods"])
-        training_degradation(opt, methods.wants)
 
 
 def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:
@@ -172,6 +169,11 @@ def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> Traini
             "datasets: train: `degradation:` makes the LR images from HR images alone, got a folder of LR images, "
             f"{data['dataroot_lq']}. Take dataroot_lq out and use `type: HighResolutionImageDataset`; or take "
             "`degradation:` out, to train on these pairs."
+        )
+    if data.get("type") in ("PairedImageDataset", "CheckedPairedImageDataset"):
+        raise ConfigError(
+            "datasets: train: `degradation:` makes the LR images from HR images alone. Expected `type: "
+            f"HighResolutionImageDataset`, got {data['type']}, which reads LR images."
         )
     degradation = TrainingDegradation(opt["degradation"], wants, opt.get("manual_seed") or 0, opt["scale"])
     if ours and degradation.needs_second_crop and data.get("crops") != 2:

@@ -5,6 +5,6 @@ from contrastive_sr.hosts.basicsr.host import import_basicsr
 
 import_basicsr("basicsr.models")
 
-from contrastive_sr.hosts.basicsr import datasets, models, networks  # noqa: E402 - BasicSR must be importable first
+from contrastive_sr.hosts.basicsr import datasets, models, networks, prefetch  # noqa: E402 - BasicSR must be importable first
 
-__all__ = ["__version__", "datasets", "models", "networks"]
+__all__ = ["__version__", "datasets", "models", "networks", "prefetch"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,7 @@ def train(config: Path, arguments: list[str]) -> None:
     host = import_basicsr("basicsr.train")
     options = import_basicsr("basicsr.utils.options")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    start = import_basicsr("contrastive_sr.hosts.basicsr.start")
     registries = import_basicsr("basicsr.utils.registry")
     # BasicSR looks a name up as it stands, and then with this ending.
     models, networks = (
@@ -44,10 +45,18 @@ def train(config: Path, arguments: list[str]) -> None:
         for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
     )
     check_options(read_options(config), models, networks)
+    datasets: dict[str, Any] = {}
+
+    def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
+        # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
+        datasets.update(start.check_start(opt))
+        return _load_resume_state(host, opt)
+
     with ExitStack() as stack:
         stack.enter_context(_replaced(sys, "argv", ["basicsr/train.py", "-opt", str(config), *arguments]))
         stack.enter_context(_replaced(options, "ordered_yaml", lambda: (OptionLoader, yaml.SafeDumper)))
-        stack.enter_context(_replaced(host, "load_resume_state", lambda opt: _load_resume_state(host, opt)))
+        stack.enter_context(_replaced(host, "load_resume_state", look_and_load))
+        stack.enter_context(_replaced(host, "build_dataset", _built_once(host, datasets)))
         stack.enter_context(_replaced(host, "build_model", _with_progress(host, stack)))
         if not torch.cuda.is_available():
             stack.enter_context(_replaced(options, "init_dist", _init_gloo))
@@ -98,6 +107,20 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
         raise DataError(_NO_STATE.format(path=path, reason=f", it has {', '.join(map(str, state))}"))
     host.check_resume(opt, state["iter"])
     return state
+
+
+def _built_once(host: ModuleType, datasets: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """BasicSR's ``build_dataset``, which takes a dataset that is there already: all its files need no second look."""
+    build_dataset = host.build_dataset
+
+    def build(options: dict[str, Any]) -> Any:
+        found = next((name for name, dataset in datasets.items() if dataset.opt == options), None)
+        if found is None:
+            return build_dataset(options)
+        host.get_root_logger().info(f"Dataset [{options['type']}] - {options['name']} is built.")
+        return datasets.pop(found)
+
+    return build
 
 
 _NO_STATE = (

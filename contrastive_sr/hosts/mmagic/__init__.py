@@ -17,10 +17,11 @@ from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # no
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
 from contrastive_sr.hosts.mmagic.registry import MODELS  # noqa: E402
+from contrastive_sr.hosts.networks import by_options  # noqa: E402
 from contrastive_sr.networks import NETWORKS  # noqa: E402
 
-for _name, _network in NETWORKS.items():
-    MODELS.register_module(name=_name, module=_network)
+for _name in NETWORKS:
+    MODELS.register_module(name=_name, module=by_options(_name))
 
 __all__ = [
     "CheckpointHook",

@@ -8,16 +8,20 @@ from typing import Any
 
 import torch
 from mmagic.models import ESRGAN, BaseEditModel
+from mmagic.registry import MODELS as NETWORKS
 from mmagic.structures import DataSample
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
-from contrastive_sr.degradations import DegradationConfig
+from contrastive_sr._checks import describe
+from contrastive_sr.degradations import DegradationConfig, build_degradation
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.kernels import super_resolve
 from contrastive_sr.hosts.mmagic.registry import MODELS
+from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import MethodList, build_methods
 from contrastive_sr.methods.base import StepCounter
@@ -29,22 +33,54 @@ _OPTIM_EXAMPLE = (
 )
 
 
+def generator_scale(generator: Any) -> int | None:
+    """The scale that a generator's config says, or has by default; None if there is none in it."""
+    if not isinstance(generator, Mapping) or (network := NETWORKS.get(generator.get("type"))) is None:
+        return None
+    stated = stated_scale(network, generator)
+    return None if stated is None else stated[1]
+
+
+def training_degradation(
+    config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any
+) -> TrainingDegradation:
+    """The `degradation` of a model.
+
+    Raises:
+        ConfigError: it is unknown, or has another scale than the generator.
+    """
+    scale = generator_scale(generator)
+    try:
+        return TrainingDegradation(config, wants, seed, scale)
+    except ConfigError as error:
+        found = build_degradation(config).scale  # what is wrong without regard to the generator, is said here
+        if scale in (None, found):
+            raise
+        raise ConfigError(
+            f"degradation: expected one of scale {scale}, the generator's, got {describe(config)} of scale {found}."
+        ) from error
+
+
 class WithMethods(BaseEditModel):
     """What both models share: the methods as the submodule `methods`, run in the order auxiliary step, SR step."""
 
     def _add_methods(
         self,
-        methods: Sequence[Mapping[str, Any]],
+        methods: Sequence[Mapping[str, Any]] | None,
+        generator: dict[str, Any],
         is_use_ema: bool,
         degradation: DegradationConfig | None,
-        degradation_seed: int,
+        degradation_seed: int | None,
     ) -> None:
-        self.methods = build_methods(methods)
-        self.methods.attach(self.generator)
+        self.methods = build_methods(methods, optional=degradation is not None)
         self.degradation: TrainingDegradation | None = None
         if degradation is not None:
-            self.degradation = TrainingDegradation(degradation, self.methods.wants, degradation_seed)
+            # MMEngine has just set the seed of `randomness`, before it builds the model
+            seed = torch.initial_seed() if degradation_seed is None else degradation_seed
+            self.degradation = training_degradation(degradation, self.methods.wants, seed, generator)
             self.degradation_step = StepCounter()
+        self.methods.attach(self.generator)
+        self.methods.check_data({"lr", "hr"} if self.degradation is None else self.degradation.names)
         self.is_use_ema = is_use_ema
         if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
             self.generator_ema = deepcopy(self.generator).requires_grad_(False)
@@ -91,10 +127,13 @@ class WithMethods(BaseEditModel):
         return super().forward(inputs, data_samples, mode, **kwargs)
 
     def forward_tensor(self, inputs: Tensor, data_samples: Any = None, training: bool = False) -> Tensor:
-        """The SR image; by the averaged generator if there is one, except in training."""
+        """The SR image; by the averaged generator if there is one, except in training.
+
+        A generator that reads kernels gets those of the images, which `contrastive-sr prepare degrade` writes down.
+        """
         averaged = self.is_use_ema and not training
-        sr: Tensor = (self.generator_ema if averaged else self.generator)(inputs)
-        return sr
+        net = self.generator_ema if averaged else self.generator
+        return super_resolve(net, inputs, _lr_paths(data_samples))
 
     def _run_generator(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
         """One forward pass: a batch with `lr`, `hr` and `sr`, and what else the methods want."""
@@ -158,6 +197,12 @@ class WithMethods(BaseEditModel):
             )
 
 
+def _lr_paths(data_samples: Any) -> list[str]:
+    """Files of the LR images of a batch, where it names them."""
+    paths = getattr(data_samples, "img_path", [])
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
 def _rename(state: dict[str, Any], old: str, new: str) -> None:
     for key in [key for key in state if key.startswith(old)]:
         state[new + key.removeprefix(old)] = state.pop(key)
@@ -179,13 +224,14 @@ class ContrastiveSR(WithMethods):
     Args:
         generator: config of the SR network.
         pixel_loss: config of the pixel loss, such as `dict(type="L1Loss")`.
-        methods: configs of the methods, see `contrastive_sr.methods.build_methods`.
+        methods: configs of the methods, see `contrastive_sr.methods.build_methods`. With `degradation` there may be
+            none.
         is_use_ema: keep an averaged generator, `generator_ema`, which MMagic's `ExponentialMovingAverageHook` updates
             and validation uses. (MMEngine's `EMAHook` needs no such flag.)
         degradation: makes the LR images from the HR images of `HighResolutionImageDataset`, on their device: the name
             of a preset, with its scale, or a config; see `contrastive_sr.degradations.build_degradation`. None: the
             data have LR images.
-        degradation_seed: seed of what it draws.
+        degradation_seed: seed of what it draws. None: that of the config's `randomness`.
         train_cfg: as in the host.
         test_cfg: as in the host.
         init_cfg: as in the host.
@@ -200,17 +246,17 @@ class ContrastiveSR(WithMethods):
         self,
         generator: dict[str, Any],
         pixel_loss: dict[str, Any],
-        methods: Sequence[Mapping[str, Any]],
+        methods: Sequence[Mapping[str, Any]] | None = None,
         is_use_ema: bool = False,
         degradation: DegradationConfig | None = None,
-        degradation_seed: int = 0,
+        degradation_seed: int | None = None,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(generator, pixel_loss, train_cfg, test_cfg, init_cfg, data_preprocessor)
-        self._add_methods(methods, is_use_ema, degradation, degradation_seed)
+        self._add_methods(methods, generator, is_use_ema, degradation, degradation_seed)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
         """One training step.
@@ -266,7 +312,8 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
 
     Args:
         generator: config of the SR network.
-        methods: configs of the methods, see `contrastive_sr.methods.build_methods`.
+        methods: configs of the methods, see `contrastive_sr.methods.build_methods`. With `degradation` there may be
+            none.
         discriminator: config of the discriminator.
         gan_loss: config of the GAN loss.
         pixel_loss: config of the pixel loss; needed by methods that are given a `loss_share`.
@@ -287,14 +334,14 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
     def __init__(
         self,
         generator: dict[str, Any],
-        methods: Sequence[Mapping[str, Any]],
         discriminator: dict[str, Any],
         gan_loss: dict[str, Any],
+        methods: Sequence[Mapping[str, Any]] | None = None,
         pixel_loss: dict[str, Any] | None = None,
         perceptual_loss: dict[str, Any] | None = None,
         is_use_ema: bool = False,
         degradation: DegradationConfig | None = None,
-        degradation_seed: int = 0,
+        degradation_seed: int | None = None,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
@@ -311,7 +358,7 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
             init_cfg=init_cfg,
             data_preprocessor=data_preprocessor,
         )
-        self._add_methods(methods, is_use_ema, degradation, degradation_seed)
+        self._add_methods(methods, generator, is_use_ema, degradation, degradation_seed)
         # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
         self.register_buffer("step_counter", torch.tensor(0), persistent=True)
         self._batch: dict[str, Tensor] = {}

@@ -9,13 +9,14 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from contrastive_sr.config import unknown
-from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.hosts.kernels import check_known
 
 
 def train(config: Path, arguments: list[str]) -> None:
@@ -62,7 +63,8 @@ def _check_config(path: Path) -> None:
     from mmengine.config import Config
 
     try:
-        model = Config.fromfile(str(path)).get("model")
+        config = Config.fromfile(str(path))
+        model = config.get("model")
     except Exception as error:  # a config is Python code, which can fail in any way
         raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
     if not isinstance(model, dict) or "type" not in model:
@@ -75,7 +77,18 @@ def _check_config(path: Path) -> None:
                 if key not in ("type", *accepted):
                     raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
             if model.get("degradation") is not None:
-                build_degradation(model["degradation"])
+                models.training_degradation(model["degradation"], (), 0, model.get("generator"))
+            _check_validation(model.get("generator"), config.get("val_dataloader"))
+
+
+def _check_validation(generator: Any, loaders: Any) -> None:
+    """Refuses a generator that reads kernels, with validation images whose kernels are not known."""
+    if not isinstance(generator, dict) or generator.get("variant") != "oracle":
+        return
+    for loader in loaders if isinstance(loaders, list) else [loaders] if loaders else []:
+        data = loader["dataset"]
+        folder = Path(data.get("data_root") or "", data.get("data_prefix", {}).get("img", ""))
+        check_known(folder, generator.get("kernel_size", 21))
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:
