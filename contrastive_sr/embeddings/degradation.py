@@ -26,8 +26,8 @@ class DegradationEncoder(nn.Module):
 
     Args:
         weights: a file that holds one trained encoder: ``net_g_*.pth`` of DASR, ``degradation_encoder_*.pth``, an
-            MMagic checkpoint, or a plain state dict. Averaged weights are taken where there are such; a momentum encoder,
-            which follows the one that is meant, is passed over.
+            MMagic checkpoint, or a plain state dict. Averaged weights are taken where there are such; a momentum
+            encoder, which follows the one that is meant, is passed over.
 
     Raises:
         ConfigError: a file that is missing or unreadable, or holds no such encoder, or several.
