@@ -1,4 +1,4 @@
-"""The papers' own SR networks for ``network_g: {type: DASR, ...}``."""
+"""The papers' own SR networks for ``network_g: {type: DASR, ...}``, and BasicSR's for methods that hold networks."""
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -6,3 +6,4 @@ from contrastive_sr.networks import NETWORKS
 
 for _network in NETWORKS.values():
     ARCH_REGISTRY.register(_network)
+NETWORKS.add_host("BasicSR", lambda: {name.removesuffix("_basicsr"): network for name, network in ARCH_REGISTRY})

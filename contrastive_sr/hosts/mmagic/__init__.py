@@ -16,11 +16,12 @@ from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, Pair
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
-from contrastive_sr.hosts.mmagic.registry import MODELS  # noqa: E402
+from contrastive_sr.hosts.mmagic.registry import MODELS, classes_of_host  # noqa: E402
 from contrastive_sr.networks import NETWORKS  # noqa: E402
 
 for _name, _network in NETWORKS.items():
     MODELS.register_module(name=_name, module=_network)
+NETWORKS.add_host("MMagic", classes_of_host)
 
 __all__ = [
     "CheckpointHook",

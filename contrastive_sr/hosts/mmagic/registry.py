@@ -6,6 +6,7 @@ from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import Registry
+from torch import nn
 
 _SCOPE = "contrastive_sr"
 _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
@@ -13,3 +14,10 @@ _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
 MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
 DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
 HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)
+
+
+def classes_of_host() -> dict[str, type[nn.Module]]:
+    """Networks and losses by name that a config of MMagic can name, those of this adapter too."""
+    from mmagic.registry import MODELS as OF_MMAGIC
+
+    return {**OF_MMAGIC.module_dict, **MODELS.module_dict}
