@@ -92,7 +92,5 @@ def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Seq
     """
     close = difflib.get_close_matches(str(name), [*accepted, *more], n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
-    listed = ", ".join(accepted) or ("" if also else "none")
-    return (
-        f"does not know the {kind} {name!r}.{guess} Accepted: {', and '.join(part for part in (listed, also) if part)}."
-    )
+    listed = ", and ".join(part for part in (", ".join(accepted), also) if part)
+    return f"does not know the {kind} {name!r}.{guess} Accepted: {listed or 'none'}."

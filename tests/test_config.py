@@ -138,9 +138,7 @@ def test_a_host_s_classes_stand_behind_our_own() -> None:
     square = build(Shape, registry, {"type": "Square", "side": 2.0, "colour": 3.0}, "drawing")
     assert isinstance(square, Square)
     assert (square.side, square.more) == (2.0, {"colour": 3.0})
-    with pytest.raises(
-        ConfigError, match=r"'Squares'\. Did you mean 'Square'\? Accepted: Circle, Point, and the reg.*Euclid"
-    ):
+    with pytest.raises(ConfigError, match=r"Did you mean 'Square'\? Accepted: Circle, Point, and the reg.*Euclid"):
         build(Shape, registry, {"type": "Squares"}, "drawing")
     with pytest.raises(ConfigError, match="Square needs the key 'side'"):
         build(Shape, registry, {"type": "Square"}, "drawing")
