@@ -6,9 +6,10 @@ from __future__ import annotations
 import itertools
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
@@ -17,6 +18,9 @@ from rich.table import Table
 
 from benchmarks import degradations, nce, pcl
 from contrastive_sr.errors import ContrastiveSRError
+
+if TYPE_CHECKING:
+    from benchmarks.evidence.training import Report, Study
 
 app = typer.Typer(add_completion=False, help="Speed and memory as ratios measured in one process.")
 
@@ -110,12 +114,28 @@ def evidence_blind(
 ) -> None:
     """DASR and CRL-SR on real images: (a) encoder: what an encoder knows of the degradation, by how it was trained;
     (b) crl: CRL-SR's six models; (c) dasr: DASR with and without contrast, over kernel widths."""
+    from benchmarks.evidence import blind, blind_report
+
+    def study() -> Study:
+        device, name = _device_and_size(size)
+        return blind.blind_study(train or [], test or [], name, blind.SIZES[name], device)
+
+    _evidence(out, None if report else study, blind_report, minutes, [choice.value for choice in part or Part])
+
+
+def _device_and_size(size: Scale | None) -> tuple[torch.device, str]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return device, size.value if size else "large" if device.type == "cuda" else "small"
+
+
+def _evidence(
+    out: Path, study: Callable[[], Study] | None, report: Report, minutes: float, parts: Sequence[str]
+) -> None:
     from benchmarks.evidence.command import run_evidence
 
     console = Console(width=max(130, Console().width))
-    parts = [choice.value for choice in part or Part]
     try:
-        run_evidence(out, train or [], test or [], minutes, parts, size.value if size else None, report, console)
+        run_evidence(out, study, report, minutes, parts, console)
     except ContrastiveSRError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

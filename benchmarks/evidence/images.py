@@ -10,11 +10,32 @@ from torch import Tensor
 
 from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
 from contrastive_sr.degradations import build_degradation
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.evaluation.metrics import UInt8Image
 from contrastive_sr.hosts.pairs import list_images
 
 SCALE = 4
 _STREAM = 0xC0FFEE  # other numbers than those that degrade the crops
+
+
+def check_folders(train: Sequence[Path], test: Sequence[Path]) -> None:
+    """Refuse folders that cannot be told apart, or that are both trained and tested on.
+
+    Raises:
+        ConfigError: such folders, or none at all.
+    """
+    if not train or not test:
+        raise ConfigError("Expected folders of images, --train DIR and --test DIR; --report needs none.")
+    if len({folder.resolve().name for folder in test}) < len(test):
+        raise ConfigError(f"--test: expected folders of different names, got {', '.join(map(str, test))}.")
+    if {folder.resolve() for folder in train} & {folder.resolve() for folder in test}:
+        raise ConfigError("--test: expected other folders than those of --train, so that test images are unseen.")
+
+
+def to_bytes(image: Tensor) -> UInt8Image:
+    """(1, 3, H, W) in [0, 1] as what a file would hold."""
+    pixels: UInt8Image = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return pixels
 
 
 class TrainingImages:
