@@ -335,10 +335,10 @@ def test_arms_are_compared_where_all_of_them_are() -> None:
 def test_differences_are_taken_seed_by_seed(gain: float, words: str) -> None:
     """Seeds lie 0.3 dB apart, gains 0.01: paired, they show."""
     text = _printed(_crl_rows(250, 3, gain))
-    assert f"{gain + 0.01:+.2f} ± 0.01, {words}" in text
+    assert f"{gain + 0.01:+.3f} ± 0.010, {words}" in text
     assert "24.30 ± 0.30" in text
     assert "24.31, +0.69" in text  # the paper's f
 
 
 def test_two_seeds_say_nothing() -> None:
-    assert report.verdict([0.5, 0.6]) == "+0.55, too few seeds to say"
+    assert report.verdict([0.5, 0.6]) == "+0.550, too few seeds to say"

@@ -38,20 +38,20 @@ def fair_step(rows: Sequence[Row], part: str, every: Sequence[str]) -> tuple[int
     return step, whole.get(step, [])
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], decimals: int = 2) -> str:
     """Mean and standard deviation of one figure over seeds."""
-    mean = statistics.fmean(values)
-    return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
+    shown = f"{statistics.fmean(values):.{decimals}f}"
+    return f"{shown} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else shown
 
 
 def verdict(differences: Sequence[float]) -> str:
     """Whether a difference, one a seed, shows: twice its standard error is the limit."""
     mean = statistics.fmean(differences)
     if len(differences) < 3:
-        return f"{mean:+.2f}, too few seeds to say"
+        return f"{mean:+.3f}, too few seeds to say"
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     shown = "a gain" if mean > 2 * error else "a loss" if mean < -2 * error else "does not show"
-    return f"{mean:+.2f} ± {statistics.stdev(differences):.2f}, {shown}"
+    return f"{mean:+.3f} ± {statistics.stdev(differences):.3f}, {shown}"
 
 
 def folders_of(rows: Sequence[Row]) -> list[str]:

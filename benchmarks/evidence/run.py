@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
-from benchmarks.evidence.training import Part, Study, Training
+from benchmarks.evidence.training import Bicubic, Part, Study, Training
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.files import in_one_move
 
 CSV = "evidence.csv"
+PICTURES = "pictures"
 SAVE_SECONDS = 60.0
 LAST = 2**20
 """No arm is trained for more steps."""
@@ -138,12 +140,16 @@ class Evidence:
             part = self.study.parts[unit.part]
             if unit.step == 0:
                 seconds, figures = 0.0, part.measure_reference()
+                self._keep_crops(part, f"{unit.part}-hr-0", None)
+                self._keep_crops(part, f"{unit.part}-{unit.arm}-0", Bicubic())
             else:
                 training = self._train(unit, deadline, report)
                 if training is None:
                     return
                 report(f"{unit.name}: measuring")
                 seconds, figures = training.seconds, training.measure()
+                if unit.seed == 0:
+                    self._keep_crops(part, f"{unit.part}-{unit.arm}-{unit.step}", training.tested())
             words = f"{part.setting}; {self.study.data}"
             rows = [
                 Row(unit.part, unit.arm, unit.seed, unit.step, round(seconds, 1), name, round(value, 5), words)
@@ -151,6 +157,15 @@ class Evidence:
             ]
             add_rows(self.out / CSV, rows)
             yield unit, figures
+
+    def _keep_crops(self, part: Part, name: str, net: nn.Module | None) -> None:
+        if part.crops is None:
+            return
+        from PIL import Image
+
+        (self.out / PICTURES).mkdir(exist_ok=True)
+        for image, crop in part.crops(net).items():
+            Image.fromarray(crop).save(self.out / PICTURES / f"{name}-{image}.png")
 
     def _train(self, unit: Unit, deadline: float, report: Callable[[str], None]) -> Training | None:
         """The arm at the unit's step; None if the time was up before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.images import SCALE
 from benchmarks.evidence.ledger import Row
+from contrastive_sr.evaluation.metrics import UInt8Image
 from contrastive_sr.methods import Method
 
 Batches = Callable[[int], dict[str, Tensor]]
@@ -34,6 +35,11 @@ def machine(device: torch.device) -> str:
 def words(arguments: Mapping[str, Any]) -> str:
     """Arguments for a person."""
     return "(" + ", ".join(f"{name} {value}" for name, value in arguments.items()) + ")"
+
+
+def fixed(size: Any) -> dict[str, Any]:
+    """What of a size a folder of results must keep: more seeds or fewer change nothing of what is there."""
+    return {key: value for key, value in asdict(size).items() if key != "seeds"}
 
 
 class Training:
@@ -176,6 +182,8 @@ class Part:
         setting: the network and the batch, in words.
         build: an arm from a seed at its first step; the network's weights depend on the seed alone.
         measure_reference: the figures of the reference.
+        crops: pictures of some test images, by their names: what a network makes of them, or without one how they are.
+            None: none are kept.
     """
 
     arms: tuple[str, ...]
@@ -185,6 +193,7 @@ class Part:
     setting: str
     build: Callable[[str, int], Training]
     measure_reference: Callable[[], dict[str, float]]
+    crops: Callable[[nn.Module | None], Mapping[str, UInt8Image]] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
+from contrastive_sr.methods.cria_cl import CriaCL
 from contrastive_sr.methods.crl_sr import CRLSR
 from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
+from contrastive_sr.methods.mpf import MPF
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
@@ -29,6 +33,9 @@ METHODS: dict[str, type[Method]] = {
         DegradationContrast,
         TrueKernel,
         CRLSR,
+        MPF,
+        CriaCL,
+        MPF,
     )
 }
 
@@ -125,3 +132,14 @@ def build_methods(configs: Sequence[Mapping[str, object]]) -> MethodList:
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
     return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])
+
+
+def build_quietly(configs: Sequence[Mapping[str, object]]) -> MethodList:
+    """As :func:`build_methods`, to check them before a training: without warnings, and torch draws as if it was not.
+
+    Raises:
+        ConfigError: as there.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # the training will say them
+        return build_methods(configs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from contrastive_sr._checks import check_number, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import build_methods
+from contrastive_sr.methods import MethodList
+from contrastive_sr.methods.collection import build_quietly
+from contrastive_sr.methods.embedding import EmbeddingMethod
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 
@@ -139,10 +140,19 @@ def _check_before_results_are_moved(opt: Mapping[str, Any]) -> None:
             if key.startswith("dataroot") and value is not None and not Path(value).expanduser().exists():
                 raise DataError(f"datasets: {name}: {key}: expected an existing folder, got {value}. Check the path.")
     if opt.get("methods"):
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # the model will say them
-            methods = build_methods(opt["methods"])
+        methods = build_quietly(opt["methods"])
         training_degradation(opt, methods.wants)
+        size = opt["datasets"].get("train", {}).get("gt_size")
+        if isinstance(size, int) and size >= opt["scale"] and size % opt["scale"] == 0:
+            _check_samples(methods, size, opt["scale"])
+
+
+def _check_samples(methods: MethodList, size: int, scale: int) -> None:
+    """Let methods that contrast images see two black pairs of the size that training will have."""
+    batch = {"lr": torch.zeros(2, 3, size // scale, size // scale), "hr": torch.zeros(2, 3, size, size)}
+    for method in methods.methods:
+        if isinstance(method, EmbeddingMethod):
+            method.check_batch(batch)
 
 
 def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:

@@ -9,13 +9,17 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.methods.collection import build_quietly
 
 
 def train(config: Path, arguments: list[str]) -> None:
@@ -38,6 +42,7 @@ def train(config: Path, arguments: list[str]) -> None:
             f"Expected a config file, but there is none at {config}. `contrastive-sr configs .` writes some."
         )
     importlib.import_module("contrastive_sr.hosts.mmagic")
+    importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
     _check_config(config)
     script = _training_script()
@@ -58,15 +63,8 @@ def train(config: Path, arguments: list[str]) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Refuses a file that is no config, and keys and degradations that our models do not have."""
-    from mmengine.config import Config
-
-    try:
-        model = Config.fromfile(str(path)).get("model")
-    except Exception as error:  # a config is Python code, which can fail in any way
-        raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
-    if not isinstance(model, dict) or "type" not in model:
-        raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
+    """Refuses a file that is no config, and keys, degradations and methods that our models cannot have."""
+    model = _model(path)
     models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
     for cls in (models.ContrastiveSR, models.ContrastiveSRGAN):
         if model["type"] == f"contrastive_sr.{cls.__name__}":
@@ -76,6 +74,26 @@ def _check_config(path: Path) -> None:
                     raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
             if model.get("degradation") is not None:
                 build_degradation(model["degradation"])
+            if model.get("methods"):
+                build_quietly(model["methods"])
+
+
+def _model(path: Path) -> dict[str, Any]:
+    """The `model` of a config.
+
+    Raises:
+        ConfigError: a file that is no config, or has none.
+    """
+    from mmengine.config import Config
+
+    try:
+        model = Config.fromfile(str(path)).get("model")
+    except Exception as error:  # a config is Python code, which can fail in any way
+        raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
+    if not isinstance(model, dict) or "type" not in model:
+        raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
+    found: dict[str, Any] = model
+    return found
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:
@@ -109,3 +127,24 @@ def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]
         after = list(arguments).index("--cfg-options") + 1
         return [*arguments[:after], *options, *arguments[after:]]
     return [*arguments, "--cfg-options", *options]
+
+
+def sr_network(path: Path) -> nn.Module:
+    """The SR network of a config, with new weights.
+
+    Raises:
+        ConfigError: it cannot be built.
+        HostError: MMagic is missing or broken.
+    """
+    importlib.import_module("contrastive_sr.hosts.mmagic")
+    importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
+    from mmagic.registry import MODELS
+
+    generator = _model(path).get("generator")
+    if generator is None:
+        raise ConfigError(f"{path}: expected a model with a `generator`, got none.")
+    try:
+        network: nn.Module = MODELS.build({"_scope_": "mmagic", **generator})
+    except (TypeError, KeyError) as error:  # what MMEngine's registry raises on a wrong name or argument
+        raise ConfigError(f"{path}: its generator cannot be built ({describe_error(error)}).") from error
+    return network
