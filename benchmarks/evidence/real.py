@@ -150,7 +150,11 @@ class Trainings:
         net = import_basicsr("basicsr.archs.rrdbnet_arch").RRDBNet(3, 3, scale=SCALE, **self.size.rrdb)
         if row >= 6:
             net = networks.CriteriaBranches(net, SCALE)
-        method = CriaCL(align_weight=0.01, unif_weight=0.01, row=row, vgg_weights=None, seed=seed)
+        # shares: beside no perceptual loss the paper's weights would let the adversarial criterion rule
+        adversarial = {"type": "Adversarial", "share": 0.05}
+        method = CriaCL(
+            align_share=0.05, unif_share=0.05, sr_criteria=[adversarial], row=row, vgg_weights=None, seed=seed
+        )
         return self._training("criteria", net, method, seed)
 
     def network(self, arm: str, seed: int) -> Training:
@@ -231,7 +235,7 @@ def setting(part: str, size: Size) -> str:
     batch = f"batch {size.batch[part]}, {size.crop}-pixel HR crops, Adam {size.rate:g}, averaged weights"
     if part == "criteria":
         return (
-            f"RRDBNet {words(size.rrdb)}, {batch}; L1 of weight 1, adversarial 0.005, align and uniformity 0.01 each; "
+            f"RRDBNet {words(size.rrdb)}, {batch}; L1; adversarial, align and uniformity each of share 0.05; "
             "anchor Pixel, positive SSIM, negative Adversarial; no perceptual loss"
         )
     if part == "network":
