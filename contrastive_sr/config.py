@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from contrastive_sr._checks import describe
 from contrastive_sr.errors import ConfigError
 
 T = TypeVar("T")
+
+
+class HostRegistry(dict[str, type[T]]):
+    """Our classes by name, and behind them those of the host that a training runs in.
+
+    A host adds what it has when it is loaded, so that a config may name a network or a loss of either.
+    """
+
+    def __init__(self, own: Mapping[str, type[T]]) -> None:
+        super().__init__(own)
+        self._host = ""
+        self._find: Callable[[], Mapping[str, type[T]]] = dict
+
+    def add_host(self, host: str, find: Callable[[], Mapping[str, type[T]]]) -> None:
+        """Add the classes of a host.
+
+        Args:
+            host: its name, for messages.
+            find: gives its classes by name; called anew at each look-up, as users register their own.
+        """
+        self._host, self._find = host, find
+
+    def of_host(self) -> Mapping[str, type[T]]:
+        """The host's classes by name; none without a host."""
+        return self._find()
+
+    @property
+    def host(self) -> str:
+        """The host's name, empty without one."""
+        return self._host
 
 
 def build(base: type[T], registry: Mapping[str, type[T]], config: object, where: str) -> T:
@@ -33,12 +63,16 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         )
     arguments = dict(config)
     name = arguments.pop("type")
-    if not isinstance(name, str) or name not in registry:
-        raise ConfigError(f"{where}: {unknown('type', name, list(registry))}")
-    cls = registry[name]
-    parameters = inspect.signature(cls).parameters
+    more = registry.of_host() if isinstance(registry, HostRegistry) else {}
+    if not isinstance(name, str) or (name not in registry and name not in more):
+        also = f"the registered ones of {registry.host}" if isinstance(registry, HostRegistry) and more else ""
+        raise ConfigError(f"{where}: {unknown('type', name, list(registry), also, list(more))}")
+    cls = registry[name] if name in registry else more[name]
+    every = inspect.signature(cls).parameters
+    parameters = {key: p for key, p in every.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     for key in arguments:
-        if key not in parameters:
+        # only some of a host's classes take any key
+        if key not in parameters and len(parameters) == len(every):
             raise ConfigError(f"{where}: {name} {unknown('key', key, list(parameters))}")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
@@ -46,8 +80,17 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     return cls(**arguments)
 
 
-def unknown(kind: str, name: Any, accepted: list[str]) -> str:
-    """The end of a sentence that refuses a name: the closest accepted one, and all of them."""
-    close = difflib.get_close_matches(str(name), accepted, n=1)
+def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Sequence[str] = ()) -> str:
+    """The end of a sentence that refuses a name: the closest accepted one, and all of them.
+
+    Args:
+        kind: what it is the name of.
+        name: the name.
+        accepted: names to list.
+        also: a word for further names that are too many to list.
+        more: those names.
+    """
+    close = difflib.get_close_matches(str(name), [*accepted, *more], n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
-    return f"does not know the {kind} {name!r}.{guess} Accepted: {', '.join(accepted) or 'none'}."
+    listed = ", and ".join(part for part in (", ".join(accepted), also) if part)
+    return f"does not know the {kind} {name!r}.{guess} Accepted: {listed or 'none'}."

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contrastive_sr._checks import check_count, check_number, check_range, check_shape, reduce
-from contrastive_sr.config import build
+from contrastive_sr.config import HostRegistry, build
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError, NonFiniteError
 
 
@@ -118,3 +118,27 @@ def test_errors_are_of_one_family_and_of_python_s_kinds() -> None:
     ):
         assert issubclass(error, ContrastiveSRError)
         assert issubclass(error, kind)
+
+
+class Square(Shape):
+    """A host's: takes any key."""
+
+    def __init__(self, side: float, **more: float) -> None:
+        self.side, self.more = side, more
+
+
+def test_a_host_s_classes_stand_behind_our_own() -> None:
+    registry = HostRegistry(SHAPES)
+    with pytest.raises(ConfigError, match=r"does not know the type 'Square'\. Accepted: Circle, Point\.$"):
+        build(Shape, registry, {"type": "Square"}, "drawing")
+    classes: dict[str, type[Shape]] = {"Circle": Square}
+    registry.add_host("Euclid", lambda: classes)
+    classes["Square"] = Square  # registered later, as a user's own network is
+    assert isinstance(build(Shape, registry, {"type": "Circle", "radius": 1.0}, "drawing"), Circle)
+    square = build(Shape, registry, {"type": "Square", "side": 2.0, "colour": 3.0}, "drawing")
+    assert isinstance(square, Square)
+    assert (square.side, square.more) == (2.0, {"colour": 3.0})
+    with pytest.raises(ConfigError, match=r"Did you mean 'Square'\? Accepted: Circle, Point, and the reg.*Euclid"):
+        build(Shape, registry, {"type": "Squares"}, "drawing")
+    with pytest.raises(ConfigError, match="Square needs the key 'side'"):
+        build(Shape, registry, {"type": "Square"}, "drawing")

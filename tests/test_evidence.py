@@ -15,11 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.evidence import report
+from benchmarks.evidence import blind_report, report
+from benchmarks.evidence.blind import ARMS, REFERENCES, WIDTHS, Size, blind_study
 from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
 from benchmarks.evidence.run import CSV, Evidence, Unit, next_unit
-from benchmarks.evidence.training import ARMS, REFERENCES, WIDTHS, Bicubic, Size, build_training
+from benchmarks.evidence.training import Bicubic, Study
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -60,6 +61,11 @@ def images(folders: tuple[Path, Path]) -> TrainingImages:
 
 
 @pytest.fixture(scope="module")
+def study(folders: tuple[Path, Path]) -> Study:
+    return _study(folders)
+
+
+@pytest.fixture(scope="module")
 def done(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of every arm to step 2, in two calls."""
     out = tmp_path_factory.mktemp("evidence")
@@ -72,13 +78,17 @@ def done(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
+def _study(folders: tuple[Path, Path], size: Size = TINY) -> Study:
+    return blind_study([folders[0]], [folders[1]], "tiny", size, CPU)
+
+
 def _evidence(folders: tuple[Path, Path], out: Path, size: Size = TINY) -> Evidence:
-    return Evidence([folders[0]], [folders[1]], out, "tiny", size, CPU)
+    return Evidence(_study(folders, size), out)
 
 
 def _printed(rows: Sequence[Row]) -> str:
     console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    for text in report.tables(rows):
+    for text in blind_report.tables(rows):
         console.print(text, soft_wrap=isinstance(text, str))
     return console.export_text()
 
@@ -126,15 +136,15 @@ def test_test_images_are_degraded_alike_in_every_run(folders: tuple[Path, Path])
     ("part", "arm"),
     [*(("encoder", arm) for arm in ARMS["encoder"]), ("crl", "a"), ("crl", "f"), ("dasr", "same_image")],
 )
-def test_a_training_goes_on_bit_for_bit(part: str, arm: str, images: TrainingImages, tmp_path: Path) -> None:
-    straight = build_training(part, arm, 0, images, TINY, CPU)
+def test_a_training_goes_on_bit_for_bit(part: str, arm: str, study: Study, tmp_path: Path) -> None:
+    straight = study.parts[part].build(arm, 0)
     for _ in range(3):
         straight.advance()
-    begun = build_training(part, arm, 0, images, TINY, CPU)
+    begun = study.parts[part].build(arm, 0)
     before = {name: value.clone() for name, value in begun.net.state_dict().items()}
     begun.advance()
     torch.save(begun.state(), tmp_path / "state.pth")
-    resumed = build_training(part, arm, 0, images, TINY, CPU)
+    resumed = study.parts[part].build(arm, 0)
     resumed.load(torch.load(tmp_path / "state.pth", weights_only=True))
     for _ in range(2):
         resumed.advance()
@@ -146,11 +156,11 @@ def test_a_training_goes_on_bit_for_bit(part: str, arm: str, images: TrainingIma
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_arms_see_the_same_images_under_the_same_degradations(part: str, images: TrainingImages) -> None:
+def test_arms_see_the_same_images_under_the_same_degradations(part: str, study: Study) -> None:
     """Also those that had steps of contrast alone before."""
     seen = []
     for arm in ARMS[part]:
-        training = build_training(part, arm, 1, images, TINY, CPU)
+        training = study.parts[part].build(arm, 1)
         for _ in range(training.warmup):
             training.advance()
         batches: list[dict[str, torch.Tensor]] = []
@@ -165,9 +175,9 @@ def test_arms_see_the_same_images_under_the_same_degradations(part: str, images:
     assert not torch.equal(seen[0][0]["hr"], seen[0][1]["hr"])
 
 
-def test_arms_start_alike_and_end_apart(images: TrainingImages) -> None:
+def test_arms_start_alike_and_end_apart(study: Study) -> None:
     for part, arms in ARMS.items():
-        trainings = {arm: build_training(part, arm, 0, images, TINY, CPU) for arm in arms}
+        trainings = {arm: study.parts[part].build(arm, 0) for arm in arms}
         states = {arm: training.net.state_dict() for arm, training in trainings.items()}
         of_encoder = {
             arm: next(
@@ -237,21 +247,21 @@ def test_when_the_time_is_up_the_state_is_kept(folders: tuple[Path, Path], tmp_p
     assert not (tmp_path / CSV).exists()
 
 
-def test_turns_go_to_the_part_with_the_least_time_and_the_arm_furthest_behind() -> None:
+def test_turns_go_to_the_part_with_the_least_time_and_the_arm_furthest_behind(study: Study) -> None:
     def row(part: str, arm: str, seed: int, step: int, seconds: float) -> Row:
         return Row(part, arm, seed, step, seconds, "figure", 0.0, "")
 
-    assert next_unit([], TINY, PARTS) == Unit("encoder", "random", 0, 0)
-    assert next_unit([], TINY, ["crl"]) == Unit("crl", "bicubic", 0, 0)
+    assert next_unit([], study.parts) == Unit("encoder", "random", 0, 0)
+    assert next_unit([], {"crl": study.parts["crl"]}) == Unit("crl", "bicubic", 0, 0)
     references = [row(part, arm, 0, 0, 0.0) for part, arm in REFERENCES.items()]
     rows = [*references, row("encoder", "same_image", 0, 1, 9.0)]
-    assert next_unit(rows, TINY, PARTS) == Unit("crl", "a", 0, 1)
-    assert next_unit(rows, TINY, ["encoder"]) == Unit("encoder", "same_degradation", 0, 1)
+    assert next_unit(rows, study.parts) == Unit("crl", "a", 0, 1)
+    assert next_unit(rows, {"encoder": study.parts["encoder"]}) == Unit("encoder", "same_degradation", 0, 1)
     rows = [*references, *(row("crl", arm, 0, 1, 1.0) for arm in "abcdef")]
-    assert next_unit(rows, TINY, ["crl"]) == Unit("crl", "a", 1, 1)  # the next seed before the next step
+    assert next_unit(rows, {"crl": study.parts["crl"]}) == Unit("crl", "a", 1, 1)  # the next seed before the next step
     rows += [row("crl", arm, 1, 1, 1.0) for arm in "abcdef"]
-    assert next_unit(rows, TINY, ["crl"]) == Unit("crl", "a", 0, 2)
-    assert next_unit(rows, TINY, ["crl"], last=1) is None
+    assert next_unit(rows, {"crl": study.parts["crl"]}) == Unit("crl", "a", 0, 2)
+    assert next_unit(rows, {"crl": study.parts["crl"]}, last=1) is None
 
 
 def test_a_folder_is_not_gone_on_with_in_another_way(folders: tuple[Path, Path], done: Path, tmp_path: Path) -> None:
@@ -260,9 +270,9 @@ def test_a_folder_is_not_gone_on_with_in_another_way(folders: tuple[Path, Path],
     with pytest.raises(ConfigError, match="was begun with another queue: 4, now 8"):
         _evidence(folders, done, replace(TINY, queue=8))
     with pytest.raises(ConfigError, match="other folders than those of --train"):
-        Evidence([folders[0]], [folders[0]], tmp_path, "tiny", TINY, CPU)
+        blind_study([folders[0]], [folders[0]], "tiny", TINY, CPU)
     with pytest.raises(ConfigError, match="folders of different names"):
-        Evidence([folders[0]], [folders[1], folders[1]], tmp_path, "tiny", TINY, CPU)
+        blind_study([folders[0]], [folders[1], folders[1]], "tiny", TINY, CPU)
     assert json.loads((done / "settings.json").read_text())["queue"] == 4
 
 
@@ -273,7 +283,7 @@ def test_the_report_needs_the_csv_alone(done: Path, tmp_path: Path) -> None:
     (tmp_path / CSV).write_bytes((done / CSV).read_bytes())
     called = CliRunner().invoke(app, ["evidence-blind", "--out", str(tmp_path), "--report"])
     assert called.exit_code == 0, called.output
-    for name in report.NAMES.values():
+    for name in blind_report.NAMES.values():
         assert name in called.output
     assert "at step 2, mean ± standard deviation over 2 seeds" in called.output
     assert "DASR (channels 4, groups 1, blocks 1)" in called.output
@@ -316,8 +326,8 @@ def _crl_rows(step: int, seeds: int, gain: float, arms: str = "abcdef") -> list[
 
 def test_arms_are_compared_where_all_of_them_are() -> None:
     rows = _crl_rows(250, 3, 0.1) + _crl_rows(500, 3, 0.2) + _crl_rows(1000, 2, 0.3) + _crl_rows(2000, 3, 0.4, "abcde")
-    assert report.fair_step(rows, "crl") == (500, [0, 1, 2])
-    assert report.fair_step(_crl_rows(250, 3, 0.1, "ab"), "crl")[1] == []
+    assert report.fair_step(rows, "crl", "abcdef") == (500, [0, 1, 2])
+    assert report.fair_step(_crl_rows(250, 3, 0.1, "ab"), "crl", "abcdef")[1] == []
     assert "not all six models have been measured" in _printed(_crl_rows(250, 3, 0.1, "ab"))
 
 

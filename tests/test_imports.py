@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-CORE = ["functional", "losses", "embeddings", "samples", "degradations", "networks", "methods"]
+CORE = ["functional", "losses", "embeddings", "samples", "degradations", "networks", "criteria", "methods"]
 CORE += ["config", "distributed", "errors"]
 FOREIGN = ["basicsr", "mmengine", "mmagic", "mmcv", "rich", "typer", "yaml", "torchvision", "timm", "PIL", "cv2"]
+FOREIGN += ["torchmetrics"]
 
 SCRIPT = """
 import sys

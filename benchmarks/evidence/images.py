@@ -10,11 +10,32 @@ from torch import Tensor
 
 from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
 from contrastive_sr.degradations import build_degradation
-from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.pairs import list_images
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.evaluation.metrics import UInt8Image
+from contrastive_sr.hosts.pairs import list_images, pair_folders
 
 SCALE = 4
 _STREAM = 0xC0FFEE  # other numbers than those that degrade the crops
+
+
+def check_folders(train: Sequence[Path], test: Sequence[Path]) -> None:
+    """Refuse folders that cannot be told apart, or that are both trained and tested on.
+
+    Raises:
+        ConfigError: such folders, or none at all.
+    """
+    if not train or not test:
+        raise ConfigError("Expected folders of images, --train DIR and --test DIR; --report needs none.")
+    if len({folder.resolve().name for folder in test}) < len(test):
+        raise ConfigError(f"--test: expected folders of different names, got {', '.join(map(str, test))}.")
+    if {folder.resolve() for folder in train} & {folder.resolve() for folder in test}:
+        raise ConfigError("--test: expected other folders than those of --train, so that test images are unseen.")
+
+
+def to_bytes(image: Tensor) -> UInt8Image:
+    """(1, 3, H, W) in [0, 1] as what a file would hold."""
+    pixels: UInt8Image = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return pixels
 
 
 class TrainingImages:
@@ -88,3 +109,61 @@ class TestImages:
             degradation(hr, torch.Generator().manual_seed(number)).lr.to(self.device)
             for number, hr in enumerate(self.hr)
         ]
+
+
+class TrainingPairs:
+    """Random crops of LR/HR pairs, turned and flipped alike, that depend on seed and step alone.
+
+    Args:
+        folder: holds ``HR`` and ``LR``, images of equal names.
+        size: sides of the crops, in HR pixels; a multiple of the scale.
+        device: where the images are kept, as bytes.
+
+    Raises:
+        DataError: no pairs, sizes that do not fit, or an image that cannot be read.
+    """
+
+    def __init__(self, folder: Path, size: int, device: torch.device) -> None:
+        self.size = size
+        self.hr: list[Tensor] = []
+        self.lr: list[Tensor] = []
+        for pair in pair_folders(folder / "HR", folder / "LR", SCALE, least=size):
+            for images, file in zip((self.hr, self.lr), pair, strict=True):
+                images.append((read_rgb(file)[0] * 255).round().byte().to(device))
+
+    def crops(self, count: int, seed: int, step: int) -> dict[str, Tensor]:
+        """``"lr"`` and ``"hr"`` crops of ``count`` images, in [0, 1]."""
+        generator = torch.Generator().manual_seed((_STREAM + seed + step * 1_000_003) % 2**63)
+        lr: list[Tensor] = []
+        hr: list[Tensor] = []
+        for index in torch.randint(len(self.hr), (count,), generator=generator).tolist():
+            height, width = self.lr[index].shape[-2:]
+            side = self.size // SCALE
+            top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in (height, width))
+            turn, flip = torch.randint(4, (2,), generator=generator).tolist()
+            for crops, image, scale in ((lr, self.lr[index], 1), (hr, self.hr[index], SCALE)):
+                crop = image[:, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+                crops.append(torch.rot90(crop.flip(-1) if flip % 2 else crop, turn, (-2, -1)))
+        return {"lr": torch.stack(lr).float() / 255, "hr": torch.stack(hr).float() / 255}
+
+
+class TestPairs:
+    """LR/HR pairs of a folder.
+
+    Args:
+        folder: holds ``HR`` and ``LR``, images of equal names.
+        count: how many to take at most, evenly from the folder.
+        device: where they go.
+
+    Raises:
+        DataError: no pairs, sizes that do not fit, or an image that cannot be read.
+    """
+
+    __test__ = False
+
+    def __init__(self, folder: Path, count: int, device: torch.device) -> None:
+        pairs = pair_folders(folder / "HR", folder / "LR", SCALE)
+        chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count < len(pairs) else pairs
+        self.names = [hr.stem for hr, _ in chosen]
+        self.hr = [to_bytes(read_rgb(hr)) for hr, _ in chosen]
+        self.lr = [read_rgb(lr).to(device) for _, lr in chosen]

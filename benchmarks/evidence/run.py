@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
-from benchmarks.evidence.training import (
-    ARMS,
-    REFERENCES,
-    Size,
-    Tests,
-    Training,
-    build_training,
-    measure_reference,
-    setting,
-)
+from benchmarks.evidence.training import Bicubic, Part, Study, Training
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.files import in_one_move
 
 CSV = "evidence.csv"
+PICTURES = "pictures"
 SAVE_SECONDS = 60.0
 LAST = 2**20
 """No arm is trained for more steps."""
@@ -38,7 +29,7 @@ class Unit:
     """A piece of work: an arm, trained up to a step and measured there.
 
     Attributes:
-        part: a key of ``ARMS``.
+        part: its name.
         arm: one of its arms, or its reference.
         seed: of the training.
         step: where it is measured; 0 for a reference.
@@ -55,13 +46,12 @@ class Unit:
         return f"{self.part}, {self.arm}, seed {self.seed}, to step {self.step:,}"
 
 
-def next_unit(rows: Sequence[Row], size: Size, parts: Sequence[str], last: int = LAST) -> Unit | None:
+def next_unit(rows: Sequence[Row], parts: Mapping[str, Part], last: int = LAST) -> Unit | None:
     """What to do next: of the part that has had the least time, the arm that is furthest behind.
 
     Args:
         rows: what was measured so far.
-        size: says where is measured, and how many seeds there are.
-        parts: keys of ``ARMS``.
+        parts: by name.
         last: the last step.
 
     Returns:
@@ -74,13 +64,14 @@ def next_unit(rows: Sequence[Row], size: Size, parts: Sequence[str], last: int =
             reached[key] = row
     waiting: list[tuple[float, int, Unit]] = []
     for part in parts:
-        if (part, REFERENCES[part], 0) not in reached:
-            return Unit(part, REFERENCES[part], 0, 0)
+        plan = parts[part]
+        if (part, plan.reference, 0) not in reached:
+            return Unit(part, plan.reference, 0, 0)
         units = [
             unit
-            for arm in ARMS[part]
-            for seed in range(size.seeds[part])
-            if (unit := _following(part, arm, seed, reached.get((part, arm, seed)), size, last)) is not None
+            for arm in plan.arms
+            for seed in range(plan.seeds)
+            if (unit := _following(part, arm, seed, reached.get((part, arm, seed)), plan.first)).step <= last
         ]
         spent = sum(row.seconds for (of, _, _), row in reached.items() if of == part)
         # min() takes the first: all arms of a seed before the next seed
@@ -90,55 +81,27 @@ def next_unit(rows: Sequence[Row], size: Size, parts: Sequence[str], last: int =
     return min(waiting)[2] if waiting else None
 
 
-def _following(part: str, arm: str, seed: int, row: Row | None, size: Size, last: int) -> Unit | None:
-    step = size.first[part] if row is None else 2 * row.step
-    return Unit(part, arm, seed, step) if step <= last else None
+def _following(part: str, arm: str, seed: int, row: Row | None, first: int) -> Unit:
+    return Unit(part, arm, seed, first if row is None else 2 * row.step)
 
 
 class Evidence:
     """All trainings of a folder.
 
     Args:
-        train: folders of HR images to train on.
-        test: folders of HR images to measure on, of different names.
+        study: what is compared.
         out: folder for results and the state of each arm.
-        size_name: what ``size`` is called.
-        size: how large everything is.
-        device: where it is trained.
 
     Raises:
         ConfigError: ``out`` holds results of other folders or another size.
-        DataError: no images, or one that cannot be used.
     """
 
-    def __init__(
-        self,
-        train: Sequence[Path],
-        test: Sequence[Path],
-        out: Path,
-        size_name: str,
-        size: Size,
-        device: torch.device,
-    ) -> None:
-        if len({folder.resolve().name for folder in test}) < len(test):
-            raise ConfigError(f"--test: expected folders of different names, got {', '.join(map(str, test))}.")
-        if {folder.resolve() for folder in train} & {folder.resolve() for folder in test}:
-            raise ConfigError("--test: expected other folders than those of --train, so that test images are unseen.")
-        self.out, self.size, self.device = out, size, device
-        self.images = TrainingImages(train, max(size.crop.values()), device)
-        folders = [TestImages(folder.resolve(), size.test_images, device) for folder in test]
-        self.tests = Tests(folders, size)
+    def __init__(self, study: Study, out: Path) -> None:
+        self.study, self.out = study, out
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        counts = {folder.name: len(folder.hr) for folder in folders}
-        # more seeds or fewer change nothing of what is there
-        fixed = {key: value for key, value in asdict(size).items() if key != "seeds"}
-        self._settle({"size": size_name, "training images": len(self.images.images), "test images": counts, **fixed})
-        tested = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        self.data = f"{len(self.images.images)} training images, tested on {tested}"
-        machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
-        self.machine = f"torch {torch.__version__}, {machine}"
+        self._settle(study.settings)
 
-    def _settle(self, settings: dict[str, Any]) -> None:
+    def _settle(self, settings: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings than those that the folder was begun with."""
         path = self.out / "settings.json"
         text = json.dumps(settings, indent=1) + "\n"
@@ -161,7 +124,7 @@ class Evidence:
         The state of an arm is saved after each unit, every minute, and when the time is up; a later call goes on there.
 
         Args:
-            parts: keys of ``ARMS``.
+            parts: names of the study's parts.
             minutes: how long to train and measure; a measurement that was begun is finished.
             last: the last step of every arm.
             report: is told now and then what is being done.
@@ -171,18 +134,23 @@ class Evidence:
         """
         deadline = time.monotonic() + 60 * minutes
         while time.monotonic() < deadline:
-            unit = next_unit(read_rows(self.out / CSV), self.size, parts, last)
+            unit = next_unit(read_rows(self.out / CSV), {name: self.study.parts[name] for name in parts}, last)
             if unit is None:
                 return
+            part = self.study.parts[unit.part]
             if unit.step == 0:
-                seconds, figures = 0.0, measure_reference(unit.part, unit.seed, self.tests, self.device)
+                seconds, figures = 0.0, part.measure_reference()
+                self._keep_crops(part, f"{unit.part}-hr-0", None)
+                self._keep_crops(part, f"{unit.part}-{unit.arm}-0", Bicubic())
             else:
                 training = self._train(unit, deadline, report)
                 if training is None:
                     return
                 report(f"{unit.name}: measuring")
-                seconds, figures = training.seconds, training.measure(self.tests)
-            words = f"{setting(unit.part, self.size)}; {self.data}; {self.machine}"
+                seconds, figures = training.seconds, training.measure()
+                if unit.seed == 0:
+                    self._keep_crops(part, f"{unit.part}-{unit.arm}-{unit.step}", training.tested())
+            words = f"{part.setting}; {self.study.data}"
             rows = [
                 Row(unit.part, unit.arm, unit.seed, unit.step, round(seconds, 1), name, round(value, 5), words)
                 for name, value in figures.items()
@@ -190,13 +158,22 @@ class Evidence:
             add_rows(self.out / CSV, rows)
             yield unit, figures
 
+    def _keep_crops(self, part: Part, name: str, net: nn.Module | None) -> None:
+        if part.crops is None:
+            return
+        from PIL import Image
+
+        (self.out / PICTURES).mkdir(exist_ok=True)
+        for image, crop in part.crops(net).items():
+            Image.fromarray(crop).save(self.out / PICTURES / f"{name}-{image}.png")
+
     def _train(self, unit: Unit, deadline: float, report: Callable[[str], None]) -> Training | None:
         """The arm at the unit's step; None if the time was up before."""
         report(f"{unit.name}: starting")
         path = self.out / "runs" / f"{unit.part}-{unit.arm}-{unit.seed}.pth"
-        training = build_training(unit.part, unit.arm, unit.seed, self.images, self.size, self.device)
+        training = self.study.parts[unit.part].build(unit.arm, unit.seed)
         if path.is_file():
-            training.load(torch.load(path, map_location=self.device, weights_only=True))
+            training.load(torch.load(path, map_location=self.study.device, weights_only=True))
         goal = training.warmup + unit.step
         saved = told = before = time.monotonic()
         while training.step < goal:

@@ -199,6 +199,19 @@ def train(
 
 
 @app.command()
+def cost(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="BasicSR option files (.yml) or MMagic configs (.py).")
+    ],
+    size: Annotated[str, typer.Option(help="Of the LR image: 224, or width x height such as 320x180.")] = "224",
+) -> None:
+    """Print parameters and multiply-adds of the SR networks of configs. Nothing is computed."""
+    from contrastive_sr.cli.cost import print_costs
+
+    print_costs(files, size, console)
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="net_g_*.pth of a BasicSR training.")],
     target: Annotated[Path, typer.Argument(help="The file to write; must not exist.")],

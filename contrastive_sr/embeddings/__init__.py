@@ -4,11 +4,12 @@ from contrastive_sr.embeddings.base import Embedding, TrainableEmbedding, frozen
 from contrastive_sr.embeddings.degradation import DegradationEncoder
 from contrastive_sr.embeddings.discriminator import FourierDiscriminator, HaarDiscriminator, RGBDiscriminator
 from contrastive_sr.embeddings.head import MLPHead
+from contrastive_sr.embeddings.sn_resnet import SNResNet18
 from contrastive_sr.embeddings.vgg import VGGFeatures
 from contrastive_sr.embeddings.weights import load_weights
 
 EMBEDDINGS: dict[str, type[Embedding]] = {
-    cls.__name__: cls for cls in (HaarDiscriminator, FourierDiscriminator, RGBDiscriminator, VGGFeatures)
+    cls.__name__: cls for cls in (HaarDiscriminator, FourierDiscriminator, RGBDiscriminator, SNResNet18, VGGFeatures)
 }
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "HaarDiscriminator",
     "MLPHead",
     "RGBDiscriminator",
+    "SNResNet18",
     "TrainableEmbedding",
     "VGGFeatures",
     "frozen",

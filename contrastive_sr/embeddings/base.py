@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from contrastive_sr._checks import describe
 from contrastive_sr.errors import ConfigError, DataError
@@ -73,7 +74,26 @@ class Embedding(nn.Module):
 
 
 class TrainableEmbedding(Embedding):
-    """An embedding that learns to tell HR from SR images, as a discriminator does."""
+    """An embedding that learns to tell HR from SR images, as a discriminator does.
+
+    Attributes:
+        vector_size: D of :meth:`vectors`.
+        head: takes what is behind the vectors to logits; no other output depends on it.
+    """
+
+    vector_size: int
+    head: nn.Module
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """One vector an image, from the last layer.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, D).
+        """
+        raise NotImplementedError
 
     def logits(self, images: Tensor) -> Tensor:
         """Real-or-fake logits.
@@ -101,12 +121,15 @@ def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Use a network as a fixed function: eval mode, no gradient at its parameters, statistics unmoved."""
+    """Use a network as a fixed function: eval mode, no gradient at its parameters, statistics unmoved.
+
+    Weights under a parametrization, such as spectral normalisation, are computed once for the whole block of code.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
-        with training_mode(module, False):
+        with training_mode(module, False), parametrize.cached():
             yield
     finally:
         for parameter in parameters:

@@ -61,6 +61,7 @@ class RGBDiscriminator(TrainableEmbedding):
 
     in_channels = 3
     minimum_size = 16
+    vector_size = CHANNELS[-1]
 
     def __init__(self, taps: int = 4, weights: str | Path | None = None) -> None:
         super().__init__()
@@ -106,10 +107,27 @@ class RGBDiscriminator(TrainableEmbedding):
         Raises:
             DataError: other shapes, or a size that the embedding cannot take.
         """
+        return self.head(F.adaptive_avg_pool2d(self._last(images), 4)).flatten(1)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """The mean of the last block over all positions.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, 512).
+
+        Raises:
+            DataError: other shapes, or a size that the embedding cannot take.
+        """
+        return F.adaptive_avg_pool2d(self._last(images), 1).flatten(1)
+
+    def _last(self, images: Tensor) -> Tensor:
         x = self._inputs(images)
         for block in self.blocks:
             x = block(x)
-        return self.head(F.adaptive_avg_pool2d(x, 4)).flatten(1)
+        return x
 
     def _inputs(self, images: Tensor) -> Tensor:
         check_shape(images, ("B", 3, "H", "W"), f"{type(self).__name__}(images)")

@@ -93,6 +93,19 @@ def read_sections(path: str | Path) -> list[dict[str, Tensor]]:
     return [_section(content, order, path) for order in orders]
 
 
+def read_network(path: str | Path) -> dict[str, Tensor]:
+    """The state of the SR network in a file that BasicSR or MMagic saved; its average where there is one.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds something else.
+    """
+    state = read_sections(path)[0]
+    for prefix in ("generator_ema.", "generator."):  # of MMagic's models
+        if found := {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}:
+            return found
+    return state
+
+
 def _section(content: Any, order: Sequence[str], path: str | Path) -> dict[str, Tensor]:
     """The first of some entries that a file's content has, or the content itself, as a state dict."""
     for key in order:

@@ -10,6 +10,7 @@ from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.queue import queue_nce
 from contrastive_sr.functional.similarity import pixel_cosine_similarity
 from contrastive_sr.functional.srnce import srnce
+from contrastive_sr.functional.supcon import supcon
 
 __all__ = [
     "EmbeddedNCE",
@@ -25,4 +26,5 @@ __all__ = [
     "queue_nce",
     "set_tiling",
     "srnce",
+    "supcon",
 ]

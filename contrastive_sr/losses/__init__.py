@@ -1,5 +1,6 @@
 """One module per equation family, thin over :mod:`contrastive_sr.functional`."""
 
+from contrastive_sr.losses.contrad import FakeContrastLoss, SimCLRLoss
 from contrastive_sr.losses.criteria import CriteriaLoss
 from contrastive_sr.losses.dual import DualContrastiveLoss
 from contrastive_sr.losses.info_nce import BidirectionalNCELoss, InfoNCELoss
@@ -14,7 +15,9 @@ __all__ = [
     "CriteriaLoss",
     "DegradationQueueLoss",
     "DualContrastiveLoss",
+    "FakeContrastLoss",
     "InfoNCELoss",
     "PCLLoss",
     "SRNCELoss",
+    "SimCLRLoss",
 ]

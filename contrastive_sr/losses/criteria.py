@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,71 @@ from contrastive_sr.errors import DataError
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
 
 Criteria = Mapping[str, Tensor] | Sequence[Tensor]
+
+
+class RunningScales(nn.Module):
+    """Divides criteria by running means of their sizes: momentum 0.99, over all ranks, in the saved state.
+
+    Args:
+        count: how many criteria there are. 0: as many as in the first call.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        super().__init__()
+        self.means: Tensor
+        self.register_buffer("means", torch.zeros(count))  # 0 until measured
+
+    @torch.no_grad()
+    def measure(self, criteria: Sequence[Tensor]) -> None:
+        """Move the running means on; every rank must make the call."""
+        sizes = torch.stack([at_least_float32(criterion).abs().mean() for criterion in criteria]).to(self.means)
+        sizes = sum_over_ranks(sizes) / world_size()
+        if len(self.means) == 0:
+            self.means = torch.zeros_like(sizes)
+        if len(self.means) == len(sizes):
+            moved = torch.where(self.means > 0, self.means.lerp(sizes, 0.01), sizes)
+            # A criterion that is not finite spoils this step, and must not spoil those to come.
+            self.means.copy_(torch.where(torch.isfinite(sizes), moved, self.means))
+
+    def forward(self, criteria: Sequence[Tensor]) -> list[Tensor]:
+        """The criteria, divided; those of which nothing was measured, or that were 0 so far, stay as they are.
+
+        Raises:
+            DataError: another number of criteria than was measured.
+        """
+        if len(self.means) not in (0, len(criteria)):
+            raise DataError(
+                f"RunningScales: expected {len(self.means)} criteria, the anchor among them, as in the calls before, "
+                f"got {len(criteria)}."
+            )
+        if len(self.means) == 0:  # eval mode, before anything was measured
+            return list(criteria)
+        scales = torch.where(self.means > torch.finfo(self.means.dtype).eps, self.means, 1.0)
+        return [at_least_float32(c) / scale for c, scale in zip(criteria, scales.unbind(), strict=True)]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        saved = state_dict.get(f"{prefix}means")
+        if isinstance(saved, Tensor):
+            self.means = self.means.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def criteria_figures(criteria: Mapping[str, Tensor], loss: Callable[[list[Tensor]], Tensor]) -> dict[str, Tensor]:
+    """What to log of a loss of criteria: see :meth:`CriteriaLoss.figures`.
+
+    Args:
+        criteria: by name, in the order that ``loss`` takes them.
+        loss: of the criteria, a scalar; no state may move in it.
+
+    Returns:
+        The mean of each criterion, and then ``<name>_push`` of each.
+    """
+    with torch.enable_grad():
+        leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in criteria.values()]
+        gradients = torch.autograd.grad(loss(leaves), leaves, allow_unused=True, materialize_grads=True)
+    means = {name: leaf.detach().mean() for name, leaf in zip(criteria, leaves, strict=True)}
+    pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(criteria, gradients, strict=True)}
+    return {**means, **pushes}
 
 
 class CriteriaLoss(nn.Module):
@@ -68,9 +133,7 @@ class CriteriaLoss(nn.Module):
         self.t = check_number(t, "CriteriaLoss(t)", above=0)
         self.detach_anchor = check_flag(detach_anchor, "CriteriaLoss(detach_anchor)")
         self.normalize = check_flag(normalize, "CriteriaLoss(normalize)")
-        # Running means of |anchor|, |positives| and |negatives|; their number is known in the first call.
-        self.scales: Tensor
-        self.register_buffer("scales", torch.zeros(0))
+        self.scales = RunningScales()  # of anchor, positives and negatives; their number is known in the first call
 
     def forward(self, anchor: Tensor, positives: Criteria, negatives: Criteria, mask: Tensor | None = None) -> Tensor:
         """The loss.
@@ -91,7 +154,7 @@ class CriteriaLoss(nn.Module):
         """
         criteria = list(_named(anchor, positives, negatives).values())
         if self.normalize and self.training:
-            self._measure(criteria)
+            self.scales.measure(criteria)
         return self._combine(criteria, len(positives), mask)
 
     def figures(
@@ -111,51 +174,16 @@ class CriteriaLoss(nn.Module):
             0 if it leaves it.
         """
         named = _named(anchor, positives, negatives)
-        with torch.enable_grad():
-            leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in named.values()]
-            loss = self._combine(leaves, len(positives), mask)
-            gradients = torch.autograd.grad(loss, leaves)
-        figures = {name: leaf.detach().mean() for name, leaf in zip(named, leaves, strict=True)}
-        pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(named, gradients, strict=True)}
-        return {**figures, **pushes}
+        return criteria_figures(named, lambda criteria: self._combine(criteria, len(positives), mask))
 
     def _combine(self, criteria: list[Tensor], positives: int, mask: Tensor | None) -> Tensor:
         if self.normalize:
-            criteria = self._normalized(criteria)
+            criteria = self.scales(criteria)
         anchor, near, far = criteria[0], criteria[1 : 1 + positives], criteria[1 + positives :]
         fixed = anchor.detach() if self.detach_anchor else anchor
         align = criteria_alignment(fixed, near, self.exponent, mask)
         uniformity = criteria_uniformity(anchor, far, self.t, None if mask is None else 1 - mask)
         return self.align_weight * align + self.uniformity_weight * uniformity
-
-    def _normalized(self, criteria: list[Tensor]) -> list[Tensor]:
-        if len(self.scales) not in (0, len(criteria)):
-            raise DataError(
-                f"CriteriaLoss: expected {len(self.scales)} criteria, the anchor among them, as in the calls before, "
-                f"got {len(criteria)}."
-            )
-        if len(self.scales) == 0:  # eval mode, before anything was measured
-            return criteria
-        # A criterion that was 0 so far stays as it is.
-        scales = torch.where(self.scales > torch.finfo(self.scales.dtype).eps, self.scales, 1.0)
-        return [at_least_float32(c) / scale for c, scale in zip(criteria, scales.unbind(), strict=True)]
-
-    @torch.no_grad()
-    def _measure(self, criteria: list[Tensor]) -> None:
-        """Move the running means on."""
-        sizes = torch.stack([at_least_float32(criterion).abs().mean() for criterion in criteria]).to(self.scales)
-        sizes = sum_over_ranks(sizes) / world_size()
-        if len(self.scales) == 0:
-            self.scales = torch.where(torch.isfinite(sizes), sizes, 0.0)
-        elif len(self.scales) == len(sizes):
-            # A criterion that is not finite spoils this step, and must not spoil those to come.
-            self.scales.lerp_(torch.where(torch.isfinite(sizes), sizes, self.scales), 0.01)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        saved = state_dict.get(f"{prefix}scales")
-        if isinstance(saved, Tensor):
-            self.scales = self.scales.new_zeros(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def _named(anchor: Tensor, positives: Criteria, negatives: Criteria) -> dict[str, Tensor]:

@@ -32,12 +32,13 @@ class ContrastiveRegularizationLoss(nn.Module):
 
     The paper's positives are HR, three high-passed HR images and a teacher's output (eq. 7), its negatives four HR
     images with blur and noise, and the LR image (eq. 8). Ours are the same with sharpened images for the high-passed
-    ones, whose filters the paper does not give, without teacher and noise. Its temperature is not given either.
+    ones, whose filters the paper does not give, without teacher and noise, which :class:`~contrastive_sr.methods.MPF`
+    has. Its temperature is not given either.
 
     Args:
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.
-            None: a new :class:`~contrastive_sr.embeddings.HaarDiscriminator`, which should be trained alongside, for
-            the paper's SNResNet-18.
+            None: a new :class:`~contrastive_sr.embeddings.HaarDiscriminator`, which should be trained alongside. The
+            paper's is :class:`~contrastive_sr.embeddings.SNResNet18`.
         positives: sample generators, or mappings such as ``{"type": "Sharpen", "count": 3}``.
         negatives: likewise.
         temperature: tau, above 0.

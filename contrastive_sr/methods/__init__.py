@@ -2,8 +2,10 @@
 
 from contrastive_sr.methods.base import Method, SRLosses, Term
 from contrastive_sr.methods.collection import METHODS, MethodList, build_methods
+from contrastive_sr.methods.cria_cl import CriaCL
 from contrastive_sr.methods.crl_sr import CRLSR
 from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
+from contrastive_sr.methods.mpf import MPF
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
@@ -12,10 +14,12 @@ __all__ = [
     "CRLSR",
     "DASR",
     "METHODS",
+    "MPF",
     "PCL",
     "SRNCE",
     "BidirectionalNCE",
     "ContrastiveRegularization",
+    "CriaCL",
     "DegradationContrast",
     "InfoNCE",
     "Method",

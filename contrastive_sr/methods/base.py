@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,17 @@ class Method(nn.Module):
 
         Raises:
             ConfigError: the network does not have the layers that the method reads.
+        """
+
+    def check_data(self, names: Collection[str], images: int = 1) -> None:
+        """Refuse training data that this method cannot use, before there is a batch of them; most can use any.
+
+        Args:
+            names: what the batches will hold.
+            images: how many images a step will have, over all processes.
+
+        Raises:
+            DataError: something that the method needs will be missing, or there are more images than it can hold.
         """
 
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch, layers: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
+from contrastive_sr.methods.cria_cl import CriaCL
 from contrastive_sr.methods.crl_sr import CRLSR
-from contrastive_sr.methods.dasr import DASR, DegradationContrast, DegradationMethod, TrueKernel
+from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
 from contrastive_sr.methods.layers import super_resolve
+from contrastive_sr.methods.mpf import MPF
 from contrastive_sr.methods.nce import SRNCE, BidirectionalNCE, InfoNCE
 from contrastive_sr.methods.pcl import PCL
 from contrastive_sr.methods.regularization import ContrastiveRegularization
@@ -30,6 +34,9 @@ METHODS: dict[str, type[Method]] = {
         DegradationContrast,
         TrueKernel,
         CRLSR,
+        MPF,
+        CriaCL,
+        MPF,
     )
 }
 
@@ -81,18 +88,9 @@ class MethodList(nn.ModuleDict):
             method.attach(net)
 
     def check_data(self, names: Collection[str], images: int = 1) -> None:
-        """Refuse training data that a method cannot use, before there is a batch of them.
-
-        Args:
-            names: what the batches will hold.
-            images: how many images a step will have, over all processes.
-
-        Raises:
-            DataError: something that a method needs will be missing, or there are more images than it can hold.
-        """
+        """Refuse training data that a method cannot use; see :meth:`Method.check_data`."""
         for method in self.methods:
-            if isinstance(method, (DegradationMethod, TrueKernel)):
-                method.check_data(names, images)
+            method.check_data(names, images)
 
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network; see :meth:`Method.run`."""
@@ -144,3 +142,14 @@ def build_methods(configs: Sequence[Mapping[str, object]] | None, *, optional: b
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
     return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])
+
+
+def build_quietly(configs: Sequence[Mapping[str, object]]) -> MethodList:
+    """As :func:`build_methods`, to check them before a training: without warnings, and torch draws as if it was not.
+
+    Raises:
+        ConfigError: as there.
+    """
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # the training will say them
+        return build_methods(configs)

@@ -33,9 +33,10 @@ class EmbeddingMethod(Method):
     Args:
         name: prefix of everything that is logged.
         seed: seed of the samples' randomness.
-        weight: of the term.
-        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
-        negatives: likewise; None where a method has none of its own.
+        weight: of the term; None for a method that is set to have none.
+        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None where a method has
+            none of its own.
+        negatives: likewise.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -45,12 +46,12 @@ class EmbeddingMethod(Method):
         self,
         name: str,
         seed: int,
-        weight: TermWeight,
-        positives: Sequence[SampleConfig],
+        weight: TermWeight | None,
+        positives: Sequence[SampleConfig] | None,
         negatives: Sequence[SampleConfig] | None,
     ) -> None:
-        super().__init__(name, seed, {"contrastive": weight})
-        self.positives = build_samples(positives, f"{name}: positives")
+        super().__init__(name, seed, {} if weight is None else {"contrastive": weight})
+        self.positives = [] if positives is None else build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         self.trains_embedding = False
@@ -80,8 +81,8 @@ class EmbeddingMethod(Method):
             network.requires_grad_(False)
             if can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None:
                 warnings.warn(
-                    f"{self.name}: train_embedding is false and the embedding has no `weights`: its features are "
-                    "random. For PCL-F give the file of a trained embedding.",
+                    f"{self.name}: the embedding does not learn and has no `weights`: its features are random. Give it "
+                    "the file of a trained one (PCL-F).",
                     stacklevel=3,
                 )
         return network
@@ -92,9 +93,12 @@ class EmbeddingMethod(Method):
         raise NotImplementedError
 
     def check_batch(self, batch: Batch) -> None:
-        """Also refuse HR patches that the embedding cannot take; see :meth:`Method.check_batch`."""
+        """Also refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         super().check_batch(batch)
         self.embedding.check_size(*batch["hr"].shape[-2:])
+        for samples in (self.positives, self.negatives):
+            if samples:
+                draw(samples, batch, self.generator(batch["hr"].device))
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """The embedding, if it is trained: frozen in another training it is PCL-F (Table V)."""

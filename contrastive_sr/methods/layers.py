@@ -81,8 +81,8 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
             handle.remove()
 
 
-def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
-    """How many channels the outputs of some layers have, found by a run on a small black image.
+def dry_run(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
+    """As :func:`super_resolve`, on a small black image, before anything is trained.
 
     Args:
         net: the SR network, wrapped for several processes or not. Its parameters, statistics and mode are left alone.
@@ -97,13 +97,19 @@ def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
     without = torch.autocast(like.device.type, enabled=False)
     with torch.no_grad(), without, training_mode(bare, False), tapped(bare, layers) as outputs:
         try:
-            bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
+            sr = bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
         except RuntimeError as error:
             raise ConfigError(
                 f"layers: expected an SR network for RGB images; {type(bare).__name__} fails on one of "
                 f"{DRY_RUN_SIZE} x {DRY_RUN_SIZE} ({describe_error(error)})."
             ) from error
-    return [_one_map(name, outputs[name]).shape[1] for name in layers]
+    return {"sr": sr, **{feature_key(name): _one_map(name, outputs[name]) for name in layers}}
+
+
+def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
+    """How many channels the outputs of some layers have; arguments and errors are those of :func:`dry_run`."""
+    found = dry_run(net, layers)
+    return [found[feature_key(name)].shape[1] for name in layers]
 
 
 def _one_map(name: str, outputs: list[object]) -> Tensor:

@@ -15,7 +15,8 @@ class ContrastiveRegularization(ImageMethod):
 
     The training of an embedding that can learn is that of :class:`~contrastive_sr.methods.PCL`; with the variant
     ``"cosine"`` the loss is PCL's as well. How the samples differ from the paper's says
-    :class:`~contrastive_sr.losses.ContrastiveRegularizationLoss`.
+    :class:`~contrastive_sr.losses.ContrastiveRegularizationLoss`; with the paper's own samples, embedding and schedule
+    it is :class:`~contrastive_sr.methods.MPF`.
 
     Terms: ``contrastive``. Figures: ``positive_similarity``, ``negative_similarity``.
 

@@ -20,9 +20,10 @@ class TermWeight(nn.Module):
     for a term on layers of the SR network, at their outputs. With ``loss_weight`` the weight is fixed; with
     ``loss_share`` it is set such that the share has this value. The ratio of the unweighted gradients is measured over
     the batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast,
-    and then every ``interval`` steps. The weight follows the smoothed ratio; the share that is reported is that of the
-    latest measurement. Both lag: where the ratio grows from measurement to measurement, the share is above the one
-    asked for. Where a term vanishes, the weight stops growing at 100 times the least it was.
+    and of the first 25 from ``start`` on; else every ``interval`` steps. The weight follows the smoothed ratio; the
+    share that is reported is that of the latest measurement. Both lag: where the ratio grows from measurement to
+    measurement, the share is above the one asked for. Where a term vanishes, the weight stops growing at 100 times the
+    least it was.
 
     Args:
         name: the term's name, for messages.
@@ -88,6 +89,18 @@ class TermWeight(nn.Module):
         """The share that this weight gave at the latest measurement, a scalar."""
         return self.weight * self.latest
 
+    def check_pixel_loss(self, pixel_loss: Tensor | None) -> None:
+        """Refuse a share of nothing.
+
+        Raises:
+            ConfigError: a share is asked for and there is no pixel loss.
+        """
+        if pixel_loss is None and self.loss_share is not None:
+            raise ConfigError(
+                f"{self.name}: `loss_share` is a share of the pixel loss, and this training has none. "
+                "Give the pixel loss, or use `loss_weight`."
+            )
+
     def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, points: Sequence[Tensor]) -> None:
         """Update the ratio if it is due at this step.
 
@@ -102,14 +115,11 @@ class TermWeight(nn.Module):
             ConfigError: a share is asked for and there is no pixel loss.
             DataError: the pixel loss was not computed from the points.
         """
+        self.check_pixel_loss(pixel_loss)
         if pixel_loss is None:
-            if self.loss_share is not None:
-                raise ConfigError(
-                    f"{self.name}: `loss_share` is a share of the pixel loss, and this training has none. "
-                    "Give the pixel loss, or use `loss_weight`."
-                )
             return
-        if step >= self.EARLY and step % self.interval:
+        early = step < self.EARLY or 0 <= step - self.start < self.EARLY
+        if not early and step % self.interval:
             return
         pixel_square = None
         if pixel_loss.requires_grad and all(x.requires_grad for x in points):

@@ -13,15 +13,16 @@ from contrastive_sr.samples.base import Batch, SampleGenerator, depthwise, mirro
 
 
 class GaussianBlur(SampleGenerator):
-    """HR images under a random isotropic Gaussian (PCL-SR eq. 6).
+    """HR images under a random isotropic Gaussian (PCL-SR eq. 6), also with noise (MPF-Net eq. 8).
 
-    Each sample of each image draws its own kernel size and width. Edges are mirrored. Values match
-    torchvision's ``gaussian_blur`` of that size and width.
+    Each sample of each image draws its own kernel size and width, and its own level of noise. Edges are mirrored.
+    Values match torchvision's ``gaussian_blur`` of that size and width.
 
     Args:
         count: images to make from each HR image.
         sizes: kernel sizes in pixels to choose from, odd.
         sigma: (low, high) of the kernel's standard deviation in pixels.
+        noise: (low, high) of the standard deviation of white Gaussian noise, for images in [0, 1]. None: no noise.
 
     Raises:
         ConfigError: a count, size or range that makes no sense.
@@ -36,6 +37,7 @@ class GaussianBlur(SampleGenerator):
         count: int = 4,
         sizes: Sequence[int] = (3, 5, 7, 9, 11),
         sigma: tuple[float, float] = (0.3, 1.5),
+        noise: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(count)
         listed = isinstance(sizes, Sequence) and len(sizes) > 0
@@ -43,6 +45,12 @@ class GaussianBlur(SampleGenerator):
             raise ConfigError(f"GaussianBlur(sizes): expected odd kernel sizes such as (3, 5, 7), got {sizes!r}.")
         self.sizes = tuple(sizes)
         self.sigma = check_range(sigma, "GaussianBlur(sigma)", at_least=1e-3)
+        self.noise = None if noise is None else check_range(noise, "GaussianBlur(noise)", at_least=0)
+        if self.noise is not None and self.noise[1] > 1:
+            raise ConfigError(
+                f"GaussianBlur(noise): expected standard deviations for images in [0, 1], got {noise}. Divide levels "
+                "for images in [0, 255] by 255."
+            )
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Blurred HR images.
@@ -69,6 +77,10 @@ class GaussianBlur(SampleGenerator):
         out = hr.new_empty(hr.shape[0], self.count, *hr.shape[1:])
         for index in range(self.count):  # a call per set: all sets in one call run several times slower
             out[:, index] = depthwise(padded, kernels[:, index], hr.shape[-2:])
+        if self.noise is not None:
+            levels = uniform(*self.noise, (*out.shape[:2], 1, 1, 1), out, generator)
+            noise = torch.randn(out.shape, generator=generator, device=out.device, dtype=out.dtype)
+            out.addcmul_(levels, noise).clamp_(0, 1)
         return out
 
     def kernels(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -12,13 +12,15 @@ from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.samples.base import Batch, SampleGenerator
 from contrastive_sr.samples.blur import GaussianBlur
-from contrastive_sr.samples.images import HighResolution, UpsampledLowResolution
+from contrastive_sr.samples.images import HighResolution, OtherInstances, UpsampledLowResolution
 from contrastive_sr.samples.sharpen import Sharpen
+from contrastive_sr.samples.teacher import TeacherOutput
 
 SampleConfig = Mapping[str, object] | SampleGenerator
 
 SAMPLES: dict[str, type[SampleGenerator]] = {
-    cls.__name__: cls for cls in (Sharpen, GaussianBlur, HighResolution, UpsampledLowResolution)
+    cls.__name__: cls
+    for cls in (Sharpen, GaussianBlur, HighResolution, UpsampledLowResolution, OtherInstances, TeacherOutput)
 }
 
 

@@ -1,4 +1,4 @@
-"""Samples that are the images at hand, without randomness."""
+"""Samples that are the images at hand."""
 
 from __future__ import annotations
 
@@ -63,3 +63,42 @@ class UpsampledLowResolution(SampleGenerator):
             raise DataError(f"UpsampledLowResolution: expected a batch with 'lr', got {sorted(batch)}.")
         size = batch["hr"].shape[-2:]
         return F.interpolate(batch["lr"], size=size, mode="bicubic", align_corners=False).clamp_(0, 1)[:, None]
+
+
+class OtherInstances(SampleGenerator):
+    """HR images of other instances of the batch ("Rand" in MPF-Net's Table VII, config 4).
+
+    Each is drawn anew from all others of the same process's batch, so that one may come twice.
+
+    Args:
+        count: images for each image of the batch.
+
+    Raises:
+        ConfigError: a count that makes no sense.
+
+    Example:
+        >>> OtherInstances(count=2)({"hr": torch.rand(4, 3, 32, 32)}).shape
+        torch.Size([4, 2, 3, 32, 32])
+    """
+
+    def __init__(self, count: int = 5) -> None:
+        super().__init__(count)
+
+    def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """Other HR images.
+
+        Args:
+            batch: ``"hr"`` (B, C, H, W) in [0, 1], B at least 2.
+            generator: source of randomness, on the batch's device.
+
+        Returns:
+            (B, count, C, H, W) in [0, 1].
+
+        Raises:
+            DataError: a batch of one.
+        """
+        hr = batch["hr"]
+        if len(hr) < 2:
+            raise DataError("OtherInstances: expected a batch of 2 or more images for each process, got 1.")
+        steps = torch.randint(1, len(hr), (len(hr), self.count), generator=generator, device=hr.device)
+        return hr[(torch.arange(len(hr), device=hr.device)[:, None] + steps) % len(hr)]

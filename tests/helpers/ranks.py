@@ -170,7 +170,7 @@ def work(index: int, folder: str) -> None:
     }
     criteria = CriteriaLoss(normalize=True)
     out["criteria"] = criteria(*criteria_values(index)).item()
-    out["scales"] = criteria.scales
+    out["scales"] = criteria.scales.means
     out["queue"] = queue_run([index], wrap=True)
     out["queue_with_norm"] = _queue_with_norm(index)
 

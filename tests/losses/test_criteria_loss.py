@@ -119,7 +119,7 @@ def test_normalized_criteria_are_divided_by_running_means() -> None:
         scaled = [x / mean for x, mean in zip(listed, means, strict=True)]
         expected = oracle(scaled[0], scaled[1:3], scaled[3:], mask(), (1.0, 1.0))
         torch.testing.assert_close(loss(anchor, positives, negatives, mask()), expected)
-        torch.testing.assert_close(loss.scales, means)
+        torch.testing.assert_close(loss.scales.means, means)
 
 
 def test_normalized_loss_does_not_depend_on_the_criteria_s_scales() -> None:
@@ -136,10 +136,10 @@ def test_scales_are_saved_and_stay_in_eval_mode() -> None:
     resumed = CriteriaLoss(normalize=True).double()
     resumed.load_state_dict(loss.state_dict())
     assert torch.equal(loss(*criteria(1)), resumed(*criteria(1)))
-    assert torch.equal(loss.scales, resumed.scales)
+    assert torch.equal(loss.scales.means, resumed.scales.means)
     resumed.eval()
     resumed(*criteria(2))
-    assert torch.equal(loss.scales, resumed.scales)
+    assert torch.equal(loss.scales.means, resumed.scales.means)
     unused = CriteriaLoss(normalize=True).double()
     unused.load_state_dict(CriteriaLoss(normalize=True).state_dict())
     raw = CriteriaLoss()(*criteria())
@@ -149,9 +149,9 @@ def test_scales_are_saved_and_stay_in_eval_mode() -> None:
 def test_figures_move_no_state() -> None:
     loss = CriteriaLoss(normalize=True).double()
     loss(*criteria())
-    before = loss.scales.clone()
+    before = loss.scales.means.clone()
     loss.figures(*criteria(1))
-    assert torch.equal(loss.scales, before)
+    assert torch.equal(loss.scales.means, before)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -216,7 +216,7 @@ def test_a_criterion_that_is_not_finite_does_not_spoil_the_scales() -> None:
     good = [torch.tensor(x) for x in (0.1, 0.3, 0.2)]
     loss(good[0], [good[1]], [good[2]])
     loss(good[0], [torch.tensor(torch.inf)], [good[2]])
-    torch.testing.assert_close(loss.scales, torch.tensor([0.1, 0.3, 0.2]))
+    torch.testing.assert_close(loss.scales.means, torch.tensor([0.1, 0.3, 0.2]))
 
 
 def test_what_is_refused_leaves_the_scales_alone() -> None:
@@ -225,6 +225,6 @@ def test_what_is_refused_leaves_the_scales_alone() -> None:
     for negatives in ({}, {"a": 0.3}):
         with pytest.raises(DataError):
             loss(anchor, {"b": other}, negatives)  # type: ignore[arg-type]
-    assert len(loss.scales) == 0
+    assert len(loss.scales.means) == 0
     with pytest.raises(DataError, match=r"CriteriaLoss\(anchor\): expected a non-empty floating-point tensor"):
         loss.figures(0.1, [other], [other])  # type: ignore[arg-type]

@@ -320,7 +320,7 @@ def test_pcl_f_reuses_a_trained_embedding_and_leaves_it_alone(tmp_path: Path) ->
 
 
 def test_a_frozen_random_embedding_is_warned_about() -> None:
-    with pytest.warns(UserWarning, match="pcl: train_embedding is false and the embedding has no `weights`"):
+    with pytest.warns(UserWarning, match="pcl: the embedding does not learn and has no `weights`"):
         pcl(train_embedding=False)
 
 

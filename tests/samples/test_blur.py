@@ -165,3 +165,30 @@ def test_images_smaller_than_the_mirrored_edge_are_refused() -> None:
     GaussianBlur()({"hr": images(1, 6, 6)})
     with pytest.raises(DataError, match=r"GaussianBlur: expected HR images larger than 5 pixels.*got \(5, 8\)"):
         GaussianBlur()({"hr": images(1, 5, 8)})
+
+
+def test_noise_is_added_to_what_was_blurred_without_it() -> None:
+    hr = torch.full((2, 3, 64, 64), 0.5)
+    hr[1] = images(1, 64, 64)[0] * 0.2 + 0.4
+    plain = GaussianBlur(count=6)({"hr": hr}, seeded())
+    noisy = GaussianBlur(count=6, noise=(0.02, 0.08))({"hr": hr}, seeded())
+    assert torch.equal(GaussianBlur(count=6, noise=(0, 0))({"hr": hr}, seeded()), plain)
+    levels = (noisy - plain).flatten(2).std(2)
+    assert levels.min() > 0.018
+    assert levels.max() < 0.083
+    assert len({round(level.item(), 4) for level in levels.flatten()}) == 12  # each sample draws its own
+    assert ((noisy - plain).flatten(2).mean(2).abs() < 0.004).all()
+    assert GaussianBlur(count=1, noise=(1, 1))({"hr": hr}, seeded()).aminmax() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ((0, 10), r"standard deviations for images in \[0, 1\], got \(0, 10\)\. Divide"),
+        ((0.2, 0.1), "the smaller number first"),
+        (0.1, r"expected a pair \(low, high\)"),
+    ],
+)
+def test_noise_that_makes_no_sense(noise: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"GaussianBlur\(noise\).*{message}"):
+        GaussianBlur(noise=noise)  # type: ignore[arg-type]

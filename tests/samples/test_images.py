@@ -1,4 +1,4 @@
-"""Samples without randomness."""
+"""Samples that are images at hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from contrastive_sr.errors import DataError
-from contrastive_sr.samples import SAMPLES, HighResolution, SampleGenerator, UpsampledLowResolution
+from contrastive_sr.samples import SAMPLES, HighResolution, OtherInstances, SampleGenerator, UpsampledLowResolution
 
 
 def test_high_resolution_is_the_image_itself() -> None:
@@ -46,5 +46,20 @@ def test_low_resolution_is_needed() -> None:
 
 def test_counts_and_names() -> None:
     assert HighResolution().count == UpsampledLowResolution().count == 1
-    assert set(SAMPLES) == {"Sharpen", "GaussianBlur", "HighResolution", "UpsampledLowResolution"}
+    fixed = {"HighResolution", "UpsampledLowResolution", "TeacherOutput"}
+    assert set(SAMPLES) == {"Sharpen", "GaussianBlur", "OtherInstances", *fixed}
     assert all(issubclass(cls, SampleGenerator) and cls.__name__ == name for name, cls in SAMPLES.items())
+
+
+def test_other_instances_are_never_one_s_own_and_may_be_any_other() -> None:
+    hr = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    generator = torch.Generator().manual_seed(0)
+    sample = OtherInstances(count=50)({"hr": hr}, generator)
+    assert sample.shape == (4, 50, 3, 2, 2)
+    for own in range(4):
+        assert {*sample[own, :, 0, 0, 0].tolist()} == {0.0, 1.0, 2.0, 3.0} - {float(own)}
+    again = OtherInstances(count=50)({"hr": hr}, torch.Generator().manual_seed(0))
+    assert torch.equal(sample, again)
+    assert not torch.equal(sample, OtherInstances(count=50)({"hr": hr}, generator))
+    with pytest.raises(DataError, match="OtherInstances: expected a batch of 2 or more"):
+        OtherInstances()({"hr": hr[:1]})

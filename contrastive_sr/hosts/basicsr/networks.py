@@ -1,9 +1,19 @@
-"""The papers' own SR networks for ``network_g: {type: DASR, ...}``."""
+"""The papers' own SR networks for ``network_g: {type: DASR, ...}``, and BasicSR's networks and losses for ours."""
 
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 
+from contrastive_sr.criteria import CRITERIA
 from contrastive_sr.hosts.networks import by_options
 from contrastive_sr.networks import NETWORKS
 
 for _name in NETWORKS:
     ARCH_REGISTRY.register(by_options(_name))
+
+
+def use_names() -> None:
+    """Let networks and losses that our configs name be BasicSR's; of two hosts in a process the later counts."""
+    NETWORKS.add_host("BasicSR", lambda: {name.removesuffix("_basicsr"): network for name, network in ARCH_REGISTRY})
+    CRITERIA.add_host("BasicSR", lambda: {name.removesuffix("_basicsr"): loss for name, loss in LOSS_REGISTRY})
+
+
+use_names()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
+from torch import nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, DataError
@@ -36,7 +37,7 @@ def train(config: Path, arguments: list[str]) -> None:
     """
     host = import_basicsr("basicsr.train")
     options = import_basicsr("basicsr.utils.options")
-    import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
     registries = import_basicsr("basicsr.utils.registry")
     # BasicSR looks a name up as it stands, and then with this ending.
@@ -65,6 +66,24 @@ def train(config: Path, arguments: list[str]) -> None:
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def sr_network(path: Path) -> nn.Module:
+    """The SR network of an option file, with new weights.
+
+    Raises:
+        ConfigError: it cannot be built.
+        HostError: BasicSR is missing or broken.
+    """
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    opt = read_options(path)
+    if not isinstance(opt, Mapping) or "network_g" not in opt:
+        raise ConfigError(f"{path}: expected an option file with `network_g`, got none.")
+    try:
+        network: nn.Module = import_basicsr("basicsr.archs").build_network(opt["network_g"])
+    except (TypeError, KeyError) as error:  # what BasicSR's registry raises on a wrong name or argument
+        raise ConfigError(f"{path}: its network_g cannot be built ({describe_error(error)}).") from error
+    return network
 
 
 @contextmanager

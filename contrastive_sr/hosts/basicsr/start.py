@@ -19,6 +19,7 @@ from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.kernels import check_known, kernel_size
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods.embedding import EmbeddingMethod
 from contrastive_sr.networks import NETWORKS
 
 _OURS = (CheckedPairedImageDataset.__name__, HighResolutionImageDataset.__name__)
@@ -44,6 +45,7 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
             if trains_methods:
                 methods, _ = attached_methods(opt, net)
                 methods_optimizer(opt, methods)
+                _check_samples(methods, opt["datasets"]["train"].get("gt_size"), opt["scale"])
     return {
         phase: DATASET_REGISTRY.get(options["type"])(deepcopy(options))
         for phase, options in opt["datasets"].items()
@@ -102,6 +104,16 @@ def methods_optimizer(opt: Mapping[str, Any], methods: MethodList) -> dict[str, 
             "`optim_methods: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.999]}`, got none."
         )
     return check_optimizer(options, "train: optim_methods")
+
+
+def _check_samples(methods: MethodList, size: object, scale: int) -> None:
+    """Let methods that contrast images see two black pairs of the size that training will have."""
+    if not isinstance(size, int) or size < scale or size % scale:
+        return  # the dataset will say so
+    batch = {"lr": torch.zeros(2, 3, size // scale, size // scale), "hr": torch.zeros(2, 3, size, size)}
+    for method in methods.methods:
+        if isinstance(method, EmbeddingMethod):
+            method.check_batch(batch)
 
 
 def _network(options: Mapping[str, Any]) -> nn.Module:

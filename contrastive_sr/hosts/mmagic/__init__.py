@@ -2,8 +2,9 @@
 
     custom_imports = dict(imports=["contrastive_sr.hosts.mmagic"], allow_failed_imports=False)
 
-Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`, `DASR`
-and `CRLSR`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`, and the hook `CheckpointHook`.
+Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`,
+`DASR`, `CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`,
+and the hook `CheckpointHook`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -16,12 +17,13 @@ from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, Pair
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
-from contrastive_sr.hosts.mmagic.registry import MODELS  # noqa: E402
+from contrastive_sr.hosts.mmagic.registry import MODELS, use_names  # noqa: E402
 from contrastive_sr.hosts.networks import by_options  # noqa: E402
 from contrastive_sr.networks import NETWORKS  # noqa: E402
 
 for _name in NETWORKS:
     MODELS.register_module(name=_name, module=by_options(_name))
+use_names()
 
 __all__ = [
     "CheckpointHook",

@@ -172,6 +172,8 @@ class WithMethods(BaseEditModel):
         wrapper: OptimWrapper = optim_wrapper["methods"]
         with wrapper.optim_context(self):
             losses: dict[str, Tensor] = self.methods(batch)
+        if not losses:  # as before the step from which a part learns
+            return {}
         wrapper.update_params(torch.stack([value.float() for value in losses.values()]).sum())
         return {name: value.detach() for name, value in losses.items()}
 

@@ -6,6 +6,10 @@ from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import Registry
+from torch import nn
+
+from contrastive_sr.criteria import CRITERIA
+from contrastive_sr.networks import NETWORKS
 
 _SCOPE = "contrastive_sr"
 _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
@@ -13,3 +17,16 @@ _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
 MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
 DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
 HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)
+
+
+def classes_of_host() -> dict[str, type[nn.Module]]:
+    """Networks and losses by name that a config of MMagic can name, those of this adapter too."""
+    from mmagic.registry import MODELS as OF_MMAGIC
+
+    return {**OF_MMAGIC.module_dict, **MODELS.module_dict}
+
+
+def use_names() -> None:
+    """Let networks and losses that our configs name be MMagic's; of two hosts in a process the later counts."""
+    NETWORKS.add_host("MMagic", classes_of_host)
+    CRITERIA.add_host("MMagic", classes_of_host)

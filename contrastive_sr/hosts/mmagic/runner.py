@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError
 from contrastive_sr.hosts.kernels import check_known
+from contrastive_sr.methods.collection import build_quietly
 
 
 def train(config: Path, arguments: list[str]) -> None:
@@ -39,6 +42,7 @@ def train(config: Path, arguments: list[str]) -> None:
             f"Expected a config file, but there is none at {config}. `contrastive-sr configs .` writes some."
         )
     importlib.import_module("contrastive_sr.hosts.mmagic")
+    importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
     _check_config(config)
     script = _training_script()
@@ -59,16 +63,9 @@ def train(config: Path, arguments: list[str]) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Refuses a file that is no config, and keys and degradations that our models do not have."""
-    from mmengine.config import Config
-
-    try:
-        config = Config.fromfile(str(path))
-        model = config.get("model")
-    except Exception as error:  # a config is Python code, which can fail in any way
-        raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
-    if not isinstance(model, dict) or "type" not in model:
-        raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
+    """Refuses a file that is no config, and keys, degradations and methods that our models cannot have."""
+    config = _config(path)
+    model = config.model
     models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
     for cls in (models.ContrastiveSR, models.ContrastiveSRGAN):
         if model["type"] == f"contrastive_sr.{cls.__name__}":
@@ -78,6 +75,8 @@ def _check_config(path: Path) -> None:
                     raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
             if model.get("degradation") is not None:
                 models.training_degradation(model["degradation"], (), 0, model.get("generator"))
+            if model.get("methods"):
+                build_quietly(model["methods"])
             _check_validation(model.get("generator"), config.get("val_dataloader"))
 
 
@@ -89,6 +88,24 @@ def _check_validation(generator: Any, loaders: Any) -> None:
         data = loader["dataset"]
         folder = Path(data.get("data_root") or "", data.get("data_prefix", {}).get("img", ""))
         check_known(folder, generator.get("kernel_size", 21))
+
+
+def _config(path: Path) -> Any:
+    """A config that has a `model`.
+
+    Raises:
+        ConfigError: a file that is no config, or has none.
+    """
+    from mmengine.config import Config
+
+    try:
+        config = Config.fromfile(str(path))
+        model = config.get("model")
+    except Exception as error:  # a config is Python code, which can fail in any way
+        raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
+    if not isinstance(model, dict) or "type" not in model:
+        raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
+    return config
 
 
 def _is_launched(arguments: Sequence[str]) -> bool:
@@ -122,3 +139,24 @@ def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]
         after = list(arguments).index("--cfg-options") + 1
         return [*arguments[:after], *options, *arguments[after:]]
     return [*arguments, "--cfg-options", *options]
+
+
+def sr_network(path: Path) -> nn.Module:
+    """The SR network of a config, with new weights.
+
+    Raises:
+        ConfigError: it cannot be built.
+        HostError: MMagic is missing or broken.
+    """
+    importlib.import_module("contrastive_sr.hosts.mmagic")
+    importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
+    from mmagic.registry import MODELS
+
+    generator = _config(path).model.get("generator")
+    if generator is None:
+        raise ConfigError(f"{path}: expected a model with a `generator`, got none.")
+    try:
+        network: nn.Module = MODELS.build({"_scope_": "mmagic", **generator})
+    except (TypeError, KeyError) as error:  # what MMEngine's registry raises on a wrong name or argument
+        raise ConfigError(f"{path}: its generator cannot be built ({describe_error(error)}).") from error
+    return network

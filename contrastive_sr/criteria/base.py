@@ -1,0 +1,48 @@
+"""What every criterion offers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_shape
+
+
+class Criterion(nn.Module):
+    """How far SR images are from HR images, place by place or as a whole: 0 or more, and smaller is better."""
+
+    @property
+    def label(self) -> str:
+        """Its name in logs, if a config gives no other."""
+        return type(self).__name__.lower()
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an image size that this criterion cannot take.
+
+        Raises:
+            DataError: too small, or not a multiple of what it needs.
+        """
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """The criterion's values.
+
+        Args:
+            sr: (B, 3, H, W) RGB in [0, 1], unclamped.
+            hr: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            A map (B, 1, H, W), or one value an image (B, 1, 1, 1).
+
+        Raises:
+            DataError: images of other or different shapes.
+        """
+        raise NotImplementedError
+
+
+def check_images(sr: Tensor, hr: Tensor, name: str) -> None:
+    """Require SR and HR images of one shape.
+
+    Raises:
+        DataError: anything else.
+    """
+    check_shape(sr, ("B", 3, "H", "W"), f"{name}(sr)")
+    check_shape(hr, tuple(sr.shape), f"{name}(hr)")

@@ -1,0 +1,87 @@
+"""Builds criteria from the names and mappings that config files hold."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+from torch import nn
+
+from contrastive_sr._checks import describe
+from contrastive_sr.config import HostRegistry, build
+from contrastive_sr.criteria.adversarial import Adversarial
+from contrastive_sr.criteria.base import Criterion
+from contrastive_sr.criteria.pixel import Pixel
+from contrastive_sr.criteria.registered import Registered
+from contrastive_sr.criteria.ssim import SSIM
+from contrastive_sr.criteria.vgg import VGG
+from contrastive_sr.errors import ConfigError
+
+CriterionConfig = str | Mapping[str, object] | nn.Module
+
+CRITERIA: HostRegistry[nn.Module] = HostRegistry({cls.__name__: cls for cls in (Pixel, SSIM, VGG, Adversarial)})
+
+
+class CriteriaByName(nn.ModuleDict):
+    """Criteria by name, each of them once: the same config twice gives one criterion, with one discriminator.
+
+    Example:
+        >>> criteria = CriteriaByName()
+        >>> criteria.add("Pixel", "anchor"), criteria.add({"type": "Pixel", "norm": "l1"}, "positives[0]")
+        ('pixel_l1', 'pixel_l1')
+        >>> criteria.add({"type": "Pixel", "norm": "l2", "name": "square"}, "positives[1]")
+        'square'
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[str, object] = {}
+
+    def add(self, config: CriterionConfig, where: str) -> str:
+        """Build a criterion unless there is the same.
+
+        Args:
+            config: a name such as ``"SSIM"``; a mapping with ``type``, its arguments and, if wanted, a ``name`` for the
+                log; or a module that is called with SR and HR images. Names are those of :data:`CRITERIA`: ours, and
+                the losses of the host in use.
+            where: what the config configures, for messages.
+
+        Returns:
+            The criterion's name.
+
+        Raises:
+            ConfigError: an unknown type, key or value, or a name that is taken or cannot be one.
+        """
+        name: object = None
+        if isinstance(config, str):
+            config = {"type": config}
+        elif isinstance(config, Mapping):
+            config = dict(config)
+            name = config.pop("name", None)
+        settings = settings_of(config)
+        for known, others in self._settings.items():
+            if settings == others:
+                return known
+        module = build(nn.Module, CRITERIA, config, where)
+        criterion = module if isinstance(module, Criterion) else Registered(module)
+        name = criterion.label if name is None else name
+        if isinstance(name, str) and name in self:
+            raise ConfigError(
+                f"{where}: another criterion has the name {name!r} already, with other settings. Give one a `name`."
+            )
+        if not isinstance(name, str) or not name.isidentifier() or "loss" in name or hasattr(self, name):
+            # Hosts sum every log entry whose name holds "loss".
+            raise ConfigError(f"{where}: name: expected a word without 'loss', got {describe(name)}. Give another.")
+        self[name] = criterion
+        self._settings[name] = settings
+        return name
+
+
+def settings_of(config: Mapping[str, object] | nn.Module) -> object:
+    """What two configs of one criterion have in common: its type and all its arguments, whether given or not."""
+    kind = None if isinstance(config, nn.Module) else config.get("type")
+    cls = CRITERIA.get(kind) or CRITERIA.of_host().get(kind) if isinstance(kind, str) else None
+    if isinstance(config, nn.Module) or cls is None:
+        return config
+    every = inspect.signature(cls).parameters.values()
+    return {**{p.name: p.default for p in every if p.default is not p.empty}, **config}

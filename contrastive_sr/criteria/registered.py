@@ -1,0 +1,67 @@
+"""Any loss module as a criterion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import at_least_float32, describe, describe_error
+from contrastive_sr.criteria.base import Criterion, check_images
+from contrastive_sr.errors import ConfigError
+
+TRIAL_SIZE = 64
+
+
+class Registered(Criterion):
+    """A loss of a host, or any module that is called with SR and HR images.
+
+    It may give a scalar, a map, or several of those as BasicSR's and MMagic's ``PerceptualLoss`` do, some of them None:
+    they are added. Its own ``loss_weight`` counts. It is tried on small images here, so that a module that is no such
+    loss is refused at once.
+
+    Args:
+        loss: the module; its parameters are fixed.
+
+    Raises:
+        ConfigError: it cannot be called so, or returns something else.
+
+    Example:
+        >>> Registered(nn.MSELoss())(torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)).flatten()
+        tensor([1.])
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss.requires_grad_(False)
+        like = next(loss.parameters(), torch.empty(()))
+        images = like.new_full((2, 2, 3, TRIAL_SIZE, TRIAL_SIZE), 0.5)
+        try:
+            with torch.no_grad():
+                values = self._values(*images)
+        except Exception as error:  # what some module raises has no common base
+            raise ConfigError(
+                f"{type(loss).__name__}: expected a loss that is called with SR and HR images alone, but it fails "
+                f"({describe_error(error)})."
+            ) from error
+        if not values or any(value.ndim not in (0, 4) for value in values):
+            raise ConfigError(
+                f"{type(loss).__name__}: expected a loss that returns scalars or maps (B, C, H, W), got "
+                f"{', '.join(map(describe, values)) or 'none'}. Try reduction='mean'."
+            )
+
+    @property
+    def label(self) -> str:
+        return type(self.loss).__name__.replace("Loss", "").lower()
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """A map (B, 1, h, w) or, for all images, one value (1, 1, 1, 1); see :meth:`Criterion.forward`."""
+        check_images(sr, hr, type(self.loss).__name__)
+        total = torch.zeros(1, 1, 1, 1, device=sr.device)
+        for value in self._values(sr, hr):
+            value = at_least_float32(value)
+            total = total + (value.mean(1, keepdim=True) if value.ndim == 4 else value)
+        return total
+
+    def _values(self, sr: Tensor, hr: Tensor) -> list[Tensor]:
+        found = self.loss(sr, hr)
+        return [value for value in (found if isinstance(found, (tuple, list)) else [found]) if value is not None]

@@ -1,0 +1,403 @@
+"""Cria-CL: "Criteria Comparative Learning for Real-scene Image Super-Resolution" (TCSVT 2022), the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from contrastive_sr._checks import check_flag, check_number, check_shape, describe
+from contrastive_sr.criteria import Adversarial, CriteriaByName, Criterion, CriterionConfig
+from contrastive_sr.criteria.build import settings_of
+from contrastive_sr.criteria.vgg import BOTTOM, TOP
+from contrastive_sr.distributed import average_statistics_over_ranks
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional import criteria_alignment, criteria_uniformity
+from contrastive_sr.losses.criteria import RunningScales, criteria_figures
+from contrastive_sr.methods.base import Method, Term
+from contrastive_sr.methods.layers import dry_run, feature_key
+from contrastive_sr.methods.weighting import TermWeight
+from contrastive_sr.samples import Batch
+
+BRANCHES = ("align", "unif", "masks")
+MASKS = ("losses", "images", "none")
+# The paper's partition: what compares pixels, and what may make up texture (section III, Anchor Selection).
+STRUCTURE: tuple[dict[str, object], ...] = ({"type": "Pixel"}, {"type": "SSIM"}, {"type": "VGG", "layer": BOTTOM})
+TEXTURE: tuple[dict[str, object], ...] = ({"type": "VGG", "layer": TOP}, {"type": "Adversarial"})
+# Eq. 11 beside the pixel loss, which is the host's.
+SR_CRITERIA: tuple[dict[str, object], ...] = (
+    {"type": "VGG", "layer": TOP, "weight": 1.0},
+    {"type": "Adversarial", "weight": 0.005},
+)
+
+
+class Row(NamedTuple):
+    """A row of Table V.
+
+    Attributes:
+        criteria: whether there are a perceptual and an adversarial loss beside the pixel loss.
+        align: whether there is the alignment, eq. 8.
+        unif: whether there is the uniformity, eq. 9.
+        projection: whether the network has branches and masks, eq. 10.
+    """
+
+    criteria: bool
+    align: bool
+    unif: bool
+    projection: bool
+
+
+ROWS = {
+    1: Row(False, False, False, False),
+    2: Row(True, False, False, False),
+    3: Row(True, True, False, False),
+    4: Row(True, False, True, False),
+    5: Row(True, True, True, False),
+    6: Row(True, False, False, True),
+    7: Row(True, True, True, True),
+}
+
+
+class CriaCL(Method):
+    r"""Cria-CL's training of :class:`contrastive_sr.networks.CriteriaBranches`, and the seven rows of its Table V.
+
+    .. math:: \mathcal{L} = \alpha \mathcal{L}_{pix} + \beta \mathcal{L}_{per} + \gamma \mathcal{L}_{adv}
+        + \lambda_a \mathcal{L}_{align} + \lambda_u \mathcal{L}_{unif}
+
+    Eq. 11. The pixel loss is the host's. Perceptual and adversarial loss of the SR image are ``sr_criteria`` here (or,
+    if that is empty, the host's). The alignment (eq. 8) is between anchor and positives, criteria of the image of the
+    branch ``align``; the uniformity (eq. 9) between anchor and negatives, criteria of that of ``unif``; on a network
+    without branches (rows 3 to 5) both are of the SR image. What the two do is not what their names say: the alignment
+    raises the anchor wherever it is below a positive, the uniformity lowers all; see
+    :class:`~contrastive_sr.losses.CriteriaLoss`. So each criterion is logged with its ``push``.
+
+    Discriminators of adversarial criteria are parts of this method. They learn in its own step, before the SR network's
+    and on detached images, to tell HR images from all the images that they judge.
+
+    Terms: ``align``, ``unif``, whose shares are measured at the branch's image, and one a criterion of
+    ``sr_criteria``, by the criterion's name. Figures: ``align_<criterion>`` and ``unif_<criterion>``, the mean of
+    each criterion, and with ``_push`` behind it 1 if the term raises it and -1 if it lowers it; ``align_mask`` and
+    ``unif_mask``, the mean of S and of 1 - S. Trained parts: ``<criterion>_discriminator``.
+
+    Args:
+        align_weight: lambda_a, fixed; the paper's is 0.01, beside 0.01 of the pixel loss.
+        align_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
+        unif_weight: lambda_u, fixed; the paper's is 0.01.
+        unif_share: instead, its share.
+        row: of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in its place.
+            5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a row does not have are not
+            used.
+        anchor: a criterion: a name (``"Pixel"``, ``"SSIM"``, ``"VGG"``, ``"Adversarial"``, or that of a loss of the
+            host in use), or a mapping with ``type``, its arguments and, if wanted, a ``name``. Table VI: ``"Pixel"``,
+            ``"VGG"`` or ``"Adversarial"``.
+        positives: likewise, a list. None: the paper's for this anchor, see below.
+        negatives: likewise.
+        sr_criteria: criteria of the SR image, mappings with a ``weight`` beside, or a ``share``. None: those of eq. 11.
+        vgg_weights: of VGG criteria that name none themselves: ``"torchvision"``, ``"timm"`` or a file. None: the
+            paper's lists without those of VGG, which need pretrained weights.
+        masks: with branches, what S and 1 - S weight: ``"losses"`` (Fig. 4), the criteria's maps; ``"images"`` (as
+            eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills up what a
+            mask leaves out: for a pixel criterion that is the masked image, and others do not see black holes.
+        train_masks: whether the two terms train the masks too, as in the paper. They then learn to look away: 1 - S
+            goes to 0, and the branch ``unif`` is left alone. False: the masks learn from the SR image's losses only.
+        exponent: eta, at least 1; the paper's is 2.
+        t: above 0; the paper's is 2.
+        detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
+        normalize: whether to divide each criterion by a running mean of its size (in the saved state).
+        seed: of random draws; there are none.
+        name: prefix of everything that is logged.
+        share_interval: steps from one measurement of a share to the next.
+
+    The paper's lists are: anchor Pixel, positives SSIM and VGG's ``relu1_2``, negatives VGG's ``conv5_4`` and
+    Adversarial. For another anchor it gives none; ours has the criteria of its kind (Pixel, SSIM, ``relu1_2`` or
+    ``conv5_4``, Adversarial) as positives and those of the other kind as negatives.
+
+    Raises:
+        ConfigError: an argument that makes no sense; the message says which.
+
+    Example:
+        >>> import torch
+        >>> method = CriaCL(align_weight=0.01, unif_weight=0.01, row=5, vgg_weights=None, positives=["Adversarial"])
+        >>> net = nn.Upsample(scale_factor=4)
+        >>> batch = method.run(net, {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 48, 48)})
+        >>> list(method.auxiliary_losses(batch))
+        ['cria_adversarial_discriminator']
+        >>> list(method.sr_losses(batch).terms)
+        ['cria_adversarial', 'cria_align', 'cria_unif']
+    """
+
+    def __init__(
+        self,
+        align_weight: float | None = None,
+        align_share: float | None = None,
+        unif_weight: float | None = None,
+        unif_share: float | None = None,
+        row: int = 7,
+        anchor: CriterionConfig = "Pixel",
+        positives: Sequence[CriterionConfig] | None = None,
+        negatives: Sequence[CriterionConfig] | None = None,
+        sr_criteria: Sequence[Mapping[str, object]] | None = None,
+        vgg_weights: str | Path | None = "torchvision",
+        masks: str = "losses",
+        train_masks: bool = False,
+        exponent: float = 2.0,
+        t: float = 2.0,
+        detach_anchor: bool = False,
+        normalize: bool = False,
+        seed: int = 0,
+        name: str = "cria",
+        share_interval: int = 5,
+    ) -> None:
+        super().__init__(name, seed, {})
+        if isinstance(row, bool) or row not in ROWS:
+            raise ConfigError(f"{name}: row: expected one of {', '.join(map(str, ROWS))}, got {describe(row)}.")
+        if masks not in MASKS:
+            raise ConfigError(f"{name}: masks: expected one of {', '.join(MASKS)}, got {describe(masks)}.")
+        self.row, self.parts = row, ROWS[row]
+        self.masks = masks
+        self.train_masks = check_flag(train_masks, f"{name}: train_masks")
+        self.exponent = check_number(exponent, f"{name}: exponent", at_least=1)
+        self.t = check_number(t, f"{name}: t", above=0)
+        self.detach_anchor = check_flag(detach_anchor, f"{name}: detach_anchor")
+        self.normalize = check_flag(normalize, f"{name}: normalize")
+        self.vgg_weights = vgg_weights
+        self.criteria = CriteriaByName()
+        self.roles: dict[str, tuple[str, ...]] = {}  # by term: the names of the anchor and then of the others
+        self.sr_criteria: tuple[str, ...] = ()
+        # The weights first: they cost nothing to refuse.
+        for role, used, given in (
+            ("align", self.parts.align, (align_weight, align_share)),
+            ("unif", self.parts.unif, (unif_weight, unif_share)),
+        ):
+            if used and given.count(None) != 1:
+                raise ConfigError(
+                    f"{name}: row {row} needs one of `{role}_weight` (the paper's 0.01) and `{role}_share` (e.g. 0.05),"
+                    f" got {'neither' if given.count(None) else 'both'}."
+                )
+            if used:
+                self.weights[role] = TermWeight(f"{name}_{role}", *given, share_interval)
+        if self.parts.align:
+            self._add_role("align", anchor, positives, "positives")
+        if self.parts.unif:
+            self._add_role("unif", anchor, negatives, "negatives")
+        if self.parts.criteria:
+            self._add_sr_criteria(sr_criteria, share_interval)
+        if self.normalize:
+            self.scales = nn.ModuleDict({role: RunningScales(len(names)) for role, names in self.roles.items()})
+        if self.parts.projection and self.roles:
+            self.layers = BRANCHES
+
+    def _add_role(self, role: str, anchor: CriterionConfig, others: Sequence[CriterionConfig] | None, key: str) -> None:
+        """Build the anchor and the criteria that a term contrasts with it."""
+        if others is None:
+            others = self._paper_s(anchor, key)
+        elif not isinstance(others, Sequence) or isinstance(others, str) or not others:
+            raise ConfigError(
+                f"{self.name}: {key}: expected a list of at least one criterion, e.g. [SSIM], got {describe(others)}."
+            )
+        names = [self._add(anchor, "anchor")]
+        for index, config in enumerate(others):
+            label = self._add(config, f"{key}[{index}]")
+            if label in names:
+                same = "the anchor" if label == names[0] else f"another of the {key}"
+                raise ConfigError(
+                    f"{self.name}: {key}[{index}]: expected criteria that differ, got {label!r}, which is {same} too. "
+                    "Take it out."
+                )
+            names.append(label)
+        self.roles[role] = tuple(names)
+
+    def _paper_s(self, anchor: CriterionConfig, key: str) -> list[CriterionConfig]:
+        """Positives or negatives by the paper's two kinds of criteria."""
+        same = settings_of(self._complete(anchor))
+        kinds = [[settings_of(self._complete(config)) for config in kind] for kind in (STRUCTURE, TEXTURE)]
+        if same not in kinds[0] + kinds[1]:
+            raise ConfigError(
+                f"{self.name}: the anchor {anchor!r} is none of the paper's criteria, so its {key} are not known. Give "
+                f"them, e.g. `{key}: [SSIM]`."
+            )
+        own, other = (STRUCTURE, TEXTURE) if same in kinds[0] else (TEXTURE, STRUCTURE)
+        found: list[CriterionConfig] = [
+            config
+            for config in (own if key == "positives" else other)
+            if settings_of(self._complete(config)) != same and (config["type"] != "VGG" or self.vgg_weights is not None)
+        ]
+        if not found:
+            raise ConfigError(
+                f"{self.name}: without VGG (`vgg_weights: ~`) the paper has no {key} for the anchor {anchor!r}. Give "
+                f"`{key}`, or `vgg_weights`."
+            )
+        return found
+
+    def _add_sr_criteria(self, configs: Sequence[Mapping[str, object]] | None, share_interval: int) -> None:
+        """Build the criteria of the SR image, and their weights."""
+        if configs is None:
+            configs = [config for config in SR_CRITERIA if config["type"] != "VGG" or self.vgg_weights is not None]
+        example = "e.g. [{type: Adversarial, weight: 0.005}]"
+        if not isinstance(configs, Sequence) or not all(isinstance(config, Mapping) for config in configs):
+            raise ConfigError(
+                f"{self.name}: sr_criteria: expected a list of mappings, {example}, got {describe(configs)}."
+            )
+        for index, config in enumerate(configs):
+            where = f"sr_criteria[{index}]"
+            weight: Any = config.get("weight")
+            share: Any = config.get("share")
+            if (weight is None) == (share is None):
+                raise ConfigError(
+                    f"{self.name}: {where}: expected one of `weight` and `share`, {example}, got {describe(config)}."
+                )
+            label = self._add({key: value for key, value in config.items() if key not in ("weight", "share")}, where)
+            if label in self.weights:
+                raise ConfigError(f"{self.name}: {where}: there is a term {label!r} already. Take one out.")
+            self.weights[label] = TermWeight(f"{self.name}: {where}", weight, share, share_interval, warn=False)
+            self.sr_criteria += (label,)
+
+    def _complete(self, config: CriterionConfig) -> Mapping[str, object] | nn.Module:
+        """A criterion's mapping; of VGG, with the weights that all have."""
+        if isinstance(config, str):
+            config = {"type": config}
+        if isinstance(config, Mapping) and config.get("type") == "VGG":
+            config = {"weights": self.vgg_weights, **config}
+        return config
+
+    def _add(self, config: CriterionConfig, where: str) -> str:
+        config = self._complete(config)
+        if isinstance(config, Mapping) and config.get("type") == "VGG" and config["weights"] is None:
+            raise ConfigError(
+                f"{self.name}: {where}: VGG needs pretrained weights, and `vgg_weights` is null. Give a file, "
+                "torchvision or timm."
+            )
+        return self.criteria.add(config, f"{self.name}: {where}")
+
+    def attach(self, net: nn.Module) -> None:
+        """Look whether the SR network has branches; see :meth:`Method.attach`.
+
+        Raises:
+            ConfigError: branches are missing, are not those of ``row``, or give images or masks of other sizes.
+        """
+        bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+        missing = [part for part in BRANCHES if not isinstance(getattr(bare, part, None), nn.Module)]
+        if not self.parts.projection:
+            if not missing:
+                raise ConfigError(
+                    f"{self.name}: row {self.row} has no branches and masks, but the SR network, "
+                    f"{type(bare).__name__}, has. Take its trunk as the network, or row 6 or 7."
+                )
+            return
+        if missing:
+            raise ConfigError(
+                f"{self.name}: row {self.row} needs an SR network with the modules {', '.join(BRANCHES)}; "
+                f"{type(bare).__name__} has no {', '.join(missing)}. Take CriteriaBranches, e.g. with "
+                f"`trunk: {{type: {type(bare).__name__}, ...}}`, or a row from 1 to 5."
+            )
+        found = dry_run(net, BRANCHES)
+        size = tuple(found["sr"].shape[-2:])
+        for part, channels in zip(BRANCHES, (3, 3, 2), strict=True):
+            shape = tuple(found[feature_key(part)].shape)
+            if shape != (1, channels, *size):
+                raise ConfigError(
+                    f"{self.name}: expected the SR network's module {part!r} to give {(1, channels, *size)}, as large "
+                    f"as its SR image, got {shape}. Upsample it there."
+                )
+
+    def check_batch(self, batch: Batch) -> None:
+        """Also refuse HR patches that a criterion cannot take; see :meth:`Method.check_batch`."""
+        super().check_batch(batch)
+        for criterion in self._all().values():
+            criterion.check_size(*batch["hr"].shape[-2:])
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The discriminators."""
+        return {
+            f"{self.name}_{label}_discriminator": criterion.discriminator
+            for label, criterion in self._all().items()
+            if isinstance(criterion, Adversarial)
+        }
+
+    def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """``<criterion>_discriminator``, one for each adversarial criterion.
+
+        Args:
+            batch: what :meth:`run` returned.
+        """
+        losses = {}
+        for label, criterion in self._all().items():
+            if isinstance(criterion, Adversarial):
+                judged = [self._image(batch, role) for role, names in self.roles.items() if label in names]
+                if label in self.sr_criteria:
+                    judged.append(batch["sr"])
+                once = {id(image): image for image in judged}  # without branches they are all the SR image
+                losses[f"{label}_discriminator"] = criterion.discriminator_loss(
+                    batch["hr"].to(batch["sr"]), list(once.values())
+                )
+        return losses
+
+    def terms(self, batch: Batch) -> dict[str, Term]:
+        """``sr_criteria``, ``align`` and ``unif``, as far as the row has them.
+
+        Args:
+            batch: what :meth:`run` returned.
+        """
+        average_statistics_over_ranks(self.criteria)
+        hr = batch["hr"].to(batch["sr"])
+        known: dict[tuple[str, str], Tensor] = {}  # without branches several terms are of the same criteria
+
+        def value(label: str, role: str, image: Tensor) -> Tensor:
+            key = (label, role if self.layers else "sr")
+            if key not in known:
+                known[key] = self._all()[label](image, hr)
+            return known[key]
+
+        terms = {label: Term(value(label, "sr", batch["sr"]).mean()) for label in self.sr_criteria}
+        for role, names in self.roles.items():
+            image, mask = self._image(batch, role), self._mask(batch, role)
+            covered = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
+            if mask is not None and self.masks == "images":
+                image, mask = mask * image + (1 - mask) * hr, None
+            named = {label: value(label, role, image) for label in names}
+            loss = self._loss(role, list(named.values()), mask)
+            points = [batch[feature_key(role)]] if self.layers else None
+            terms[role] = Term(loss, {**covered, **self._figures(role, named, mask)}, points)
+        return terms
+
+    def _loss(self, role: str, criteria: list[Tensor], mask: Tensor | None, measure: bool = True) -> Tensor:
+        """Eq. 8 or 9 of the anchor and the others."""
+        if self.normalize:
+            scales = self.scales[role]
+            assert isinstance(scales, RunningScales)
+            if measure and self.training:
+                scales.measure(criteria)
+            criteria = scales(criteria)
+        anchor, *others = criteria
+        if role == "align":
+            fixed = anchor.detach() if self.detach_anchor else anchor
+            return criteria_alignment(fixed, others, self.exponent, mask)
+        return criteria_uniformity(anchor, others, self.t, mask)
+
+    def _figures(self, role: str, named: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+        found = criteria_figures(
+            named, lambda criteria: self._loss(role, criteria, None if mask is None else mask.detach(), measure=False)
+        )
+        return {f"{role}_{label}": figure for label, figure in found.items()}
+
+    def _image(self, batch: Batch, role: str) -> Tensor:
+        """What a term is of: the image of its branch, or the SR image."""
+        return batch[feature_key(role)].to(batch["sr"]) if self.layers else batch["sr"]
+
+    def _mask(self, batch: Batch, role: str) -> Tensor | None:
+        """S or 1 - S, (B, 1, H, W); None where nothing is masked."""
+        if not self.layers or self.masks == "none":
+            return None
+        masks = batch[feature_key("masks")].to(batch["sr"])
+        count, _, height, width = batch["sr"].shape
+        check_shape(masks, (count, 2, height, width), f"{self.name}: the SR network's masks")
+        index = BRANCHES.index(role)
+        mask = masks[:, index : index + 1]
+        return mask if self.train_masks else mask.detach()
+
+    def _all(self) -> dict[str, Criterion]:
+        """All criteria by name."""
+        return {label: criterion for label, criterion in self.criteria.items() if isinstance(criterion, Criterion)}

@@ -1,0 +1,94 @@
+"""Positives from a trained SR network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import describe, describe_error
+from contrastive_sr.config import build
+from contrastive_sr.embeddings import training_mode
+from contrastive_sr.embeddings.weights import read_network
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.networks import NETWORKS
+from contrastive_sr.samples.base import Batch, SampleGenerator
+
+
+class TeacherOutput(SampleGenerator):
+    """The SR image that a trained network, the teacher, makes of the LR image (MPF-Net eq. 7).
+
+    The teacher is fixed: eval mode, no gradient. It belongs to no module, so that it is in no optimizer and in no
+    checkpoint of the training. Its images are clamped to [0, 1].
+
+    Args:
+        network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, of one of our networks or of the host in use; or
+            a network, called as ``sr = network(lr)``.
+        weights: its trained weights: a file that BasicSR or MMagic saved, or a plain state dict; averaged weights are
+            taken where there are such. It may be left out with a network that is built already.
+
+    Raises:
+        ConfigError: an unknown network, one without weights, or a file that is missing or does not fit.
+
+    Example:
+        >>> teacher = TeacherOutput(nn.Upsample(scale_factor=4))
+        >>> teacher({"lr": torch.rand(2, 3, 8, 8), "hr": torch.rand(2, 3, 32, 32)}).shape
+        torch.Size([2, 1, 3, 32, 32])
+    """
+
+    def __init__(self, network: Mapping[str, object] | nn.Module, weights: str | Path | None = None) -> None:
+        super().__init__(count=1)
+        if weights is None and not isinstance(network, nn.Module):
+            raise ConfigError(
+                f"TeacherOutput(weights): expected the file of a trained network, got none for {describe(network)}. "
+                "A teacher without training teaches noise."
+            )
+        self.network = build(nn.Module, NETWORKS, network, "TeacherOutput(network)")
+        if weights is not None:
+            state = read_network(weights)
+            try:
+                self.network.load_state_dict(state)
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"TeacherOutput(weights): {weights} does not fit the teacher, {describe(network)}: "
+                    f"{str(error)[:400]} Give `network` the settings it was trained with."
+                ) from error
+        self.network.requires_grad_(False)
+        self._device: torch.device | None = None
+
+    def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The teacher's SR images.
+
+        Args:
+            batch: ``"lr"`` (B, C, h, w) and ``"hr"`` (B, C, s h, s w), in [0, 1].
+            generator: not used.
+
+        Returns:
+            (B, 1, C, s h, s w) in [0, 1].
+
+        Raises:
+            DataError: the batch has no ``"lr"``, the teacher cannot take it, or is for another scale.
+        """
+        if "lr" not in batch:
+            raise DataError(f"TeacherOutput: expected a batch with 'lr', got {sorted(batch)}.")
+        lr, hr = batch["lr"], batch["hr"]
+        if lr.device != self._device:
+            self.network.to(lr.device)
+            self._device = lr.device
+        name = type(self.network).__name__
+        with torch.no_grad(), torch.autocast(lr.device.type, enabled=False), training_mode(self.network, False):
+            try:
+                sr = self.network(lr.to(next(self.network.parameters(), lr).dtype))
+            except RuntimeError as error:
+                raise DataError(
+                    f"TeacherOutput: {name} fails on LR images {tuple(lr.shape)} ({describe_error(error)})."
+                ) from error
+        if not isinstance(sr, Tensor) or sr.shape != hr.shape:
+            got = tuple(sr.shape) if isinstance(sr, Tensor) else describe(sr)
+            raise DataError(
+                f"TeacherOutput: expected SR images {tuple(hr.shape)} of LR images {tuple(lr.shape)} from the teacher, "
+                f"{name}, got {got}. Is it of another scale?"
+            )
+        return sr.to(hr.dtype).clamp(0, 1)[:, None]

@@ -1,0 +1,311 @@
+"""Each criterion against its definition, where its gradient goes, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from same import assert_same
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from contrastive_sr.criteria import SSIM, VGG, Adversarial, CriteriaByName, Criterion, Pixel, Registered
+from contrastive_sr.embeddings import HaarDiscriminator, RGBDiscriminator, TrainableEmbedding
+from contrastive_sr.errors import ConfigError, DataError
+
+
+def pair(size: int = 32, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """SR and HR images."""
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(2, 3, size, size, generator=generator, dtype=dtype)
+    sr = hr + 0.2 * torch.randn(hr.shape, generator=generator, dtype=dtype)
+    return sr, hr
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first convolutions of a VGG-19, with random weights."""
+    torch.manual_seed(0)
+    state = {}
+    for index, (inputs, outputs) in {0: (3, 64), 2: (64, 64), 5: (64, 128)}.items():
+        conv = nn.Conv2d(inputs, outputs, 3)
+        state.update({f"features.{index}.{name}": value for name, value in conv.state_dict().items()})
+    path = tmp_path_factory.mktemp("vgg") / "vgg.pth"
+    torch.save(state, path)
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
+def test_pixel_is_the_mean_over_the_colours(norm: str, power: int) -> None:
+    sr, hr = pair(4)
+    found = Pixel(norm)(sr, hr)
+    assert found.shape == (2, 1, 4, 4)
+    for b in range(2):
+        for y in range(4):
+            for x in range(4):
+                want = sum(abs(sr[b, c, y, x].item() - hr[b, c, y, x].item()) ** power for c in range(3)) / 3
+                assert found[b, 0, y, x].item() == pytest.approx(want, rel=1e-12)
+
+
+def test_ssim_is_scikit_image_s() -> None:
+    """But at the borders, where each pads in its own way."""
+    sr, hr = pair(40)
+    found = SSIM()(sr, hr)
+    assert found.shape == (2, 1, 40, 40)
+    for got, one, other in zip(found, sr, hr, strict=True):
+        _, whole = structural_similarity(
+            *(np.moveaxis(image.numpy(), 0, 2) for image in (one, other)),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+            channel_axis=2,
+            full=True,
+        )
+        np.testing.assert_allclose(1 - got[0, 5:-5, 5:-5].numpy(), whole.mean(2)[5:-5, 5:-5], atol=1e-10)
+
+
+def test_ssim_is_exact_under_autocast_and_in_float32() -> None:
+    sr, hr = pair(24)
+    want = SSIM()(sr, hr)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = SSIM()(sr.to(dtype), hr.to(dtype))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)
+
+
+def test_vgg_compares_one_layer(vgg_file: Path) -> None:
+    sr, hr = pair(8)
+    criterion = VGG("relu2_1", vgg_file).double()
+    assert criterion.label == "vgg_relu2_1"
+    state = torch.load(vgg_file)
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+
+    def layer(images: Tensor) -> Tensor:
+        x = (images - mean) / std
+        for index in (0, 2, 5):
+            if index == 5:
+                x = F.max_pool2d(x, 2)
+            weight, bias = (state[f"features.{index}.{part}"].double() for part in ("weight", "bias"))
+            x = F.conv2d(x, weight, bias, padding=1).clamp_min(0)
+        return x
+
+    difference = (layer(sr) - layer(hr)).abs().mean(1, keepdim=True)
+    want = F.interpolate(difference, (8, 8), mode="bilinear", align_corners=False)
+    # the mean and deviation of the embedding are float32 numbers
+    torch.testing.assert_close(criterion(sr, hr), want, rtol=1e-5, atol=1e-6)
+    assert not any(p.requires_grad for p in criterion.parameters())
+
+
+class Plain(TrainableEmbedding):
+    """Without BatchNorm, so that an image's logits are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.drop = nn.Dropout()  # tells the mode
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.drop(self.conv(images))]
+
+    def logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self(images)[0].tanh().mean((2, 3))
+        return logits
+
+
+def test_adversarial_is_the_generator_s_loss_of_each_image() -> None:
+    torch.manual_seed(0)
+    sr, hr = pair(8)
+    criterion = Adversarial(Plain().double())
+    found = criterion(sr, hr)
+    assert found.shape == (2, 1, 1, 1)
+    criterion.eval()
+    for got, image in zip(found.flatten(), sr, strict=True):
+        logits = criterion.discriminator.logits(image[None]).flatten().tolist()
+        assert got.item() == pytest.approx(sum(math.log(1 + math.exp(-z)) for z in logits) / 5)
+
+
+def test_with_batchnorm_the_verdict_is_the_one_it_was_trained_to_give() -> None:
+    """Of both images in one normalisation, while nothing in the discriminator moves; also in eval mode."""
+    torch.manual_seed(0)
+    sr, hr = pair(32)
+    criterion = Adversarial().double()
+    again = HaarDiscriminator().double()
+    again.load_state_dict(criterion.discriminator.state_dict())
+    want = F.softplus(-again.train().logits(torch.cat((hr, sr)))[2:]).mean(1)
+    before = {name: value.clone() for name, value in criterion.state_dict().items() if "tracked" not in name}
+    for mode in (True, False):
+        torch.testing.assert_close(criterion.train(mode)(sr, hr).flatten(), want)
+        assert criterion.discriminator.training == mode
+    assert_same(before, {name: criterion.state_dict()[name] for name in before})
+    assert {block.norm.momentum for block in criterion.discriminator.blocks} == {0.1}
+
+
+def test_discriminator_s_loss_is_the_cross_entropy() -> None:
+    torch.manual_seed(0)
+    sr, hr = pair(32)
+    criterion = Adversarial({"type": "RGBDiscriminator", "taps": 1}).double().eval()
+    again = RGBDiscriminator(taps=1).double().train()
+    again.load_state_dict(criterion.discriminator.state_dict())
+    other = torch.rand_like(sr).requires_grad_()
+    loss = criterion.discriminator_loss(hr, [sr.requires_grad_(), other])
+    loss.backward()
+    want = torch.zeros((), dtype=torch.float64)
+    for images in (sr, other):
+        real, fake = again.logits(torch.cat((hr, images))).detach().chunk(2)
+        want = want + F.binary_cross_entropy_with_logits(real, torch.ones_like(real)) / 2
+        want = want + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake)) / 2
+    torch.testing.assert_close(loss.detach(), want)
+    assert sr.grad is None
+    assert other.grad is None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.discriminator.head.parameters())
+
+
+class Two(nn.Module):
+    """As the hosts' perceptual losses: a content and a style part, of which one may be None."""
+
+    def __init__(self, style: bool) -> None:
+        super().__init__()
+        self.style = style
+
+    def forward(self, sr: Tensor, hr: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return (sr - hr).abs().mean(), (sr.mean() - hr.mean()).square() if self.style else None
+
+
+def test_registered_losses_are_scalars_maps_or_several() -> None:
+    sr, hr = pair(8)
+    assert Registered(nn.MSELoss())(sr, hr).item() == pytest.approx(F.mse_loss(sr, hr).item())
+    maps = Registered(nn.L1Loss(reduction="none"))(sr, hr)
+    torch.testing.assert_close(maps, Pixel()(sr, hr))
+    content, style = Two(True)(sr, hr)
+    assert content is not None
+    assert style is not None
+    assert Registered(Two(True))(sr, hr).item() == pytest.approx((content + style).item())
+    assert Registered(Two(False))(sr, hr).item() == pytest.approx(content.item())
+    assert [Registered(loss).label for loss in (nn.MSELoss(), Two(True))] == ["mse", "two"]
+
+
+# ----------------------------------------------------------------------------------------------------- gradients
+
+
+class Weighted(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return (self.weight * (sr - hr)).square().mean()
+
+
+@pytest.mark.parametrize("kind", ["pixel", "ssim", "vgg", "adversarial", "registered"])
+def test_gradient_reaches_sr_and_nothing_else(kind: str, vgg_file: Path) -> None:
+    make: dict[str, Callable[[], Criterion]] = {
+        "pixel": Pixel,
+        "ssim": SSIM,
+        "vgg": lambda: VGG("relu1_2", vgg_file),
+        "adversarial": Adversarial,
+        "registered": lambda: Registered(Weighted()),
+    }
+    torch.manual_seed(0)
+    criterion = make[kind]()
+    before = {name: value.clone() for name, value in criterion.state_dict().items() if "tracked" not in name}
+    sr, hr = pair(32, torch.float32)
+    sr.requires_grad_()
+    criterion(sr, hr).mean().backward()
+    assert sr.grad is not None
+    assert sr.grad.abs().sum() > 0
+    assert all(p.grad is None for p in criterion.parameters())
+    assert_same(before, {name: criterion.state_dict()[name] for name in before})
+
+
+@pytest.mark.parametrize("kind", [Pixel, SSIM])
+def test_equal_images_have_no_difference(kind: type[Criterion]) -> None:
+    _, hr = pair(16)
+    sr = hr.clone().requires_grad_()
+    value = kind()(sr, hr)
+    assert value.abs().max() < 1e-12
+    value.sum().backward()
+    assert sr.grad is not None
+    assert torch.isfinite(sr.grad).all()
+
+
+# ----------------------------------------------------------------------------------------------------- by name
+
+
+def test_the_same_config_is_one_criterion() -> None:
+    criteria = CriteriaByName()
+    assert criteria.add("Adversarial", "a") == criteria.add({"type": "Adversarial", "discriminator": None}, "b")
+    assert len(criteria) == 1
+    loss = nn.MSELoss()
+    assert criteria.add(loss, "c") == criteria.add(loss, "d") == "mse"
+    assert criteria.add({"type": "Pixel", "norm": "l2", "name": "far"}, "e") == "far"
+    assert criteria.add({"type": "Pixel", "norm": "l2"}, "f") == "far"
+    assert list(criteria) == ["adversarial", "mse", "far"]
+
+
+class Fails(nn.Module):
+    def forward(self, sr: Tensor) -> Tensor:
+        return sr
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        (["Pixels"], r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Pixel, SSIM, VGG, Adv"),
+        ([{"norm": "l1"}], "expected a mapping with `type`"),
+        ([{"type": "Pixel", "norm": "l3"}], r"Pixel\(norm\): expected one of l1, l2, got 'l3'"),
+        ([{"type": "Pixel", "nrm": "l1"}], "does not know the key 'nrm'. Did you mean 'norm'"),
+        ([{"type": "VGG", "layer": "relu9_9", "weights": "x"}], "expected names out of conv1_1"),
+        ([{"type": "VGG", "weights": "nowhere.pth"}], "expected an existing file, got nowhere.pth"),
+        ([{"type": "Pixel", "name": "my loss"}], "expected a word without 'loss', got 'my loss'"),
+        ([{"type": "Pixel", "name": "my_loss"}], "expected a word without 'loss'"),
+        ([{"type": "Pixel", "name": "keys"}], "Give another"),
+        ([nn.L1Loss(), nn.L1Loss(reduction="sum")], "the name 'l1' already, with other settings. Give one a `name`"),
+        ([Fails()], "Fails: expected a loss that is called with SR and HR images alone, but it fails .TypeError"),
+        ([nn.CosineSimilarity()], r"expected a loss that returns scalars or maps .*got a float32 tensor of shape"),
+    ],
+)
+def test_what_cannot_be_a_criterion(configs: list[Any], message: str) -> None:
+    criteria = CriteriaByName()
+    *first, last = configs
+    for config in first:
+        criteria.add(config, "here")
+    with pytest.raises(ConfigError, match=message):
+        criteria.add(last, "here")
+
+
+def test_a_fixed_embedding_is_no_discriminator(vgg_file: Path) -> None:
+    fixed = {"type": "VGGFeatures", "layers": ["relu1_2"], "weights": vgg_file}
+    with pytest.raises(ConfigError, match=r"expected an embedding that can learn, one of Haar.*got VGGFeatures"):
+        Adversarial(fixed)
+
+
+def test_without_torchmetrics_ssim_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    with pytest.raises(ConfigError, match=r"SSIM needs torchmetrics.*pip install 'contrastive-sr\[ssim\]'"):
+        SSIM()
+
+
+def test_images_that_do_not_fit() -> None:
+    sr, hr = pair(16)
+    with pytest.raises(DataError, match=r"Pixel\(hr\): expected a non-empty tensor \(2, 3, 16, 16\)"):
+        Pixel()(sr, hr[..., :8])
+    with pytest.raises(DataError, match="SSIM: expected HR patches of at least 11 x 11 pixels, got 10 x 16"):
+        SSIM()(sr[:, :, :10], hr[:, :, :10])
+    with pytest.raises(DataError, match="HaarDiscriminator: expected HR patches of at least 32 x 32"):
+        Adversarial().check_size(16, 16)

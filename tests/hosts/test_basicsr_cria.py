@@ -1,0 +1,232 @@
+"""Cria-CL in BasicSR's own trainer, on pairs, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from same import assert_same
+
+from contrastive_sr.criteria import CriteriaByName
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.basicsr import runner
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.networks import CriteriaBranches
+from tests.hosts.basicsr_options import PROJECT, read_options, write_options
+
+pytestmark = pytest.mark.basicsr
+
+NAME = "demo_cria_rrdb_x4"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+RRDB = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
+SHORT: dict[str, Any] = {
+    "train:total_iter": 2,
+    "val:val_freq": 2,
+    "logger:print_freq": 1,
+    "logger:save_checkpoint_freq": 2,
+    "logger:use_tb_logger": False,
+    "network_g": {"type": "CriteriaBranches", "scale": 4, "trunk": RRDB},
+}
+
+
+def load(path: Path) -> Any:
+    """A file that BasicSR saved, of tensors and plain containers alone."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def methods(**changes: Any) -> list[dict[str, Any]]:
+    (method,) = read_options(NAME)["methods"]
+    return [{**method, **changes}]
+
+
+@pytest.fixture(scope="module")
+def one(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of one pair, whose crops are the whole of it: every batch of a training is the same."""
+    folder = tmp_path_factory.mktemp("one")
+    for part in ("train/HR", "train/LRx4", "val/HR", "val/LRx4"):
+        (folder / part).mkdir(parents=True)
+        shutil.copy(min((demo_data / part).iterdir()), folder / part)
+    return folder
+
+
+WHOLE = {"datasets:train:gt_size": 128, "datasets:train:use_hflip": False, "datasets:train:use_rot": False}
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: Path) -> Callable[..., Path]:
+    """Train in this process through our runner, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(*arguments: str, **options: Any) -> Path:
+        path = write_options(tmp_path, NAME, one, {**SHORT, **options.pop("options", {})})
+        runner.train(path, list(arguments))
+        return tmp_path / "experiments" / NAME
+
+    return train
+
+
+def test_stock_trainer_trains_the_demo(one: Path, tmp_path: Path) -> None:
+    """A checkout of BasicSR, and its own ``basicsr/train.py``; TensorBoard, validation, EMA."""
+    package = Path(import_basicsr("basicsr").__file__ or "").parent
+    shutil.copytree(package, tmp_path / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
+    options = write_options(tmp_path, NAME, one, {**SHORT, "logger:use_tb_logger": True})
+    done = subprocess.run(
+        [sys.executable, "basicsr/train.py", "-opt", str(options)],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed[-4000:]
+    for key in ("l_pix", "l_cria_align", "l_cria_unif", "l_cria_adversarial", "cria_align_ssim_push", "cria_unif_mask"):
+        assert printed.count(f" {key}: ") == 2, key
+    assert "Best: " in printed
+    assert list((tmp_path / "tb_logger").rglob("events.out.tfevents.*"))
+
+    content = load(tmp_path / f"experiments/{NAME}/models/net_g_latest.pth")
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    net = CriteriaBranches(RRDB)
+    net.load_state_dict(content["params_ema"], strict=True)
+    assert net.eval()(torch.rand(1, 3, 12, 12)).shape == (1, 3, 48, 48)
+    assert any(not torch.equal(content["params"][name], value) for name, value in content["params_ema"].items())
+    assert (tmp_path / f"experiments/{NAME}/models/cria_adversarial_discriminator_2.pth").is_file()
+
+
+def test_four_steps_equal_two_and_two(train_here: Callable[..., Path]) -> None:
+    # BasicSR draws other crops after it has resumed.
+    same = {**WHOLE, "train:total_iter": 4, "methods": methods(normalize=True), "val": None}
+    folder = train_here(options=same)
+    whole = folder.rename(folder.with_name("whole"))
+    train_here(options={**same, "train:total_iter": 2})
+    halves = train_here("--auto_resume", options=same)
+    assert_same(load(whole / "models/net_g_4.pth"), load(halves / "models/net_g_4.pth"), "net_g")
+    state, other = load(whole / "training_states/4.state"), load(halves / "training_states/4.state")
+    for key in ("optimizers", "schedulers", "methods", "iter"):
+        assert_same(state[key], other[key], key)
+    assert state["methods"]["cria.scales.align.means"].min() > 0
+    assert len(state["optimizers"]) == 2
+
+
+def test_two_processes_hold_one_state(one: Path, tmp_path: Path) -> None:
+    """Branches, masks and the trunk all take part, or DistributedDataParallel would stop."""
+    changes = {**SHORT, "datasets:train:gt_size": 64, "methods": methods(normalize=True), "val": None}
+    options = write_options(tmp_path, NAME, one, changes)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = Path(__file__).with_name("basicsr_rank_script.py")
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(script), str(options), "--launcher", "pytorch"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    (first, images), (second, others) = (load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    assert not torch.equal(images, others)
+    # BatchNorm's statistics are those of each rank's own images until the next SR step averages them
+    same = {name for name in first if "running" not in name}
+    assert_same(*({name: state[name] for name in same} for state in (first, second)))
+
+
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [
+        (RRDB, {"row": 5}),
+        (RRDB, {"row": 1}),
+        (None, {"row": 6}),
+        (None, {"positives": [{"type": "CharbonnierLoss", "reduction": "none"}], "negatives": ["MSELoss"]}),
+    ],
+    ids=["stock", "plain", "projection", "host"],
+)
+def test_other_rows_and_losses_of_the_host(
+    network: dict[str, Any] | None, method: dict[str, Any], train_here: Callable[..., Path]
+) -> None:
+    options = {"methods": methods(**method), "train:total_iter": 1, "logger:save_checkpoint_freq": 1, "val": None}
+    folder = train_here(options={**options, **({} if network is None else {"network_g": network})})
+    assert load(folder / "training_states/1.state")["methods"]["cria.step.count"] == 1
+
+
+def test_an_adversarial_criterion_goes_with_the_host_s_gan(train_here: Callable[..., Path]) -> None:
+    """Eq. 11's adversarial loss may be BasicSR's relativistic one; then there are no ``sr_criteria``."""
+    gan = read_options("demo_pcl_gan_rrdb")
+    options = {
+        "model_type": "ContrastiveSRGANModel",
+        "network_d": {**gan["network_d"], "num_feat": 4},
+        **{f"train:{key}": gan["train"][key] for key in ("optim_d", "gan_opt")},
+        "methods": methods(sr_criteria=[]),
+        "val": None,
+    }
+    assert (train_here(options=options) / "models/net_d_2.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": methods(anchor="SSIM", positives=["SSIM"])}, "'ssim', which is the anchor too"),
+        (
+            {"methods": methods(positives=["CharbonierLoss"])},
+            r"Did you mean .CharbonnierLoss.\?.*registered ones of BasicSR",
+        ),
+        ({"methods": methods(positives=["GANLoss"])}, "GANLoss needs the key 'gan_type'"),
+        ({"methods": methods(vgg_weights="nowhere.pth")}, "expected an existing file, got nowhere.pth"),
+    ],
+)
+def test_methods_are_refused_before_anything_is_written(
+    changes: dict[str, Any], message: str, train_here: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_here(options=changes)
+    assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_g": RRDB}, "row 7 needs an SR network with the modules align, unif, masks; RRDBNet has no"),
+        ({"methods": methods(row=2)}, "row 2 has no branches and masks, but the SR network, CriteriaBranches, has"),
+        (
+            {"network_g": {"type": "CriteriaBranches", "trunk": {"type": "MSRResNet"}}},
+            r"one of RRDBNet, EDSR, .*, got MSR",
+        ),
+    ],
+)
+def test_networks_are_refused_before_training(
+    changes: dict[str, Any], message: str, train_here: Callable[..., Path]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_here(options=changes)
+
+
+def test_losses_of_the_host_are_known_by_name() -> None:
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    criteria = CriteriaByName()
+    name = criteria.add({"type": "L1Loss", "loss_weight": 0.5}, "here")
+    sr, hr = torch.rand(2, 2, 3, 8, 8).unbind()
+    assert name == "l1"
+    assert criteria[name](sr, hr).item() == pytest.approx(0.5 * (sr - hr).abs().mean().item())
+
+
+def test_full_and_demo_options_say_the_same() -> None:
+    """But for what a short training without VGG needs."""
+    full, demo = (read_options(f) for f in ("cria_rrdb_x4", NAME))
+    (method,), (small,) = full["methods"], demo["methods"]
+    assert {key for key in method if method[key] != small.get(key)} == {"vgg_weights", "align_weight", "unif_weight"}
+    for options in (full, demo):
+        assert options["network_g"]["type"] == "CriteriaBranches"
+        assert options["model_type"] == "ContrastiveSRModel"
+    # the paper's setting
+    assert (method["row"], method["anchor"], method["exponent"], method["t"]) == (7, "Pixel", 2, 2)
+    assert method["align_weight"] == method["unif_weight"] == full["train"]["pixel_opt"]["loss_weight"] == 0.01
+    assert full["train"]["scheduler"]["milestones"] == [200_000, 400_000, 600_000, 800_000]
+    assert (full["train"]["total_iter"], full["datasets"]["train"]["batch_size_per_gpu"]) == (1_000_000, 16)
+    assert full["train"]["optim_g"]["lr"] == 1e-4
