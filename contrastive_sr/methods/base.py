@@ -151,7 +151,7 @@ class Method(nn.Module):
             ConfigError: the network does not have the layers that the method reads.
         """
 
-    def check_data(self, names: Collection[str], images: int = 1) -> None:
+    def check_data(self, names: Collection[str], images: int) -> None:
         """Refuse training data that this method cannot use, before there is a batch of them; most can use any.
 
         Args:

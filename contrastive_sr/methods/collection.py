@@ -87,7 +87,7 @@ class MethodList(nn.ModuleDict):
         for method in self.methods:
             method.attach(net)
 
-    def check_data(self, names: Collection[str], images: int = 1) -> None:
+    def check_data(self, names: Collection[str], images: int) -> None:
         """Refuse training data that a method cannot use; see :meth:`Method.check_data`."""
         for method in self.methods:
             method.check_data(names, images)

@@ -80,7 +80,8 @@ class WithMethods(BaseEditModel):
             self.degradation = training_degradation(degradation, self.methods.wants, seed, generator)
             self.degradation_step = StepCounter()
         self.methods.attach(self.generator)
-        self.methods.check_data({"lr", "hr"} if self.degradation is None else self.degradation.names)
+        names = {"lr", "hr"} if self.degradation is None else self.degradation.names
+        self.methods.check_data(names, images=1)  # how many there will be is not known here
         self.is_use_ema = is_use_ema
         if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
             self.generator_ema = deepcopy(self.generator).requires_grad_(False)
