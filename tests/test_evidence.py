@@ -340,5 +340,11 @@ def test_differences_are_taken_seed_by_seed(gain: float, words: str) -> None:
     assert "24.31, +0.69" in text  # the paper's f
 
 
+def test_three_seeds_say_little() -> None:
+    """Three values of mean -0.04 and standard error 0.01: t is 4, and 4.3 is needed."""
+    assert report.verdict([-0.02, -0.05, -0.05]) == "-0.040 ± 0.017, does not show"
+    assert report.verdict([-0.03, -0.045, -0.045]).endswith("a loss")
+
+
 def test_two_seeds_say_nothing() -> None:
     assert report.verdict([0.5, 0.6]) == "+0.550, too few seeds to say"

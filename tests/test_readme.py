@@ -56,6 +56,8 @@ def test_yaml_of_the_pages_is_understood(page: Path) -> None:
             if "loss_share" not in config and "loss_weight" in accepted:
                 config.setdefault("loss_weight", 0.0004)
             config.get("embedding", {}).pop("weights", None)
+            if "vgg_weights" in config:  # pretrained ones cannot be had without a network
+                config["vgg_weights"] = None
         if configs:
             build_methods(configs)
         for key in ("positives", "negatives"):

@@ -45,12 +45,14 @@ def spread(values: Sequence[float], decimals: int = 2) -> str:
 
 
 def verdict(differences: Sequence[float]) -> str:
-    """Whether a difference, one a seed, shows: twice its standard error is the limit."""
+    """Whether a difference, one a seed, shows: by a two-sided t-test at 5 %."""
+    from scipy.stats import t
+
     mean = statistics.fmean(differences)
     if len(differences) < 3:
         return f"{mean:+.3f}, too few seeds to say"
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    shown = "a gain" if mean > 2 * error else "a loss" if mean < -2 * error else "does not show"
+    limit = t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
+    shown = "a gain" if mean > limit else "a loss" if mean < -limit else "does not show"
     return f"{mean:+.3f} ± {statistics.stdev(differences):.3f}, {shown}"
 
 
