@@ -56,18 +56,19 @@ model = dict(
 train_pipeline = _base_.train_pipeline
 train_pipeline[3]["gt_patch_size"] = 128  # ESRGAN's; the paper gives none
 train_dataloader = dict(
+    batch_size=16,  # on one GPU; 16 in all in the paper: 4 per GPU on four
     dataset=dict(
         data_root="data/RealSR_x4",
         data_prefix=dict(img="train/LR", gt="train/HR"),
         pipeline=train_pipeline,
-    )
+    ),
 )
 val_dataloader = dict(dataset=dict(data_root="data/RealSR_x4", data_prefix=dict(img="test/LR", gt="test/HR")))
 
 train_cfg = dict(max_iters=1_000_000)
 param_scheduler = dict(type="MultiStepLR", by_epoch=False, milestones=[200_000, 400_000, 600_000, 800_000], gamma=0.5)
 optim_wrapper = dict(
-    constructor="MultiOptimWrapperConstructor",
+    constructor="contrastive_sr.MultiOptimWrapperConstructor",
     generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
     methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),  # the discriminator
 )

@@ -41,7 +41,7 @@ val_dataloader = dict(dataset=dict(data_root="data/Set14_spatial", data_prefix=d
 train_cfg = dict(max_iters=600_000)
 param_scheduler = dict(type="MultiStepLR", by_epoch=False, milestones=[200_000, 400_000], gamma=0.5)
 optim_wrapper = dict(
-    constructor="MultiOptimWrapperConstructor",
+    constructor="contrastive_sr.MultiOptimWrapperConstructor",
     generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
     methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
 )

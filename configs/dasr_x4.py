@@ -42,6 +42,6 @@ param_scheduler = [
     dict(type="MultiStepLR", by_epoch=False, milestones=[225_000, 350_000, 475_000], gamma=0.5),
 ]
 optim_wrapper = dict(
-    constructor="MultiOptimWrapperConstructor",
+    constructor="contrastive_sr.MultiOptimWrapperConstructor",
     generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-3, betas=(0.9, 0.999))),
 )

@@ -22,13 +22,16 @@ model = dict(
             config=7,
             loss_weight=1.0,  # beta. loss_share=0.05 instead: a share of the pixel loss's gradient
             start=200_000,
+            embedding_start=180_000,  # ours: so that the contrast begins in an embedding that has learnt
             # The fifth positive (eq. 7): the SR image of a trained network, of ours or of MMagic. The paper does not
-            # say which. This one you train first, on the same pairs with L1 alone; teacher=None does without.
+            # say which. This one you train first, on the same pairs with L1 alone: in a copy of this file set config=1
+            # and as generator the network below, and train it with --work-dir work_dirs/edsr_x4_realsr. teacher=None
+            # does without.
             teacher=dict(
                 network=dict(
                     type="EDSRNet", in_channels=3, out_channels=3, mid_channels=64, num_blocks=16, upscale_factor=4
                 ),
-                weights="work_dirs/edsr_x4_realsr/iter_300000.pth",
+                weights="work_dirs/edsr_x4_realsr/iter_500000.pth",
             ),
             # PCL-SR's eq. 7. "contrad": as where the embedding is from. "frozen". The paper does not say
             embedding_training="dual",
@@ -54,7 +57,7 @@ val_dataloader = dict(dataset=dict(data_root="data/RealSR_x4", data_prefix=dict(
 train_cfg = dict(max_iters=500_000)
 param_scheduler = dict(_delete_=True, type="CosineAnnealingLR", by_epoch=False, T_max=500_000, eta_min=1e-7)
 optim_wrapper = dict(
-    constructor="MultiOptimWrapperConstructor",
+    constructor="contrastive_sr.MultiOptimWrapperConstructor",
     generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
     # the embedding; the paper gives no rate of its own for it
     methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),

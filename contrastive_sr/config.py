@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from contrastive_sr._checks import describe
-from contrastive_sr.errors import ConfigError
+from contrastive_sr._checks import describe, describe_error
+from contrastive_sr.errors import ConfigError, ContrastiveSRError
 
 T = TypeVar("T")
 
@@ -53,7 +53,8 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         where: what the mapping configures, for messages.
 
     Raises:
-        ConfigError: an unknown type, an unknown or misspelt argument, or one that is missing.
+        ConfigError: an unknown type, an unknown or misspelt argument, one that is missing, or a class of a host that
+            fails.
     """
     if isinstance(config, base):
         return config
@@ -77,7 +78,19 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where}: {name} needs the key {missing[0]!r}; its keys are {', '.join(parameters)}.")
-    return cls(**arguments)
+    if name in registry:
+        return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except ContrastiveSRError:
+        raise
+    except Exception as error:  # a host's classes check little, and can fail in any way
+        hint = ""
+        if isinstance(error, OSError):  # as of urllib, which torchvision loads weights with
+            hint = " If it cannot download its weights: the criterion VGG takes them from a local file."
+        raise ConfigError(
+            f"{where}: {name} cannot be built with these arguments ({describe_error(error)}).{hint}"
+        ) from error
 
 
 def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Sequence[str] = ()) -> str:

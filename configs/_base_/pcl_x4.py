@@ -24,7 +24,7 @@ model = dict(
 
 # The paper names no learning rate. 1e-4 is that of EDSR-PyTorch, which it starts from; the embedding's is our choice.
 optim_wrapper = dict(
-    constructor="MultiOptimWrapperConstructor",
+    constructor="contrastive_sr.MultiOptimWrapperConstructor",
     generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
     methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4, betas=(0.9, 0.999))),
 )

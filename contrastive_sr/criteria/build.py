@@ -61,6 +61,11 @@ class CriteriaByName(nn.ModuleDict):
         settings = settings_of(config)
         for known, others in self._settings.items():
             if settings == others:
+                if name not in (None, known):
+                    raise ConfigError(
+                        f"{where}: name: the same criterion is there already, as {known!r}, got {describe(name)}. Give "
+                        "both the same name, or this one none."
+                    )
                 return known
         module = build(nn.Module, CRITERIA, config, where)
         criterion = module if isinstance(module, Criterion) else Registered(module)
@@ -69,9 +74,11 @@ class CriteriaByName(nn.ModuleDict):
             raise ConfigError(
                 f"{where}: another criterion has the name {name!r} already, with other settings. Give one a `name`."
             )
-        if not isinstance(name, str) or not name.isidentifier() or "loss" in name or hasattr(self, name):
+        if not isinstance(name, str) or not name.isidentifier() or "loss" in name:
             # Hosts sum every log entry whose name holds "loss".
             raise ConfigError(f"{where}: name: expected a word without 'loss', got {describe(name)}. Give another.")
+        if hasattr(self, name):  # such as "half", of every torch module
+            raise ConfigError(f"{where}: {name!r} cannot be a criterion's name. Give it a `name`, e.g. `my_{name}`.")
         self[name] = criterion
         self._settings[name] = settings
         return name

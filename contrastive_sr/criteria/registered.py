@@ -17,7 +17,7 @@ class Registered(Criterion):
 
     It may give a scalar, a map, or several of those as BasicSR's and MMagic's ``PerceptualLoss`` do, some of them None:
     they are added. Its own ``loss_weight`` counts. It is tried on small images here, so that a module that is no such
-    loss is refused at once.
+    loss is refused at once: maps must be as large as the images, and equal images give the least.
 
     Args:
         loss: the module; its parameters are fixed.
@@ -34,19 +34,29 @@ class Registered(Criterion):
         super().__init__()
         self.loss = loss.requires_grad_(False)
         like = next(loss.parameters(), torch.empty(()))
-        images = like.new_full((2, 2, 3, TRIAL_SIZE, TRIAL_SIZE), 0.5)
+        ramp = torch.linspace(0, 1, TRIAL_SIZE).to(like)
+        hr = (ramp[:, None] * ramp).repeat(2, 3, 1, 1)
+        flat = torch.full_like(hr, 0.5)
         try:
             with torch.no_grad():
-                values = self._values(*images)
+                values, same = self._values(flat, hr), self._values(hr, hr)
         except Exception as error:  # what some module raises has no common base
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that is called with SR and HR images alone, but it fails "
                 f"({describe_error(error)})."
             ) from error
-        if not values or any(value.ndim not in (0, 4) for value in values):
+        sizes = ((TRIAL_SIZE, TRIAL_SIZE), (1, 1))  # the second: one value an image
+        if not values or any(value.ndim and (value.ndim != 4 or value.shape[2:] not in sizes) for value in values):
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that returns scalars or maps (B, C, H, W), got "
-                f"{', '.join(map(describe, values)) or 'none'}. Try reduction='mean'."
+                f"{', '.join(map(describe, values)) or 'none'} for images of {TRIAL_SIZE} x {TRIAL_SIZE}. Try "
+                "reduction='mean'."
+            )
+        far, near = (sum(value.mean().item() for value in found) for found in (values, same))
+        if near > far:
+            raise ConfigError(
+                f"{type(loss).__name__}: expected a loss that is smallest where the SR image is the HR image, but it "
+                f"gives {near:.4g} there, and {far:.4g} for a flat image. Is it a similarity, or does it not compare?"
             )
 
     @property
@@ -54,7 +64,7 @@ class Registered(Criterion):
         return type(self.loss).__name__.replace("Loss", "").lower()
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """A map (B, 1, h, w) or, for all images, one value (1, 1, 1, 1); see :meth:`Criterion.forward`."""
+        """A map (B, 1, H, W) or, for all images, one value (1, 1, 1, 1); see :meth:`Criterion.forward`."""
         check_images(sr, hr, type(self.loss).__name__)
         total = torch.zeros(1, 1, 1, 1, device=sr.device)
         for value in self._values(sr, hr):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ def _layer_names() -> list[str]:
 class VGGFeatures(Embedding):
     """Activations of a VGG-19 trained on ImageNet (PCL-SR, Table IV, config 1).
 
-    The network is fixed and its parameters never get a gradient. The paper does not name its layers;
-    ours are the last activation before each of the first four poolings.
+    The network is fixed: its parameters never get a gradient, and are no part of the saved state, which would only grow
+    by them. The paper does not name its layers; ours are the last activation before each of the first four poolings.
 
     Args:
         layers: names such as ``"relu1_2"`` or ``"conv4_4"``, in any order.
@@ -75,6 +76,12 @@ class VGGFeatures(Embedding):
         else:
             load_weights(self, weights, partial=True)
         self.requires_grad_(False)
+        self._register_state_dict_hook(_leave_out_fixed)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # What is fixed stays as it is, whether the state is without it or from the time when it was saved too.
+        state_dict.update({prefix + name: value for name, value in self.named_parameters() if not value.requires_grad})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps of ``layers``, from the first to the last.
@@ -97,6 +104,13 @@ class VGGFeatures(Embedding):
             if name in self.layers:
                 maps.append(x)
         return maps
+
+
+def _leave_out_fixed(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+    """A hook of `state_dict()`, which MMEngine's way of saving calls as well."""
+    for name, value in module.named_parameters():
+        if not value.requires_grad:
+            state.pop(prefix + name)
 
 
 def _download(source: str) -> dict[str, Tensor]:

@@ -34,7 +34,6 @@ METHODS: dict[str, type[Method]] = {
         DegradationContrast,
         TrueKernel,
         CRLSR,
-        MPF,
         CriaCL,
         MPF,
     )

@@ -152,7 +152,7 @@ class CriaCL(Method):
         share_interval: int = 5,
     ) -> None:
         super().__init__(name, seed, {})
-        if isinstance(row, bool) or row not in ROWS:
+        if not isinstance(row, int) or isinstance(row, bool) or row not in ROWS:
             raise ConfigError(f"{name}: row: expected one of {', '.join(map(str, ROWS))}, got {describe(row)}.")
         if masks not in MASKS:
             raise ConfigError(f"{name}: masks: expected one of {', '.join(MASKS)}, got {describe(masks)}.")
@@ -326,7 +326,7 @@ class CriaCL(Method):
         losses = {}
         for label, criterion in self._all().items():
             if isinstance(criterion, Adversarial):
-                judged = [self._image(batch, role) for role, names in self.roles.items() if label in names]
+                judged = [self._compared(batch, role)[0] for role, names in self.roles.items() if label in names]
                 if label in self.sr_criteria:
                     judged.append(batch["sr"])
                 once = {id(image): image for image in judged}  # without branches they are all the SR image
@@ -353,10 +353,9 @@ class CriaCL(Method):
 
         terms = {label: Term(value(label, "sr", batch["sr"]).mean()) for label in self.sr_criteria}
         for role, names in self.roles.items():
-            image, mask = self._image(batch, role), self._mask(batch, role)
+            mask = self._mask(batch, role)
             covered = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
-            if mask is not None and self.masks == "images":
-                image, mask = mask * image + (1 - mask) * hr, None
+            image, mask = self._compared(batch, role)
             named = {label: value(label, role, image) for label in names}
             loss = self._loss(role, list(named.values()), mask)
             points = [batch[feature_key(role)]] if self.layers else None
@@ -383,9 +382,14 @@ class CriaCL(Method):
         )
         return {f"{role}_{label}": figure for label, figure in found.items()}
 
-    def _image(self, batch: Batch, role: str) -> Tensor:
-        """What a term is of: the image of its branch, or the SR image."""
-        return batch[feature_key(role)].to(batch["sr"]) if self.layers else batch["sr"]
+    def _compared(self, batch: Batch, role: str) -> tuple[Tensor, Tensor | None]:
+        """The image that a term's criteria judge, its branch's or the SR image, and what weights their maps."""
+        if not self.layers:
+            return batch["sr"], None
+        image, mask = batch[feature_key(role)].to(batch["sr"]), self._mask(batch, role)
+        if mask is not None and self.masks == "images":
+            return mask * image + (1 - mask) * batch["hr"].to(image), None
+        return image, mask
 
     def _mask(self, batch: Batch, role: str) -> Tensor | None:
         """S or 1 - S, (B, 1, H, W); None where nothing is masked."""

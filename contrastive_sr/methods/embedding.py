@@ -12,11 +12,11 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.distributed import average_statistics_over_ranks
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, training_mode
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import ContrastiveRegularizationLoss, DualContrastiveLoss, PCLLoss
 from contrastive_sr.methods.base import Method, Term
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import Batch, SampleConfig, build_samples, draw
+from contrastive_sr.samples import Batch, SampleConfig, TeacherOutput, build_samples, draw
 
 EmbeddingConfig = Mapping[str, object] | Embedding
 
@@ -96,9 +96,14 @@ class EmbeddingMethod(Method):
         """Also refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         super().check_batch(batch)
         self.embedding.check_size(*batch["hr"].shape[-2:])
-        for samples in (self.positives, self.negatives):
-            if samples:
-                draw(samples, batch, self.generator(batch["hr"].device))
+        generator = self.generator(batch["hr"].device)
+        for sample in (*self.positives, *self.negatives):
+            if not draw([sample], batch, generator).isfinite().all():
+                of = f" of the teacher, {type(sample.network).__name__}" if isinstance(sample, TeacherOutput) else ""
+                raise DataError(
+                    f"{self.name}: expected finite images from {type(sample).__name__}, got NaN or infinity{of}. Check "
+                    "its settings and weights."
+                )
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """The embedding, if it is trained: frozen in another training it is PCL-F (Table V)."""

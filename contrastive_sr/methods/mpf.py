@@ -79,7 +79,8 @@ class MPF(ImageMethod):
             teacher) and negatives (blurred). 4: negatives are other images of the batch. 5: the negative is the LR
             image. 6: the positive is HR. 7: all, the paper's.
         start: SR steps before the contrast counts; the paper's is 200,000.
-        embedding_start: SR steps before the embedding learns, at most ``start``. None: ``start``.
+        embedding_start: SR steps before the embedding learns, at most ``start``. None: ``start``; the first contrasts
+            are then in an embedding that has learnt next to nothing, at full weight. Below ``start`` is better.
         teacher: the arguments of :class:`~contrastive_sr.samples.TeacherOutput`, ``network`` and ``weights``, or a
             built one. None: no teacher.
         noise: (low, high) of the blurred images' noise, as a standard deviation for images in [0, 1]. The paper gives

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.config import build
-from contrastive_sr.embeddings import load_weights
+from contrastive_sr.embeddings.weights import load_state_dict, read_network
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.networks.crl_sr import ResidualBlock
 from contrastive_sr.networks.parts import upsampler
@@ -155,7 +155,8 @@ class CriteriaBranches(nn.Module):
             BasicSR; RRDBNet and EDSRNet of MMagic, and RCAN there.
         scale: of this network, 1 to 4. The trunk's own upsampling is not used; but an RRDBNet made for scale 1 or 2
             works on fewer, wider pixels.
-        trunk_weights: a checkpoint of the stock network, of either host, to take the trunk's weights from. None: none.
+        trunk_weights: a checkpoint of the stock network, of either host, to take the trunk's weights from; averaged
+            ones where there are such. None: none.
 
     Raises:
         ConfigError: a trunk that cannot be split, another scale, or weights that are missing or do not fit.
@@ -176,7 +177,7 @@ class CriteriaBranches(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = check_count(scale, "CriteriaBranches(scale)", at_most=4)
-        if isinstance(trunk, Mapping) and trunk.get("type") in TRUNKS and not NETWORKS.host:
+        if isinstance(trunk, Mapping) and str(trunk.get("type")) in TRUNKS and not NETWORKS.host:
             raise ConfigError(
                 f"CriteriaBranches(trunk): {trunk['type']} is a network of BasicSR or MMagic, and neither is in use. "
                 "Build it, and give the network."
@@ -189,7 +190,7 @@ class CriteriaBranches(nn.Module):
                 f"scale is {4 // self.trunk.unshuffle}, got {scale}. Give both the same."
             )
         if trunk_weights is not None:
-            load_weights(self.trunk, trunk_weights, partial=True)
+            load_state_dict(self.trunk, read_network(trunk_weights), str(trunk_weights), partial=True)
         self.align, self.unif = ImageBranch(self.trunk, factor), ImageBranch(self.trunk, factor)
         self.masks = MaskBranch(scale)
 

@@ -16,7 +16,8 @@ from contrastive_sr.networks.parts import ColourMean, check_scale, upsampler
 Perceptions = Sequence[Sequence[int]]
 
 # Kernel and dilation of each map's convolution. "mpfe" is the paper's, "vanilla" its baseline (Table V), "m+n" a row of
-# Table VI: m convolutions that are not dilated and n that are.
+# Table VI: m convolutions that are not dilated and n that are. Of "1+4" the paper's text lists three dilated by 3, six
+# convolutions in all, where its table has five: two are ours.
 PERCEPTIONS: dict[str, Perceptions] = {
     "mpfe": ((1, 1), (3, 1), (3, 3), (3, 6), (3, 9)),
     "vanilla": ((3, 1), (3, 1), (3, 1), (3, 1), (3, 1)),

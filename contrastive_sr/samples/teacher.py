@@ -81,7 +81,7 @@ class TeacherOutput(SampleGenerator):
         with torch.no_grad(), torch.autocast(lr.device.type, enabled=False), training_mode(self.network, False):
             try:
                 sr = self.network(lr.to(next(self.network.parameters(), lr).dtype))
-            except RuntimeError as error:
+            except Exception as error:  # what some network raises has no common base
                 raise DataError(
                     f"TeacherOutput: {name} fails on LR images {tuple(lr.shape)} ({describe_error(error)})."
                 ) from error

@@ -263,6 +263,29 @@ class Fails(nn.Module):
         return sr
 
 
+class Halved(nn.Module):
+    """A map, but smaller than the images."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return F.avg_pool2d((sr - hr).abs(), 2)
+
+
+class WeightedVariation(nn.Module):
+    """As BasicSR's WeightedTVLoss: what would be the HR image is a weight."""
+
+    def forward(self, sr: Tensor, weight: Tensor) -> Tensor:
+        return (weight[..., 1:] * (sr[..., 1:] - sr[..., :-1]).abs()).mean()
+
+
+class Similarity(nn.Module):
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return -(sr - hr).square().mean()
+
+
+class Half(nn.MSELoss):
+    pass
+
+
 @pytest.mark.parametrize(
     ("configs", "message"),
     [
@@ -274,9 +297,21 @@ class Fails(nn.Module):
         ([{"type": "VGG", "weights": "nowhere.pth"}], "expected an existing file, got nowhere.pth"),
         ([{"type": "Pixel", "name": "my loss"}], "expected a word without 'loss', got 'my loss'"),
         ([{"type": "Pixel", "name": "my_loss"}], "expected a word without 'loss'"),
-        ([{"type": "Pixel", "name": "keys"}], "Give another"),
+        ([{"type": "Pixel", "name": "keys"}], "'keys' cannot be a criterion's name. Give it a `name`, e.g. `my_keys`"),
+        ([Half()], "'half' cannot be a criterion's name. Give it a `name`, e.g. `my_half`"),
+        (["SSIM", {"type": "SSIM", "name": "far"}], "the same criterion is there already, as 'ssim', got 'far'"),
+        (
+            [{"type": "SSIM", "name": "a"}, {"type": "SSIM", "name": "b"}],
+            "here: name: the same criterion is there already, as 'a', got 'b' .str.. Give both the same name",
+        ),
         ([nn.L1Loss(), nn.L1Loss(reduction="sum")], "the name 'l1' already, with other settings. Give one a `name`"),
         ([Fails()], "Fails: expected a loss that is called with SR and HR images alone, but it fails .TypeError"),
+        ([Halved()], r"Halved: .* maps \(B, C, H, W\), got .* \(2, 3, 32, 32\) for images of 64 x 64"),
+        (
+            [WeightedVariation()],
+            r"smallest where the SR image is the HR image, but it gives 0\.\d+ there, and 0 for a flat",
+        ),
+        ([Similarity()], "Similarity: expected a loss that is smallest where .* Is it a similarity"),
         ([nn.CosineSimilarity()], r"expected a loss that returns scalars or maps .*got a float32 tensor of shape"),
     ],
 )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from safetensors.torch import save_file
+from same import assert_same
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import VGGFeatures
@@ -112,8 +117,37 @@ def test_is_fixed_but_lets_the_gradient_through(weights: Path) -> None:
     assert images.grad.abs().sum() > 0
 
 
-def test_normalisation_is_not_part_of_the_state(weights: Path) -> None:
-    assert {name.split(".")[0] for name in VGGFeatures(["relu1_1"], weights).state_dict()} == {"features"}
+class Around(nn.Module):
+    """A training's module that holds the embedding."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.count = nn.Parameter(torch.zeros(1))
+        self.embedding = VGGFeatures(["relu1_2"], weights)
+
+
+@pytest.mark.parametrize("save", [nn.Module.state_dict, get_state_dict], ids=["torch", "mmengine"])
+def test_what_is_fixed_is_not_part_of_the_state(save: Callable[[nn.Module], dict[str, Tensor]], weights: Path) -> None:
+    assert list(save(VGGFeatures(["relu1_1"], weights))) == []
+    assert list(save(Around(weights))) == ["count"]
+    assert list(save(copy.deepcopy(Around(weights)))) == ["count"]
+
+
+@pytest.mark.parametrize("load", [nn.Module.load_state_dict, load_state_dict], ids=["torch", "mmengine"])
+def test_states_with_and_without_the_weights_load_strictly(load: Callable[..., object], weights: Path) -> None:
+    module = Around(weights)
+    kept = {name: value.data.clone() for name, value in module.embedding.named_parameters()}
+    state = {"count": torch.ones(1)}
+    old = {**state, **{f"embedding.{name}": value for name, value in kept.items()}}
+    for content in (state, old):
+        with torch.no_grad():
+            module.count.zero_()
+        load(module, OrderedDict(content), strict=True)
+        assert module.count == 1
+        assert_same({name: value.data for name, value in module.embedding.named_parameters()}, kept)
+    assert list(state) == ["count"]
+    with pytest.raises(RuntimeError, match=r"embedding\.other"):
+        load(module, OrderedDict({**state, "embedding.other": torch.ones(1)}), strict=True)
 
 
 @pytest.mark.parametrize("layers", [["relu6_1"], ["relu1_2", "relu3_5"], [], ["features.3"]])

@@ -88,15 +88,29 @@ def test_the_command_s_sizes_and_errors(project: Path, tmp_path: Path) -> None:
     assert "32 x 16" in console.file.getvalue()  # type: ignore[attr-defined]
     (tmp_path / "none.yml").write_text("scale: 4\n")
     (tmp_path / "wrong.yml").write_text("network_g: {type: MPFNet, channel: 4}\n")
+    (tmp_path / "empty.yml").write_text("network_g: ~\n")
+    stock = "num_in_ch: 3, num_out_ch: 3"
+    (tmp_path / "negative.yml").write_text(f"network_g: {{type: RRDBNet, {stock}, num_feat: -1}}\n")
+    (tmp_path / "scale.yml").write_text(f"network_g: {{type: EDSR, {stock}, upscale: 5}}\n")
+    stock = "type='EDSRNet', in_channels=3, out_channels=3"
+    (tmp_path / "negative.py").write_text(f"model = dict(type='X', generator=dict({stock}, mid_channels=-1))\n")
+    (tmp_path / "scale.py").write_text(f"model = dict(type='X', generator=dict({stock}, upscale_factor=5))\n")
+    (tmp_path / "word.py").write_text("model = dict(type='X', generator='EDSRNet')\n")
     (tmp_path / "none.py").write_text("model = dict(type='X')\n")
     (tmp_path / "wrong.py").write_text("model = dict(type='X', generator=dict(type='contrastive_sr.MPFNett'))\n")
     for file, size, message in (
         ("none.yml", "32x", "--size: expected a number such as 224"),
         ("nowhere.yml", "32", r"Expected the file .*nowhere\.yml"),
         ("none.yml", "32", "expected an option file with `network_g`"),
-        ("wrong.yml", "32", r"its network_g cannot be built \(TypeError"),
+        ("wrong.yml", "32", r"wrong\.yml: network: MPFNet does not know the key 'channel'"),
         ("none.py", "32", "expected a model with a `generator`"),
         ("wrong.py", "32", r"its generator cannot be built \(KeyError"),
+        ("empty.yml", "32", "expected an option file with `network_g`"),
+        ("negative.yml", "32", r"its network_g cannot be built \(RuntimeError"),
+        ("scale.yml", "32", r"its network_g cannot be built \(ValueError: scale 5"),
+        ("negative.py", "32", r"its generator cannot be built \(RuntimeError"),
+        ("scale.py", "32", r"its generator cannot be built \(ValueError"),
+        ("word.py", "32", "expected a model with a `generator`"),
     ):
         with pytest.raises(ConfigError, match=message):
             print_costs([tmp_path / file], size, console)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from same import assert_same
 
 from contrastive_sr.criteria import CriteriaByName
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.networks import CriteriaBranches
@@ -179,12 +180,17 @@ def test_an_adversarial_criterion_goes_with_the_host_s_gan(train_here: Callable[
         ),
         ({"methods": methods(positives=["GANLoss"])}, "GANLoss needs the key 'gan_type'"),
         ({"methods": methods(vgg_weights="nowhere.pth")}, "expected an existing file, got nowhere.pth"),
+        ({"datasets:train:gt_size": 8}, "SSIM: expected HR patches of at least 11 x 11 pixels, got 8 x 8"),
+        (
+            {"methods": methods(positives=[{"type": "L1Loss", "reduction": "median"}])},
+            r"positives\[0\]: L1Loss cannot be built with these arguments \(ValueError: Unsupported reduction mode",
+        ),
     ],
 )
 def test_methods_are_refused_before_anything_is_written(
     changes: dict[str, Any], message: str, train_here: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         train_here(options=changes)
     assert not (tmp_path / "experiments").exists()
 
@@ -216,6 +222,18 @@ def test_losses_of_the_host_are_known_by_name() -> None:
     assert criteria[name](sr, hr).item() == pytest.approx(0.5 * (sr - hr).abs().mean().item())
 
 
+def test_a_loss_that_cannot_download_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def fail(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("torch.hub.urlopen", fail)
+    with pytest.raises(ConfigError, match=r"here: PerceptualLoss cannot .*no route.*VGG takes them from a local file"):
+        CriteriaByName().add({"type": "PerceptualLoss", "layer_weights": {"conv5_4": 1.0}}, "here")
+
+
 def test_full_and_demo_options_say_the_same() -> None:
     """But for what a short training without VGG needs."""
     full, demo = (read_options(f) for f in ("cria_rrdb_x4", NAME))
@@ -229,4 +247,5 @@ def test_full_and_demo_options_say_the_same() -> None:
     assert method["align_weight"] == method["unif_weight"] == full["train"]["pixel_opt"]["loss_weight"] == 0.01
     assert full["train"]["scheduler"]["milestones"] == [200_000, 400_000, 600_000, 800_000]
     assert (full["train"]["total_iter"], full["datasets"]["train"]["batch_size_per_gpu"]) == (1_000_000, 16)
+    assert full["train"]["ema_decay"] == 0
     assert full["train"]["optim_g"]["lr"] == 1e-4

@@ -153,6 +153,7 @@ def test_a_stock_network_under_rows_of_table_vii(config: int, train_here: Callab
         ({"config": 0}, "expected a row of Table VII"),
         ({"embedding": {"type": "SNResNet"}}, "Did you mean 'SNResNet18'"),
         ({"patch": 12}, "at least 16 x 16 pixels, got 12 x 12"),
+        ({"config": 4, "images": 1}, "expected a batch of 2 or more images for each process, got 1"),
     ],
 )
 def test_what_is_refused_before_anything_is_written(
@@ -163,7 +164,7 @@ def test_what_is_refused_before_anything_is_written(
     teacher: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    patch = changes.pop("patch", 32)
+    patch, images = changes.pop("patch", 32), changes.pop("images", 2)
     wanted = changes.get("teacher", {}).get("weights")
     if wanted == "x4":
         changes["teacher"]["weights"] = teacher["weights"]
@@ -171,8 +172,9 @@ def test_what_is_refused_before_anything_is_written(
         network = import_basicsr("basicsr.archs").build_network(dict(changes["teacher"]["network"]))
         torch.save({"params": network.state_dict()}, tmp_path / "x2.pth")
         changes["teacher"]["weights"] = str(tmp_path / "x2.pth")
+    options = {"datasets:train:gt_size": patch, "datasets:train:batch_size_per_gpu": images}
     with pytest.raises((ConfigError, DataError), match=rf"(?s){message}"):
-        train_here(data, options={"methods": methods(**changes), "datasets:train:gt_size": patch})
+        train_here(data, options={**options, "methods": methods(**changes)})
     assert not (tmp_path / "experiments").exists()
 
 
@@ -181,7 +183,7 @@ def test_full_and_demo_options_say_the_same() -> None:
     full, demo = (read_options(name) for name in ("mpf_net_x4", NAME))
     (ours,), (small,) = full["methods"], demo["methods"]
     for method in (ours, small):
-        for key in ("start", "teacher", "embedding"):
+        for key in ("start", "embedding_start", "teacher", "embedding"):
             method.pop(key, None)
     assert ours == small
     assert full["model_type"] == demo["model_type"]
@@ -189,5 +191,8 @@ def test_full_and_demo_options_say_the_same() -> None:
     assert (train["gt_size"], train["batch_size_per_gpu"]) == (192, 32)
     assert full["train"]["scheduler"]["periods"] == [500_000] == [full["train"]["total_iter"]]
     assert full["train"]["optim_g"]["lr"] == 1e-4
+    assert full["train"]["ema_decay"] == 0
     assert full["datasets"]["val"]["dataroot_lq"] == "datasets/RealSR_x4/test/LR"
-    assert read_options("mpf_net_x4")["methods"][0]["start"] == 200_000
+    (ours,) = read_options("mpf_net_x4")["methods"]
+    assert ours["start"] == 200_000
+    assert ours["embedding_start"] < 200_000

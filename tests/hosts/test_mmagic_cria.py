@@ -13,7 +13,7 @@ import torch
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from same import assert_same
 
 import contrastive_sr.hosts.mmagic as adapter
@@ -151,6 +151,16 @@ def test_other_trunks(trunk: dict[str, Any]) -> None:
 def test_a_stock_network_trains_by_row_5() -> None:
     model = build(generator=TRUNK, methods=methods(row=5))
     assert {"cria_align", "cria_unif", "cria_adversarial"} <= set(model.train_step(batch(), optimizers(model)))
+
+
+def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
+    model = build(generator=TRUNK, methods=methods(row=1))
+    config = Config.fromfile(helpers.CONFIGS / f"{NAME}.py").optim_wrapper
+    made = build_optim_wrapper(model, config)
+    assert list(made.keys()) == ["generator"]
+    log = model.train_step(batch(), made)
+    assert log["loss"] == log["loss_pix"] > 0
+    assert list(build_optim_wrapper(build(), config).keys()) == ["generator", "methods"]
 
 
 def test_losses_of_the_host_are_known_by_name() -> None:

@@ -13,7 +13,7 @@ import torch
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
@@ -143,6 +143,13 @@ def test_row_1_trains_nothing_of_its_own() -> None:
     assert log["loss"] == log["loss_pix"] > 0
 
 
+def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
+    model = build(config=1, embedding=None)
+    made = build_optim_wrapper(model, Config.fromfile(helpers.CONFIGS / f"{NAME}.py").optim_wrapper)
+    assert list(made.keys()) == ["generator"]
+    assert model.train_step(batch(), made)["loss_contrastive"] == 0
+
+
 def test_a_teacher_of_another_scale_is_refused_at_the_first_batch(tmp_path: Path) -> None:
     model = build(start=100, teacher=save_teacher(tmp_path / "teacher.pth", upscale_factor=2))
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
@@ -172,8 +179,10 @@ def test_full_and_demo_configs_say_the_same(tmp_path: Path) -> None:
     shutil.copytree(helpers.CONFIGS, tmp_path / "configs")  # as `contrastive-sr configs` writes them
     full, demo = (Config.fromfile(tmp_path / "configs" / f"{name}.py") for name in ("mpf_net_x4", NAME))
     assert full.model.methods[0].start == 200_000
+    assert full.model.methods[0].embedding_start < 200_000
+    assert full.model.methods[0].teacher.weights.endswith(f"iter_{full.train_cfg.max_iters}.pth")  # by the recipe there
     for config in (full, demo):
-        for key in ("start", "teacher", "embedding"):
+        for key in ("start", "embedding_start", "teacher", "embedding"):
             config.model.methods[0].pop(key, None)
     assert full.model.methods == demo.model.methods
     assert full.train_dataloader.batch_size == 32

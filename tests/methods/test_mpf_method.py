@@ -52,6 +52,13 @@ class SmallEmbedding(TrainableEmbedding):
         return logits
 
 
+class Broken(nn.Module):
+    """As a network whose training became NaN."""
+
+    def forward(self, sr: Tensor) -> Tensor:
+        return sr * torch.nan
+
+
 def teacher() -> TeacherOutput:
     torch.manual_seed(5)
     return TeacherOutput(CountingNet())
@@ -368,6 +375,11 @@ def test_a_teacher_by_name_from_a_file(tmp_path: Path) -> None:
     [
         ({"teacher": TeacherOutput(CountingNet(scale=2))}, 3, "TeacherOutput: expected SR images .* another scale"),
         ({"config": 4}, 1, "OtherInstances: expected a batch of 2"),
+        (
+            {"teacher": TeacherOutput(nn.Sequential(CountingNet(), Broken()))},
+            3,
+            "mpf: expected finite images from TeacherOutput, got NaN or infinity of the teacher, Sequential",
+        ),
         (
             {"embedding": HaarDiscriminator(), "embedding_training": "contrad"},
             3,

@@ -186,10 +186,19 @@ def test_a_built_trunk_is_taken_in_plain_pytorch() -> None:
 
 
 @pytest.mark.mmagic
-def test_trunk_weights_of_an_mmagic_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["stock", "methods", "average"])
+def test_trunk_weights_of_an_mmagic_checkpoint(kind: str, tmp_path: Path) -> None:
+    """Of MMagic's own models; with our hook's section, of the methods; with live and averaged weights."""
     net = stock("mmagic", MMAGIC["rrdb"][0])
-    state = {f"generator.{name}": value for name, value in net.state_dict().items()}
-    torch.save({"meta": {}, "state_dict": {**state, "step_counter": torch.tensor(3)}}, tmp_path / "iter_3.pth")
+    prefix = "generator_ema." if kind == "average" else "generator."
+    state = {f"{prefix}{name}": value for name, value in net.state_dict().items()}
+    content = {"meta": {}, "state_dict": {**state, "step_counter": torch.tensor(3)}}
+    if kind == "methods":
+        content["contrastive_sr"] = {"methods.cria.step.count": torch.tensor(3)}
+    if kind == "average":
+        live = {f"generator.{name}": torch.zeros_like(value) for name, value in net.state_dict().items()}
+        content["state_dict"].update(live)
+    torch.save(content, tmp_path / "iter_3.pth")
     branches = CriteriaBranches(MMAGIC["rrdb"][0], trunk_weights=tmp_path / "iter_3.pth")
     assert torch.equal(branches.trunk.conv_body.weight, net.conv_body.weight)
 
@@ -219,6 +228,8 @@ def test_a_name_without_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NETWORKS, "_host", "")
     with pytest.raises(ConfigError, match="RRDBNet is a network of BasicSR or MMagic, and neither is in use"):
         CriteriaBranches(RRDB)
+    with pytest.raises(ConfigError, match=r"CriteriaBranches\(trunk\): does not know the type \['RRDBNet'\]"):
+        CriteriaBranches({**RRDB, "type": ["RRDBNet"]})
 
 
 @pytest.mark.basicsr

@@ -108,6 +108,11 @@ def test_files_and_networks_that_do_not_fit(trained: MPFNet, tmp_path: Path) -> 
         TeacherOutput(NETWORK, tmp_path / "text.pth")
 
 
+class Picky(nn.Module):
+    def forward(self, lr: Tensor) -> Tensor:
+        raise ValueError("no kernel")
+
+
 def test_images_that_do_not_fit() -> None:
     batch = images_batch()
     with pytest.raises(
@@ -116,5 +121,9 @@ def test_images_that_do_not_fit() -> None:
         TeacherOutput(CountingNet(scale=2))(batch)
     with pytest.raises(DataError, match=r"TeacherOutput: Conv2d fails on LR images \(2, 3, 8, 8\)"):
         TeacherOutput(nn.Conv2d(4, 3, 1))(batch)
+    with pytest.raises(
+        DataError, match=r"TeacherOutput: Picky fails on LR images \(2, 3, 8, 8\) \(ValueError: no kernel\)"
+    ):
+        TeacherOutput(Picky())(batch)
     with pytest.raises(DataError, match=r"TeacherOutput: expected a batch with 'lr', got \['hr'\]"):
         TeacherOutput(CountingNet())({"hr": batch["hr"]})

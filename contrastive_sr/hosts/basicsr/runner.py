@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from contrastive_sr._checks import describe_error
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader, check_options, read_options
 from contrastive_sr.hosts.progress import TrainingProgress
@@ -77,11 +77,13 @@ def sr_network(path: Path) -> nn.Module:
     """
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     opt = read_options(path)
-    if not isinstance(opt, Mapping) or "network_g" not in opt:
+    if not isinstance(opt, Mapping) or not isinstance(opt.get("network_g"), Mapping):
         raise ConfigError(f"{path}: expected an option file with `network_g`, got none.")
     try:
         network: nn.Module = import_basicsr("basicsr.archs").build_network(opt["network_g"])
-    except (TypeError, KeyError) as error:  # what BasicSR's registry raises on a wrong name or argument
+    except ContrastiveSRError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:  # BasicSR's networks check nothing, and can fail in any way
         raise ConfigError(f"{path}: its network_g cannot be built ({describe_error(error)}).") from error
     return network
 

@@ -19,7 +19,6 @@ from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.kernels import check_known, kernel_size
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.methods import MethodList, build_methods
-from contrastive_sr.methods.embedding import EmbeddingMethod
 from contrastive_sr.networks import NETWORKS
 
 _OURS = (CheckedPairedImageDataset.__name__, HighResolutionImageDataset.__name__)
@@ -43,9 +42,9 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # the model will say them
             net = _network(opt["network_g"])
             if trains_methods:
-                methods, _ = attached_methods(opt, net)
+                methods, degradation = attached_methods(opt, net)
                 methods_optimizer(opt, methods)
-                _check_samples(methods, opt["datasets"]["train"].get("gt_size"), opt["scale"])
+                _check_batch(opt, methods, degradation)
     return {
         phase: DATASET_REGISTRY.get(options["type"])(deepcopy(options))
         for phase, options in opt["datasets"].items()
@@ -73,10 +72,7 @@ def attached_methods(opt: Mapping[str, Any], net: nn.Module) -> tuple[MethodList
             f"network_g: {stated[0]}: expected {opt['scale']}, the scale of the option file, got {stated[1]}."
         )
     methods.attach(net)
-    data = opt["datasets"]["train"]
-    images = check_count(data.get("batch_size_per_gpu"), "datasets: train: batch_size_per_gpu")
-    if not opt["dist"]:
-        images *= opt["num_gpu"] or 1
+    images = _images(opt)
     if degradation is not None:
         degradation.check_images(images)
     names = {"lr", "hr"} if degradation is None else degradation.names
@@ -106,14 +102,21 @@ def methods_optimizer(opt: Mapping[str, Any], methods: MethodList) -> dict[str, 
     return check_optimizer(options, "train: optim_methods")
 
 
-def _check_samples(methods: MethodList, size: object, scale: int) -> None:
-    """Let methods that contrast images see two black pairs of the size that training will have."""
+def _images(opt: Mapping[str, Any]) -> int:
+    """How many images a batch of one process will have."""
+    images = check_count(opt["datasets"]["train"].get("batch_size_per_gpu"), "datasets: train: batch_size_per_gpu")
+    return images if opt["dist"] else images * (opt["num_gpu"] or 1)
+
+
+def _check_batch(opt: Mapping[str, Any], methods: MethodList, degradation: TrainingDegradation | None) -> None:
+    """Let the methods see a batch as training will have them, but black, and of no more than two images."""
+    size, scale = opt["datasets"]["train"].get("gt_size"), opt["scale"]
     if not isinstance(size, int) or size < scale or size % scale:
         return  # the dataset will say so
-    batch = {"lr": torch.zeros(2, 3, size // scale, size // scale), "hr": torch.zeros(2, 3, size, size)}
+    hr = torch.zeros(min(_images(opt), 2), 3, size, size)
+    batch = {"lr": hr[..., ::scale, ::scale], "hr": hr} if degradation is None else degradation.batch(hr, hr, step=0)
     for method in methods.methods:
-        if isinstance(method, EmbeddingMethod):
-            method.check_batch(batch)
+        method.check_batch(batch)
 
 
 def _network(options: Mapping[str, Any]) -> nn.Module:

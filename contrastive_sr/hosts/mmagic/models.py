@@ -27,7 +27,7 @@ from contrastive_sr.methods import MethodList, build_methods
 from contrastive_sr.methods.base import StepCounter
 
 _OPTIM_EXAMPLE = (
-    'optim_wrapper = dict(constructor="MultiOptimWrapperConstructor", '
+    'optim_wrapper = dict(constructor="contrastive_sr.MultiOptimWrapperConstructor", '
     'generator=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4)), '
     'methods=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-4)))'
 )
@@ -220,9 +220,9 @@ class ContrastiveSR(WithMethods):
     `sr = net(lr)`; nothing is added to it.
 
     With parts to train, `optim_wrapper` holds one optimizer for `generator` and one for `methods` (constructor
-    `MultiOptimWrapperConstructor`), and several processes need
-    `model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")`. With frozen embeddings alone, MMEngine's
-    default of one optimizer for everything does as well.
+    `contrastive_sr.MultiOptimWrapperConstructor`, which leaves the second out where there are none), and several
+    processes need `model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")`. With frozen embeddings alone,
+    MMEngine's default of one optimizer for everything does as well.
 
     Args:
         generator: config of the SR network.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
 from torch import nn
 
@@ -17,6 +18,9 @@ _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
 MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
 DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
 HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor", parent=_OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE, locations=_LOCATIONS
+)
 
 
 def classes_of_host() -> dict[str, type[nn.Module]]:

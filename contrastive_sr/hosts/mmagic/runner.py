@@ -17,7 +17,7 @@ from torch import nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
-from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
 from contrastive_sr.hosts.kernels import check_known
 from contrastive_sr.methods.collection import build_quietly
 
@@ -153,10 +153,12 @@ def sr_network(path: Path) -> nn.Module:
     from mmagic.registry import MODELS
 
     generator = _config(path).model.get("generator")
-    if generator is None:
+    if not isinstance(generator, dict):
         raise ConfigError(f"{path}: expected a model with a `generator`, got none.")
     try:
         network: nn.Module = MODELS.build({"_scope_": "mmagic", **generator})
-    except (TypeError, KeyError) as error:  # what MMEngine's registry raises on a wrong name or argument
+    except ContrastiveSRError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:  # MMagic's networks check little, and can fail in any way
         raise ConfigError(f"{path}: its generator cannot be built ({describe_error(error)}).") from error
     return network
