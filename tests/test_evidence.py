@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.evidence import blind_report, report
 from benchmarks.evidence.blind import ARMS, REFERENCES, WIDTHS, Size, blind_study
+from benchmarks.evidence.command import _shown
 from benchmarks.evidence.images import TestImages, TrainingImages
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
 from benchmarks.evidence.run import CSV, Evidence, Unit, next_unit
@@ -348,3 +349,10 @@ def test_three_seeds_say_little() -> None:
 
 def test_two_seeds_say_nothing() -> None:
     assert report.verdict([0.5, 0.6]) == "+0.550, too few seeds to say"
+
+
+def test_many_figures_are_shown_by_their_means() -> None:
+    few = {"psnr/Set14": 25.0, "psnr/B100": 26.0}
+    assert _shown(few) == "psnr/Set14 25.000, psnr/B100 26.000"
+    many = {f"{kind}/{number}": start + number for kind, start in (("psnr", 20), ("niqe", 4)) for number in range(7)}
+    assert _shown(many) == "psnr 23.000, niqe 7.000"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,20 @@ from rich.console import Console
 from benchmarks.evidence.ledger import read_rows
 from benchmarks.evidence.run import CSV, Evidence
 from benchmarks.evidence.training import Report, Study
+
+MOST = 12
+"""More figures than these are shown by their means."""
+
+
+def _shown(figures: Mapping[str, float]) -> str:
+    """Figures in a line; where there is one for each image, the mean of each kind."""
+    if len(figures) > MOST:
+        kinds = dict.fromkeys(name.split("/")[0] for name in figures)
+        figures = {
+            kind: statistics.fmean(value for name, value in figures.items() if name.split("/")[0] == kind)
+            for kind in kinds
+        }
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
 def run_evidence(
@@ -40,8 +55,7 @@ def run_evidence(
             evidence = Evidence(what, out)
             console.print(f"{what.data}{what.note}", soft_wrap=True)
             for unit, figures in evidence.units(parts, minutes, report=status.update):
-                shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
-                console.print(f"{unit.name}: {shown}", soft_wrap=True, highlight=False)
+                console.print(f"{unit.name}: {_shown(figures)}", soft_wrap=True, highlight=False)
                 report.save_plots(read_rows(out / CSV), out)
     rows = read_rows(out / CSV)
     if not rows:

@@ -71,9 +71,10 @@ SIZES = {
         plain_channels=14,
         embedding={"type": "HaarDiscriminator"},
         start=100,
-        first={"criteria": 250, "network": 500, "regularization": 250},
+        first={"criteria": 500, "network": 500, "regularization": 500},
         seeds={"criteria": 3, "network": 3, "regularization": 3},
         test_images=30,
+        rate=1e-3,
     ),
     "large": Size(
         crop=192,
