@@ -144,7 +144,7 @@ class TermWeight(nn.Module):
                 warnings.warn(
                     f"{self.name}: its gradient is {self.share.item():.1f} times that of the pixel loss "
                     f"(weight {self.weight.item():.2g}); training may fail. Weights from papers often belong to "
-                    "images in [0, 255]: divide by 255, or use `loss_share: 0.05`.",
+                    "images in [0, 255]: divide by 255, or set a share such as 0.05 in place of the weight.",
                     stacklevel=2,
                 )
 
