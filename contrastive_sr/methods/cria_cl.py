@@ -192,13 +192,13 @@ class CriaCL(Method):
 
     def _add_role(self, role: str, anchor: CriterionConfig, others: Sequence[CriterionConfig] | None, key: str) -> None:
         """Build the anchor and the criteria that a term contrasts with it."""
+        names = [self._add(anchor, "anchor")]
         if others is None:
             others = self._paper_s(anchor, key)
         elif not isinstance(others, Sequence) or isinstance(others, str) or not others:
             raise ConfigError(
                 f"{self.name}: {key}: expected a list of at least one criterion, e.g. [SSIM], got {describe(others)}."
             )
-        names = [self._add(anchor, "anchor")]
         for index, config in enumerate(others):
             label = self._add(config, f"{key}[{index}]")
             if label in names:

@@ -387,7 +387,7 @@ def test_beside_another_method() -> None:
         ({"detach_anchor": 1}, "detach_anchor: expected true or false"),
         ({"exponent": 0.5}, "exponent: expected a number of at least 1"),
         ({"t": 0}, "t: expected a number above 0"),
-        ({"anchor": "Pixl"}, "is none of the paper's criteria"),
+        ({"anchor": "Pixl"}, r"anchor: does not know the type 'Pixl'\. Did you mean 'Pixel'\?"),
         ({"anchor": "Pixl", "positives": ["SSIM"]}, r"anchor: does not know the type 'Pixl'\. Did you mean 'Pixel'\?"),
         ({"positives": ["SIM"]}, r"positives\[0\]: does not know the type 'SIM'\. Did you mean 'SSIM'\?"),
         ({"positives": ["SSIM", "Pixel"]}, r"positives\[1\]: .* differ, got 'pixel_l1', which is the anchor too"),
