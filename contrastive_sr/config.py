@@ -85,12 +85,7 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     except ContrastiveSRError:
         raise
     except Exception as error:  # a host's classes check little, and can fail in any way
-        hint = ""
-        if isinstance(error, OSError):  # as of urllib, which torchvision loads weights with
-            hint = " If it cannot download its weights: the criterion VGG takes them from a local file."
-        raise ConfigError(
-            f"{where}: {name} cannot be built with these arguments ({describe_error(error)}).{hint}"
-        ) from error
+        raise ConfigError(f"{where}: {name} cannot be built with these arguments ({describe_error(error)}).") from error
 
 
 def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Sequence[str] = ()) -> str:

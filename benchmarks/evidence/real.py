@@ -153,9 +153,7 @@ class Trainings:
             net = networks.CriteriaBranches(net, SCALE)
         # shares: beside no perceptual loss the paper's weights would let the adversarial criterion rule
         adversarial = {"type": "Adversarial", "share": 0.05}
-        method = CriaCL(
-            align_share=0.05, unif_share=0.05, sr_criteria=[adversarial], row=row, vgg_weights=None, seed=seed
-        )
+        method = CriaCL(align_share=0.05, unif_share=0.05, sr_criteria=[adversarial], row=row, vgg_weights=None)
         return self._training("criteria", net, method, seed)
 
     def network(self, arm: str, seed: int) -> Training:

@@ -67,7 +67,15 @@ class CriteriaByName(nn.ModuleDict):
                         "both the same name, or this one none."
                     )
                 return known
-        module = build(nn.Module, CRITERIA, config, where)
+        try:
+            module = build(nn.Module, CRITERIA, config, where)
+        except ConfigError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            # as of urllib, which torchvision loads weights with
+            raise ConfigError(
+                f"{error} If it cannot download its weights: the criterion VGG takes them from a local file."
+            ) from error
         criterion = module if isinstance(module, Criterion) else Registered(module)
         name = criterion.label if name is None else name
         if isinstance(name, str) and name in self:

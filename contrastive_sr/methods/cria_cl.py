@@ -107,7 +107,6 @@ class CriaCL(Method):
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
         normalize: whether to divide each criterion by a running mean of its size (in the saved state).
-        seed: of random draws; there are none.
         name: prefix of everything that is logged.
         share_interval: steps from one measurement of a share to the next.
 
@@ -147,11 +146,10 @@ class CriaCL(Method):
         t: float = 2.0,
         detach_anchor: bool = False,
         normalize: bool = False,
-        seed: int = 0,
         name: str = "cria",
         share_interval: int = 5,
     ) -> None:
-        super().__init__(name, seed, {})
+        super().__init__(name, 0, {})  # nothing is drawn
         if not isinstance(row, int) or isinstance(row, bool) or row not in ROWS:
             raise ConfigError(f"{name}: row: expected one of {', '.join(map(str, ROWS))}, got {describe(row)}.")
         if masks not in MASKS:
