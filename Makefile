@@ -8,10 +8,10 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench docs docs-serve clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP) ## create .venv with both hosts and every extra (a second run does nothing)
 
@@ -46,6 +46,14 @@ test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks 
 bench: install ## speed and memory as ratios (ARGS="nce" for the contrast over M positions)
 	@$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# -W: a broken link, a missing heading and a page that is not in the navigation are errors
+docs: install ## the documentation as a site, in build/site
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs -d build/doctrees . build/site
+	@echo "build/site/index.html"
+
+docs-serve: docs ## the same at http://localhost:8000
+	$(BIN)/python -m http.server -b localhost -d build/site 8000
 
 clean: ## remove what tools leave behind; keeps .venv, data sets and results
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,6 +1,6 @@
 """``python -m benchmarks``: contrastive step, samples, degradations; ``python -m benchmarks nce``: contrast over M;
-``python -m benchmarks evidence-blind``: DASR and CRL-SR on real images; ``evidence-real``: Cria-CL and MPF-Net on real
-pairs."""
+``python -m benchmarks memory``: whether memory stays flat; ``python -m benchmarks evidence-blind``: DASR and CRL-SR on
+real images; ``evidence-real``: Cria-CL and MPF-Net on real pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import degradations, nce, pcl
+from benchmarks import degradations, memory, nce, pcl
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
 
 if TYPE_CHECKING:
@@ -78,6 +78,25 @@ def contrast(
     console.print(table)
     nce.plot(rows, out / "nce.png")
     console.print(f"Written: {out / 'nce.csv'} and {out / 'nce.png'}")
+
+
+@app.command("memory")
+def flat_memory(
+    steps: Annotated[int, typer.Option(min=10, help="Of each method; the first tenth is the warm-up.")] = 2000,
+    method: Annotated[list[str] | None, typer.Option(help="One method; may be given often. Default: all.")] = None,
+) -> None:
+    """Resident memory of a long training with each method: after the warm-up, and at its end."""
+    console = Console()
+    table = Table("method", "MiB after warm-up", "MiB at the end", "growth", title=f"{steps:,} steps; {_title()}")
+    try:
+        with console.status("training ...") as status:
+            for row in memory.measure(steps, method):
+                table.add_row(row.method, f"{row.warm:.1f}", f"{row.end:.1f}", f"{row.growth:+.2f} %")
+                status.update(f"training ... {row.method}: {row.growth:+.2f} %")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    console.print(table)
 
 
 class Part(str, Enum):

@@ -47,7 +47,7 @@ model = dict(
 )
 
 # Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names; LR at a quarter of the size. How to get
-# there from RealSR's own names: docs/mpf_net.md.
+# there from RealSR's own names: `contrastive-sr prepare realsr`, docs/data.md.
 train_dataloader = dict(
     batch_size=32, dataset=dict(data_root="data/RealSR_x4", data_prefix=dict(img="train/LR", gt="train/HR"))
 )

@@ -21,7 +21,10 @@ def describe(x: object) -> str:
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
     if hasattr(x, "dtype") and hasattr(x, "shape"):
         return f"a {x.dtype} {type(x).__name__} of shape {tuple(x.shape)}"
-    text = repr(x)
+    try:
+        text = repr(x)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "..."
     return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(x).__name__})"
 
 
@@ -50,7 +53,7 @@ def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise DataError(f"{name}: expected a floating-point tensor {expected}, got {describe(x)}.")
     fits = x.ndim == len(shape) and all(
-        isinstance(want, str) or want == got for want, got in zip(shape, x.shape, strict=False)
+        isinstance(want, str) or want == x.shape[index] for index, want in enumerate(shape)
     )
     if not fits or x.numel() == 0:
         hint = " Add a batch dimension with x[None]." if x.ndim == len(shape) - 1 else ""
@@ -70,10 +73,13 @@ def check_number(value: object, name: str, *, above: float | None = None, at_lea
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         hint = _as_yaml_number(value) if isinstance(value, str) else ""
         raise ConfigError(f"{expected}, got {describe(value)}.{hint}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
     too_low = (above is not None and number <= above) or (at_least is not None and number < at_least)
     if not math.isfinite(number) or too_low:
-        raise ConfigError(f"{expected}, got {value}.")
+        raise ConfigError(f"{expected}, got {number if math.isinf(number) else value}.")
     return number
 
 
@@ -86,11 +92,13 @@ def _as_yaml_number(text: str) -> str:
 
 
 def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
-    """Require a whole number within bounds and return it.
+    """Require a whole number within bounds, and of 64 bits at most, and return it.
 
     Raises:
         ConfigError: not a whole number, or out of bounds.
     """
+    if isinstance(value, int) and value >= 2**63:
+        raise ConfigError(f"{name}: expected a whole number below 2**63, got one of {value.bit_length()} bits.")
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least or (at_most and value > at_most):
         bounds = f"from {at_least} to {at_most}" if at_most else f"of at least {at_least}"
         raise ConfigError(f"{name}: expected a whole number {bounds}, got {describe(value)}.")

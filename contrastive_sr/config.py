@@ -78,14 +78,16 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where}: {name} needs the key {missing[0]!r}; its keys are {', '.join(parameters)}.")
-    if name in registry:
-        return cls(**arguments)
+    # Ours check all but whether there is as much memory; a host's classes check little, and can fail in any way.
+    expected: tuple[type[Exception], ...] = (RuntimeError, MemoryError) if name in registry else (Exception,)
     try:
         return cls(**arguments)
     except ContrastiveSRError:
         raise
-    except Exception as error:  # a host's classes check little, and can fail in any way
-        raise ConfigError(f"{where}: {name} cannot be built with these arguments ({describe_error(error)}).") from error
+    except expected as error:
+        raise ConfigError(
+            f"{where}: {name} cannot be built with these arguments ({describe_error(error)}); got {describe(arguments)}."
+        ) from error
 
 
 def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Sequence[str] = ()) -> str:

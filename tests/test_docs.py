@@ -1,25 +1,44 @@
-"""Pages of docs: their Python runs, their configs build, their links lead somewhere, and each loss has a figure."""
+"""Pages of docs: their Python runs, their configs build, their commands are there, and each loss has a figure.
+
+Where their links lead is looked at in the site, by ``test_site.py``.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import re
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import typer
 import yaml
+from torch import nn
 
+from benchmarks.__main__ import app as benchmarks
 from contrastive_sr import functional, losses
-from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.cli.app import app
+from contrastive_sr.errors import ContrastiveSRError
+from contrastive_sr.hosts.basicsr.attach import methods_optimizer
+from contrastive_sr.hosts.basicsr.options import OptionLoader, check_optimizer
 from contrastive_sr.methods import METHODS, build_methods
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 LOSS_PAGES = sorted((DOCS / "losses").glob("*.md"))
+PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net")]
+# what shell commands on the pages begin with that are not looked into
+OTHERS = {"pip", "mim", "python", "source", "sed", "torchrun", "mkdir", "for", "name=$(basename", "ln", "done"}
+# flags of the hosts' own, which `contrastive-sr train` passes on
+HOST_FLAGS = {"--auto_resume", "--resume", "--launcher", "--amp", "--work-dir", "--cfg-options"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -42,6 +61,16 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.fixture
+def own_methods() -> Iterator[None]:
+    """Lets a page register methods, which are forgotten afterwards."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+@pytest.mark.usefixtures("own_methods")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,17 +96,75 @@ def test_methods_of_a_page_build(page: Path) -> None:
         assert "model = dict(" in text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_links_lead_to_files_and_headings(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        if target.startswith("https://"):
-            continue
-        name, _, anchor = target.partition("#")
-        file = page.parent / name if name else page
-        assert file.is_file(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+def commands(page: Path) -> list[list[str]]:
+    """The commands in a page's bash blocks, each as its words, without comments."""
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def check_command(page: Path, words: list[str], application: typer.Typer) -> None:
+    """Check a command's name, its flags, and the configs that it names."""
+    group: Any = typer.main.get_command(application)
+    line = " ".join(words)
+    while hasattr(group, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in group.commands, f"{line}: no command {words[0]}"
+        group, words = group.commands[words[0]], words[1:]
+    known = {option for parameter in group.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known |= HOST_FLAGS if group.name == "train" else set()
+    text = page.read_text()
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known, f"{line}: no flag {word}"
+        elif word.endswith((".yml", ".py")):
+            made = f"> {word}" in text or f"`{word}`" in text or f"[{word}]" in text
+            assert made or (PROJECT / word).is_file(), f"{line}: {word} is nowhere"
+
+
+@pytest.mark.parametrize("page", [*PAGES, PROJECT / "README.md"], ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_commands_of_a_page_are_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    extras = set(re.findall(r"^(\w+) = \[", (PROJECT / "pyproject.toml").read_text(), re.MULTILINE))
+    for words in commands(page):
+        line = " ".join(words)
+        if words[0] == "contrastive-sr":
+            check_command(page, words[1:], app)
+        elif "contrastive_sr.cli" in words:
+            check_command(page, words[words.index("contrastive_sr.cli") + 1 :], app)
+        elif words[:3] == ["python", "-m", "benchmarks"]:
+            check_command(page, words[3:], benchmarks)
+        elif words[0] == "make":
+            assert words[1] in targets, line
+        elif words[0] in OTHERS:
+            for extra in re.findall(r"\[([\w,]+)\]", line if words[0] == "pip" else ""):
+                assert set(extra.split(",")) <= extras, line
+        else:
+            pytest.fail(f"{page_name(page)}: no check for {line}")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "api"], ids=page_name)
+def test_names_of_the_code_are_there(page: Path) -> None:
+    """Where a page names something of the library as `part.name`, it exists."""
+    parts = "functional|losses|embeddings|samples|degradations|networks|criteria|methods|evaluation"
+    for part, path in re.findall(rf"`(?:contrastive_sr\.)?({parts})\.((?:\w+\.)*\w+)`", page.read_text()):
+        if path in ("png", "json") or (part in ("losses", "methods") and path.islower()):
+            continue  # files, and variables of these names
+        found: Any = importlib.import_module(f"contrastive_sr.{part}")
+        for name in path.split("."):
+            if isinstance(found, ModuleType) and not hasattr(found, name):
+                found = importlib.import_module(f"{found.__name__}.{name}")
+            elif isinstance(found, type) and name in re.findall(r"self\.(\w+)", inspect.getsource(found)):
+                break  # set in __init__
+            else:
+                found = getattr(found, name)
+
+
+@pytest.mark.parametrize("page", PAPERS, ids=page_name)
+def test_a_papers_page_compares(page: Path) -> None:
+    """Equations and code, the defaults beside the paper's, and where ours differs."""
+    text = page.read_text()
+    assert re.search(r"^\| paper \| (?:code|here)", text, re.MULTILINE)
+    assert re.search(r"^#+ Defaults against the paper\n\n\| \| paper \| here \|", text, re.MULTILINE)
+    assert "**Where we differ, and why**" in text
 
 
 def test_every_loss_has_a_page_and_every_page_a_figure(script: ModuleType) -> None:
@@ -93,6 +180,65 @@ def test_every_loss_has_a_page_and_every_page_a_figure(script: ModuleType) -> No
 def test_the_index_lists_every_page() -> None:
     text = (DOCS / "README.md").read_text()
     assert not [page for page in map(page_name, PAGES) if f"]({page})" not in text and page != "README.md"]
+
+
+def test_the_methods_file_is_the_one_on_its_page() -> None:
+    assert blocks(DOCS / "add_a_method.md", "python")[0] == (DOCS / "gradient_contrast.py").read_text()
+
+
+# ------------------------------------------------------------------------------------------------ troubleshooting
+
+
+def _step(network: nn.Module | None = None, lr: int = 16, hr: int = 64, gain: float = 1.0, **config: Any) -> None:
+    """A step with one method."""
+    torch.manual_seed(0)
+    net = network or nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+    methods = build_methods([{"type": "PCL", "loss_weight": 0.0004, **config}])
+    methods.attach(net)
+    batch = methods.run(net, {"lr": torch.rand(2, 3, lr, lr), "hr": gain * torch.rand(2, 3, hr, hr)})
+    methods.sr_losses(batch, torch.nn.functional.l1_loss(batch["sr"], batch["hr"]))
+
+
+def _broken() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4), nn.Threshold(2.0, torch.nan))
+
+
+def _queue(images: int, *names: str) -> None:
+    methods = build_methods([{"type": "DASR", "loss_weight": 1 / 255, "queue_size": 16}])
+    methods.check_data({"lr", "hr", *names}, images)
+
+
+SYMPTOMS: dict[str, Callable[[], object]] = {
+    "key": lambda: build_methods([{"type": "PCL", "los_weight": 0.1}]),
+    "weight or share": lambda: build_methods([{"type": "PCL"}]),
+    "layer": lambda: _step(
+        type="BidirectionalNCE", layers=["body.7"], embedding={"type": "HaarDiscriminator", "taps": 1}
+    ),
+    "range": lambda: _step(gain=255.0),
+    "small": lambda: _step(lr=4, hr=16),
+    "scale": lambda: _step(hr=62),
+    "nan": lambda: _step(_broken()),
+    "share": lambda: _step(loss_weight=100.0),
+    "queue": lambda: _queue(32, "lr_key"),
+    "second crop": lambda: _queue(16),
+    "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, "train: optim_methods"),
+    "optimizer": lambda: methods_optimizer({"train": {}}, build_methods([{"type": "PCL", "loss_weight": 1.0}])),
+}
+
+
+@pytest.mark.parametrize("name", SYMPTOMS)
+def test_messages_stand_as_they_are_printed(name: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            SYMPTOMS[name]()
+            (printed,) = (str(warning.message) for warning in caught)
+        except ContrastiveSRError as error:
+            printed = str(error)
+    # figures and lists of names differ; what is said does not
+    texts = (printed, *blocks(DOCS / "troubleshooting.md", "text"))
+    plain, *shown = (re.sub(r"[\d.e+-]*\d", "#", text).strip() for text in texts)
+    assert plain in shown, printed
 
 
 @pytest.mark.parametrize("name", ["info_nce", "criteria", "dual_contrastive"])

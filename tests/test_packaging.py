@@ -37,6 +37,7 @@ def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
         for path in files:
             assert f"contrastive_sr/_shipped/{path.relative_to(project).as_posix()}" in names
     assert "contrastive_sr/py.typed" in names
+    assert "contrastive_sr/evaluation/report.html.jinja" in names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"contrastive_sr"}
     assert "License-Expression: Apache-2.0" in metadata

@@ -1,4 +1,4 @@
-# DIV2K x4 in MMagic's usual folders: images cut into parts by tools/dataset_converters/div2k, Set5 for validation.
+# DIV2K x4 in MMagic's usual folders: images cut into parts by `contrastive-sr prepare div2k`, Set5 for validation.
 scale = 4
 
 load_image = dict(type="LoadImageFromFile", color_type="color", channel_order="rgb", imdecode_backend="cv2")

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import contrastive_sr
+from contrastive_sr.cli.prepare import commands as prepare_commands
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
 
 if TYPE_CHECKING:
@@ -151,6 +152,12 @@ def prepare_degrade(
     console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
 
 
+prepare.command("folder")(prepare_commands.prepare_folder)
+prepare.command("div2k")(prepare_commands.prepare_div2k)
+prepare.command("flickr2k")(prepare_commands.prepare_flickr2k)
+prepare.command("realsr")(prepare_commands.prepare_realsr)
+
+
 @app.command()
 def configs(
     folder: Annotated[Path, typer.Argument(help="Where to write the folders plugins/ and configs/.")],
@@ -172,6 +179,10 @@ def configs(
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A BasicSR option file (.yml) or an MMagic config (.py).")],
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."),
+    ] = None,
 ) -> None:
     """Train with a config of either host; every other flag goes to that host."""
     if config.suffix not in (".yml", ".yaml", ".py"):
@@ -183,6 +194,10 @@ def train(
         raise ConfigError(
             f"Expected the file {config}, but there is none. `contrastive-sr configs DIR` writes out ready ones."
         )
+    if imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(imports)
     resume = "--resume" if config.suffix == ".py" else "--auto_resume"
     try:
         if config.suffix == ".py":
@@ -195,6 +210,80 @@ def train(
             run_basicsr(config, context.args)
     except KeyboardInterrupt:
         errors.print(f"Stopped. With {resume} the training goes on from its last checkpoint.")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def evaluate(
+    methods: Annotated[
+        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Built-in methods: bicubic.", show_default=False)
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="A trained network of BasicSR, MMagic or spandrel; give it often."),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="What the checkpoint is of: a config (.yml, .py), a name such as EDSR, or options such as "
+            "'{type: EDSR, num_feat: 32}'. Once for all checkpoints or once for each. Default: auto, the option file "
+            "beside BasicSR's models, or what spandrel finds.",
+        ),
+    ] = None,
+    hr: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images; give it often.")
+    ] = None,
+    lr: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="LR images for each --hr, in the same order.")
+    ] = None,
+    degradation: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
+    ] = None,
+    *,
+    scale: Annotated[int, typer.Option(min=2, help="How many times larger HR is.")],
+    seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
+    tile: Annotated[
+        int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, for want of memory.")
+    ] = None,
+    overlap: Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")] = 32,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write data set -> method -> means.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line for each image.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and sliders.")] = None,
+    html_images: Annotated[int, typer.Option(min=0, help="Images of each data set in the page.")] = 5,
+) -> None:
+    """Measure networks on test sets: PSNR and SSIM on Y, NIQE, LPIPS, seconds, memory, size.
+
+    For example: contrastive-sr evaluate bicubic --checkpoint net_g_latest.pth --network EDSR --hr Set5 --scale 4
+    """
+    from contrastive_sr.cli.evaluate import run_evaluation
+
+    files = {"json": json, "csv": csv, "markdown": markdown, "html": html}
+    try:
+        run_evaluation(
+            methods or [],
+            checkpoints=checkpoint or [],
+            networks=network or [],
+            hr=hr or [],
+            lr=lr or [],
+            degradation=degradation,
+            scale=scale,
+            seed=seed,
+            tile=tile,
+            overlap=overlap,
+            lpips_weights=lpips_weights,
+            device=device,
+            outputs={kind: path for kind, path in files.items() if path is not None},
+            html_images=html_images,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        errors.print("Stopped. Nothing was written.")
         raise typer.Exit(130) from None
 
 
@@ -259,6 +348,77 @@ def plot_degradations(
         noise_levels=noise,
         scale=scale,
         images=images,
+        seed=seed,
+        console=console,
+    )
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of trainings: experiments/NAME, work_dirs/NAME; also a log file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("compare.png"),
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(help="What to draw, e.g. PSNR; give it often. Default: what was validated, and the losses."),
+    ] = None,
+    smooth: Annotated[int, typer.Option(min=1, help="Draw the mean of so many logged values of the training.")] = 1,
+) -> None:
+    """Draw the curves of trainings with either host into one figure, and print where each of them ended.
+
+    Also while they train; a training that was resumed is one curve.
+    """
+    from contrastive_sr.cli.compare import compare_runs
+
+    compare_runs(runs, out, keys=keys, smooth=smooth, console=console)
+
+
+@app.command()
+def samples(
+    image: Annotated[Path, typer.Argument(help="An HR image: png, jpg, bmp, tif or webp, 8 bits.")],
+    method: Annotated[
+        str | None, typer.Option(help="A method with its defaults, e.g. pcl, nce, dasr; instead of --config.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A BasicSR option file (.yml) or MMagic config (.py): each of its methods.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint of that config: SR images are those of its network.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("samples.png"),
+    size: Annotated[int, typer.Option(min=32, help="Sides of the patch that is taken from the image's middle.")] = 192,
+    scale: Annotated[int, typer.Option(help="SR scale, with --method.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of new weights, samples and degradations.")] = 0,
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."
+        ),
+    ] = None,
+) -> None:
+    """Draw what a method compares: anchor, positives and negatives, with their similarities to the anchor.
+
+    LR is the image, shrunk as MATLAB does, or degraded as the config says. SR is its bicubic enlargement unless there
+    is a --checkpoint or the method needs a network of its own.
+    """
+    from contrastive_sr.cli.samples import draw_samples
+
+    if imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(imports)
+    draw_samples(
+        image,
+        out,
+        method=method,
+        config=config,
+        checkpoint=checkpoint,
+        size=size,
+        scale=scale,
         seed=seed,
         console=console,
     )

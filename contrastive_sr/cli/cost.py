@@ -24,6 +24,7 @@ def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
         ConfigError: another form of size, or a file without an SR network.
         HostError: the host of a file is missing or broken.
     """
+    from contrastive_sr.cli.networks import of_config
     from contrastive_sr.evaluation import cost
 
     found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
@@ -37,13 +38,7 @@ def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
     for column in ("parameters (M)", "multiply-adds (G)"):
         table.add_column(column, justify="right")
     for file in files:
-        if not file.is_file():
-            raise ConfigError(f"Expected the file {file}, but there is none.")
-        if file.suffix == ".py":
-            from contrastive_sr.hosts.mmagic.runner import sr_network as build
-        else:
-            from contrastive_sr.hosts.basicsr.runner import sr_network as build
-        network = build(file)
+        network = of_config(file)
         counted = cost(network, height, width)
         table.add_row(
             str(file), type(network).__name__, f"{counted.parameters / 1e6:.2f}", f"{counted.multiply_adds / 1e9:.2f}"

@@ -87,7 +87,7 @@ def write_degraded(
             (partial / folder).mkdir(parents=True)
         for done, file in enumerate(files, start=1):
             hr = _cropped(read_rgb(file), degradation.scale)
-            generator = torch.Generator().manual_seed(_seed(seed, file.stem))
+            generator = torch.Generator().manual_seed(image_seed(seed, file.stem))
             try:
                 lr, parameters = degradation(hr, generator)
             except DataError as error:
@@ -123,7 +123,8 @@ def _check_names(files: list[Path]) -> None:
             )
 
 
-def _seed(seed: int, stem: str) -> int:
+def image_seed(seed: int, stem: str) -> int:
+    """The seed of one image's degradation and noise, from that of the set and the image's name without ending."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{stem}".encode()).digest()[:7], "big")
 
 

@@ -25,6 +25,7 @@ from contrastive_sr import __version__
 from contrastive_sr.cli.demo_data import SCALE, VAL_PHOTOS, prepare_with_bar
 from contrastive_sr.errors import HostError
 from contrastive_sr.hosts import INSTALL_BASICSR
+from contrastive_sr.hosts.logs import read_run
 from contrastive_sr.hosts.progress import PROGRESS_FD
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _run_in(
     fresh: bool,
     console: Console,
 ) -> None:
-    from contrastive_sr.cli.demo_host import Plan
+    from contrastive_sr.cli.demo_host import Plan, curves_of
 
     steps = DEFAULT_STEPS if steps is None else steps
     plans = {
@@ -123,8 +124,9 @@ def _run_in(
     with console.status("Validating and drawing ..."):
         images = _super_resolve(data, {RUNS[name][0]: host.network(plan) for name, plan in plans.items()})
         scores = _scores(images)
-        seconds = {RUNS[name][0]: host.seconds_per_step(plan) for name, plan in plans.items()}
-        curves = {RUNS[name][0]: host.curves(plan) for name, plan in plans.items()}
+        logs = {RUNS[name][0]: read_run(host.run_folders(plan)[0]) for name, plan in plans.items()}
+        seconds = {label: log.seconds_per_step for label, log in logs.items()}
+        curves = {label: curves_of(log) for label, log in logs.items()}
         results = {
             "framework": f"{framework} {version(framework)}",
             "contrastive_sr": __version__,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from contrastive_sr.cli.demo_host import CURVES, Plan, within_run
+from contrastive_sr.cli.demo_host import Plan
 from contrastive_sr.cli.shipped import shipped_folder
 from contrastive_sr.errors import DataError
-from contrastive_sr.evaluation.figures import Series
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader
-
-_TAGS = {
-    "pixel": re.compile(r"(^|/)l_pix$"),
-    "contrastive": re.compile(r"contrastive_raw$"),
-    "positive": re.compile(r"positive_similarity$"),
-    "negative": re.compile(r"negative_similarity$"),
-    "psnr": re.compile(r"^metrics/.*psnr$"),
-}
 
 
 class BasicSRDemo:
@@ -61,25 +51,6 @@ class BasicSRDemo:
 
     def run_folders(self, plan: Plan) -> list[Path]:
         return [plan.folder / "experiments" / plan.name, plan.folder / "tb_logger" / plan.name]
-
-    def curves(self, plan: Plan) -> dict[str, Series]:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        events = EventAccumulator(str(self.run_folders(plan)[1]), size_guidance={"scalars": 0})
-        events.Reload()
-        curves: dict[str, Series] = {}
-        for name in CURVES:
-            for tag in events.Tags()["scalars"]:
-                if _TAGS[name].search(tag):
-                    curves[name] = within_run([(e.step, e.value) for e in events.Scalars(tag)], plan.steps)
-        return curves
-
-    def seconds_per_step(self, plan: Plan) -> float:
-        log = self._log(plan)
-        times = [float(time) for time in re.findall(r"time \(data\): ([0-9.]+)", log.read_text())]
-        if not times:
-            raise DataError(f"Expected `time (data): ...` in {log}, as BasicSR logs it, but there is none.")
-        return sum(times) / len(times)
 
     def network(self, plan: Plan) -> Callable[[Tensor], Tensor]:
         build = import_basicsr("basicsr.archs").build_network

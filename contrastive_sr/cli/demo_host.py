@@ -10,9 +10,16 @@ from typing import Protocol
 from torch import Tensor
 
 from contrastive_sr.evaluation.figures import Series
+from contrastive_sr.hosts.logs import PIXEL, RunLog
 
-CURVES = ("pixel", "contrastive", "positive", "negative", "psnr")
-"""Names of the curves: pixel loss, contrastive loss, both similarities, validation PSNR."""
+CURVES = {
+    "pixel": PIXEL,
+    "contrastive": "pcl_contrastive_raw",
+    "positive": "pcl_positive_similarity",
+    "negative": "pcl_negative_similarity",
+    "psnr": "PSNR",
+}
+"""The curves: pixel loss, contrastive loss, both similarities, validation PSNR; and what the logs call them."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,13 @@ class DemoHost(Protocol):
         """Returns where things lie, by what they are: "checkpoints", "log", "TensorBoard events"."""
 
     def run_folders(self, plan: Plan) -> list[Path]:
-        """Returns every folder the host writes for this plan."""
-
-    def curves(self, plan: Plan) -> dict[str, Series]:
-        """Returns (step, value) by name of `CURVES`; a curve that the run has not is left out."""
-
-    def seconds_per_step(self, plan: Plan) -> float:
-        """Returns the mean over the run, without validation."""
+        """Returns every folder the host writes for this plan, that of its log first."""
 
     def network(self, plan: Plan) -> Callable[[Tensor], Tensor]:
         """Returns the host's own stock network with the run's last weights: (B, 3, h, w) to (B, 3, 4h, 4w)."""
 
 
-def within_run(series: Series, last: int) -> list[tuple[int, float]]:
-    """One value a step, none behind `last`: hosts validate once more at the end, under a step that never was."""
-    return sorted({min(step, last): value for step, value in series}.items())
+def curves_of(log: RunLog) -> dict[str, Series]:
+    """Returns (step, value) by name of `CURVES`; a curve that the run has not is left out."""
+    logged = {**log.training, **log.validation}
+    return {name: logged[key] for name, key in CURVES.items() if key in logged}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_sr.cli.demo_host import Plan, within_run
+from contrastive_sr.cli.demo_host import Plan
 from contrastive_sr.cli.shipped import shipped_folder
 from contrastive_sr.errors import DataError
-from contrastive_sr.evaluation.figures import Series
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
-
-# the stock model calls its only loss `loss`
-_PIXEL = {True: "loss_pix", False: "loss"}
-_KEYS = {
-    "contrastive": "pcl_contrastive_raw",
-    "positive": "pcl_positive_similarity",
-    "negative": "pcl_negative_similarity",
-    "psnr": "PSNR",
-}
 
 
 class MMagicDemo:
@@ -77,21 +66,6 @@ class MMagicDemo:
     def run_folders(self, plan: Plan) -> list[Path]:
         return [plan.folder / "work_dirs" / plan.name]
 
-    def curves(self, plan: Plan) -> dict[str, Series]:
-        lines = self._scalars(plan)
-        curves: dict[str, Series] = {}
-        for name, key in {"pixel": _PIXEL[plan.with_pcl], **_KEYS}.items():
-            series = [(int(line["step"]), float(line[key])) for line in lines if key in line]
-            if series:
-                curves[name] = within_run(series, plan.steps)
-        return curves
-
-    def seconds_per_step(self, plan: Plan) -> float:
-        times = [float(line["time"]) for line in self._scalars(plan) if "time" in line and "loss" in line]
-        if not times:
-            raise DataError(f"Expected `time` in {self._dated_folder(plan) / 'vis_data'}, as MMEngine logs it.")
-        return sum(times) / len(times)
-
     def network(self, plan: Plan) -> Callable[[Tensor], Tensor]:
         config = self._config(plan)
         from mmagic.registry import MODELS
@@ -105,10 +79,6 @@ class MMagicDemo:
             {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         )
         return network.eval()
-
-    def _scalars(self, plan: Plan) -> list[dict[str, Any]]:
-        text = (self._dated_folder(plan) / "vis_data" / "scalars.json").read_text()
-        return [json.loads(line) for line in text.splitlines()]
 
     def _dated_folder(self, plan: Plan) -> Path:
         folders = sorted(path.parent for path in self.run_folders(plan)[0].glob("*/vis_data"))

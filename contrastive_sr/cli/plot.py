@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
-from contrastive_sr.errors import ConfigError, DataError, HostError
+from contrastive_sr.cli.pictures import check_picture, needs_plot
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.pairs import list_images
 
 if TYPE_CHECKING:
@@ -60,14 +60,10 @@ def plot_degradations(
             written.
         DataError: no images, or one that cannot be used.
     """
-    try:
+    with needs_plot():
         import torch
 
         from contrastive_sr.evaluation import degradations as evaluation
-    except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[plot]"'
-        ) from error
     from contrastive_sr.embeddings import DegradationEncoder
     from contrastive_sr.networks.parts import check_scale
 
@@ -76,14 +72,7 @@ def plot_degradations(
         "kernel width": _degradations(widths or WIDTHS, [0.0], scale, "--width"),
         "noise level": _degradations([NOISE_WIDTH], noise_levels or NOISE_LEVELS, scale, "--noise"),
     }
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"--out: expected a picture to write, .png, .pdf or .svg, got {out}.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written ({error.strerror}). Choose another one.") from error
+    check_picture(out)
     # an encoder is looked for first: reading images takes longer
     encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
     if without_contrast is not None:

@@ -94,7 +94,7 @@ class CriteriaByName(nn.ModuleDict):
 
 def settings_of(config: Mapping[str, object] | nn.Module) -> object:
     """What two configs of one criterion have in common: its type and all its arguments, whether given or not."""
-    kind = None if isinstance(config, nn.Module) else config.get("type")
+    kind = config.get("type") if isinstance(config, Mapping) else None
     cls = CRITERIA.get(kind) or CRITERIA.of_host().get(kind) if isinstance(kind, str) else None
     if isinstance(config, nn.Module) or cls is None:
         return config

@@ -1,7 +1,13 @@
 """HR images to LR images on any device: blur, downsampling, noise, as the blind super-resolution papers make them."""
 
 from contrastive_sr.degradations.base import Degradation, Degraded
-from contrastive_sr.degradations.functional import bicubic_downsample, blur, blur_variant, gaussian_kernels
+from contrastive_sr.degradations.functional import (
+    bicubic_downsample,
+    bicubic_upsample,
+    blur,
+    blur_variant,
+    gaussian_kernels,
+)
 from contrastive_sr.degradations.kernels import (
     KERNELS,
     AnisotropicGaussian,
@@ -22,6 +28,7 @@ __all__ = [
     "Kernel",
     "SpatiallyVariant",
     "bicubic_downsample",
+    "bicubic_upsample",
     "blur",
     "blur_variant",
     "build_degradation",

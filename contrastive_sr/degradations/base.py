@@ -42,7 +42,7 @@ class Degraded(NamedTuple):
 class Degradation:
     r"""Blur, downsample, add noise, round: an LR image for each HR image, each under a degradation of its own.
 
-    .. math:: I^{LR} = \mathrm{round}_8\big((I^{HR} \otimes k)\downarrow_s + n\big), \quad n \sim N(0, (l / 255)^2)
+    .. math:: I^{LR} = \mathrm{round}_8\bigl((I^{HR} \otimes k)\downarrow_s + n\bigr), \quad n \sim N(0, (l / 255)^2)
 
     DASR eq. 1, CRL-SR eq. 1, on the device of the images and without gradient. The noise is drawn for every pixel
     and channel of the LR image; rounding to 8 bits and clamping to [0, 1] come last. The papers do not say how they

@@ -149,7 +149,7 @@ def blur_bicubic_downsample(x: Tensor, lines: Tensor, scale: int) -> Tensor:
 def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
     r"""Shrink images as MATLAB's ``imresize`` with antialiasing does, and so BasicSR's, Keys' cubic with a = -0.5.
 
-    .. math:: y = D_H\, x\, D_W^T, \quad D_{oi} \propto \sum_{i' \sim i} c\big((i' - s o - (s - 1) / 2) / s\big)
+    .. math:: y = D_H\, x\, D_W^T, \quad D_{oi} \propto \sum_{i' \sim i} c\bigl((i' - s o - (s - 1) / 2) / s\bigr)
 
     over the pixels i' that are i after the edges were mirrored, the edge pixel repeated. Every entry is computed
     from small integers, so that it is exact to rounding also at the far end of a large image.
@@ -175,6 +175,47 @@ def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
     rows = _bicubic_matrix(height, scale, x)
     columns = rows if width == height else _bicubic_matrix(width, scale, x)
     return _both_sides(x, rows[None], columns[None])
+
+
+def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
+    r"""Enlarge images as MATLAB's ``imresize`` does, Keys' cubic with a = -0.5.
+
+    .. math:: y = U_H\, x\, U_W^T, \quad U_{oi} \propto \sum_{i' \sim i} c\bigl((o + 1/2) / s - 1/2 - i'\bigr)
+
+    over the pixels i' that are i after the edges were mirrored, the edge pixel repeated. torch's own
+    ``F.interpolate(mode="bicubic")`` has a = -0.75 and overshoots more.
+
+    Args:
+        x: (B, C, h, w), each side at least 2.
+        scale: the factor s, at least 2.
+
+    Returns:
+        (B, C, s h, s w), in float32 for half precision. Next to sharp edges values overshoot the range of x.
+
+    Raises:
+        ConfigError: a scale below 2.
+        DataError: a tensor of another shape, or images of a single row or column.
+
+    Example:
+        >>> bicubic_upsample(torch.ones(1, 3, 8, 12), 4).shape
+        torch.Size([1, 3, 32, 48])
+    """
+    check_count(scale, "scale", at_least=2)
+    check_shape(x, ("B", "C", "h", "w"), "x")
+    if min(x.shape[-2:]) < 2:
+        raise DataError(f"x: expected sides of at least 2 pixels, got {describe(x)}.")
+    x = at_least_float32(x)
+    rows, columns = (_enlarging_matrix(length, scale, x) for length in x.shape[-2:])
+    return _both_sides(x, rows[None], columns[None])
+
+
+def _enlarging_matrix(length: int, scale: int, like: Tensor) -> Tensor:
+    """(length * scale, length), what one side of an image is multiplied with."""
+    at = torch.arange(length, device=like.device, dtype=like.dtype)
+    centre = ((torch.arange(length * scale, device=like.device, dtype=like.dtype) + 0.5) / scale - 0.5)[:, None]
+    weights = sum(_cubic(place - centre) for place in (at, -1 - at, 2 * length - 1 - at))
+    assert isinstance(weights, Tensor)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _check_downsampled(x: Tensor, scale: int) -> None:

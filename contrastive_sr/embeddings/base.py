@@ -37,6 +37,17 @@ class Embedding(nn.Module):
         """
         raise NotImplementedError
 
+    def bands(self, images: Tensor) -> dict[str, Tensor]:
+        """What the first layer sees of images, for a person to look at.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            By name (B, 3, h, w) in [-1, 1], with 0 for nothing; none if the layer sees the images themselves.
+        """
+        return {}
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse an image size that this embedding cannot take.
 

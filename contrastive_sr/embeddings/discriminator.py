@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -161,6 +162,10 @@ class HaarDiscriminator(RGBDiscriminator):
         """LH, HL and HH of RGB, (B, 9, H/2, W/2)."""
         return haar_high_bands(images)
 
+    def bands(self, images: Tensor) -> dict[str, Tensor]:
+        """LH, HL and HH; see :meth:`Embedding.bands`."""
+        return dict(zip(("LH", "HL", "HH"), self.transform(images).chunk(3, dim=1), strict=True))
+
 
 class FourierDiscriminator(RGBDiscriminator):
     """The Fourier form "F+D" of PCL-SR's Table IV, config 5: over the 2-D spectrum of the image.
@@ -182,6 +187,12 @@ class FourierDiscriminator(RGBDiscriminator):
         """Real and imaginary parts of the centred spectrum, (B, 6, H, W) in float32 or wider."""
         spectrum = torch.fft.fftshift(torch.fft.fft2(_full_precision(images), norm="ortho"), dim=(-2, -1))
         return torch.cat((spectrum.real, spectrum.imag), dim=1)
+
+    def bands(self, images: Tensor) -> dict[str, Tensor]:
+        """The logarithm of the spectrum's magnitude, 1 for the largest there can be; see :meth:`Embedding.bands`."""
+        magnitude = torch.hypot(*self.transform(images).chunk(2, dim=1))
+        largest = images[0, 0].numel() ** 0.5
+        return {"log spectrum": torch.log1p(magnitude) / math.log1p(largest)}
 
 
 def _full_precision(x: Tensor) -> Tensor:

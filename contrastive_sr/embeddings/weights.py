@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ class _PassedOver:
 
     def __new__(cls, *_: object, **__: object) -> _PassedOver:
         return super().__new__(cls)
+
+    def __call__(self, *_: object, **__: object) -> _PassedOver:
+        return self
 
     def _ignore(self, *_: object) -> None:
         pass
@@ -45,7 +49,10 @@ class _TensorsOnly(pickle.Unpickler):
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch wonders at pickles that it is about to refuse
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path):
             raise
@@ -106,12 +113,34 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def read_methods(path: str | Path) -> dict[str, Tensor] | None:
+    """The state of the methods in a training state of BasicSR or a checkpoint of MMagic; None if it holds none.
+
+    Raises:
+        ConfigError: the file is missing or unreadable.
+    """
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        return None
+    if isinstance(content.get("methods"), Mapping):
+        return dict(content["methods"])
+    state = _section(content, ("contrastive_sr", "state_dict"), path) if "state_dict" in content else {}
+    prefix = "methods."  # in MMagic they are part of the model
+    return {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)} or None
+
+
 def _section(content: Any, order: Sequence[str], path: str | Path) -> dict[str, Tensor]:
     """The first of some entries that a file's content has, or the content itself, as a state dict."""
     for key in order:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
+    if isinstance(content, _PassedOver):
+        raise ConfigError(
+            f"weights: {path} holds a whole Python object, as torch.save(net) writes one, expected a state dict of "
+            "tensors. It is refused, since reading it would run code. Where you trust it, load it there and save "
+            "net.state_dict()."
+        )
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"weights: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
     return dict(content)
@@ -135,9 +164,12 @@ def _read(path: str | Path) -> Any:
             return load_file(path)
         return _load(path)
     except Exception as error:  # what the readers raise on a file of another kind has no common base
+        unsafe = "; a pickle of anything else is refused, since it can run code" * isinstance(
+            error, pickle.UnpicklingError
+        )
         raise ConfigError(
             f"weights: {path} could not be read as a file of tensors ({describe_error(error)}). "
-            "Expected a state dict saved by torch.save or safetensors."
+            f"Expected a state dict saved by torch.save or safetensors{unsafe}."
         ) from error
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y
+from contrastive_sr.hosts.files import in_one_move
 
 Series = Sequence[tuple[int, float]]
 Box = tuple[int, int, int, int]
@@ -29,7 +30,7 @@ class Panel:
         lines: label to (step, value) pairs.
         levels: label to a value drawn as a dashed horizontal line.
         colours: label to the number of its colour, so that a run keeps one colour over all plots.
-        overlap: the lines may lie on each other; the first is then drawn thicker.
+        overlap: the lines may lie on each other; the first are then drawn thicker.
     """
 
     title: str
@@ -67,12 +68,18 @@ def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Imag
 
 def _draw(plot: Axes, panel: Panel) -> None:
     for number, (label, series) in enumerate(panel.lines.items()):
-        colour = _COLOURS[panel.colours.get(label, number) % len(_COLOURS)]
+        again, colour = divmod(panel.colours.get(label, number), len(_COLOURS))
         steps, values = np.array([step for step, _ in series]), np.array([value for _, value in series])
-        # with a thinner line on top both can be seen
-        width, size = (3.2, 7) if panel.overlap and number == 0 else (1.6, 3.5)
+        # with thinner lines on top all can be seen
+        wider = (
+            (len(panel.lines) - 1 - number) / (len(panel.lines) - 1) if panel.overlap and len(panel.lines) > 1 else 0
+        )
+        width, size = 1.6 * (1 + wider), 3.5 * (1 + wider)
         marker = "o" if len(series) <= 20 else None
-        plot.plot(steps, values, color=colour, label=label, linewidth=width, marker=marker, markersize=size)
+        style = ("-", "--", ":")[again % 3]
+        plot.plot(
+            steps, values, style, color=_COLOURS[colour], label=label, linewidth=width, marker=marker, markersize=size
+        )
     for label, level in panel.levels.items():
         plot.axhline(level, color="#777777", linestyle="--", linewidth=1.2, label=label)
     plot.set_title(panel.title, fontsize=12)
@@ -88,7 +95,7 @@ def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
     """Draws the panels in two columns.
 
     Args:
-        path: PNG to write.
+        path: the picture to write; png, pdf or svg.
         panels: plots, row by row.
         title: title of the whole figure.
     """
@@ -96,7 +103,8 @@ def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
     figure.suptitle(title, fontsize=13)
     for number, panel in enumerate(panels, start=1):
         _draw(figure.add_subplot(math.ceil(len(panels) / 2), 2, number), panel)
-    figure.savefig(path)
+    with in_one_move(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:])
 
 
 def smoothed(series: Series, window: int) -> list[tuple[int, float]]:

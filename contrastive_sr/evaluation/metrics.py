@@ -17,7 +17,7 @@ UInt8Image = npt.NDArray[np.uint8]
 def luma(image: UInt8Image) -> npt.NDArray[np.float64]:
     r"""Y of BT.601 YCbCr, in studio range and not rounded, as MATLAB's `rgb2ycbcr` computes it.
 
-    $Y = 16 + 65.481 R + 128.553 G + 24.966 B$, for R, G, B in [0, 1].
+    :math:`Y = 16 + 65.481 R + 128.553 G + 24.966 B`, for R, G, B in [0, 1].
 
     Args:
         image: RGB, (H, W, 3), uint8.
@@ -52,7 +52,7 @@ def _cropped_pair(
 
 
 def psnr_y(sr: UInt8Image, hr: UInt8Image, border: int = 4) -> float:
-    r"""Peak signal-to-noise ratio on Y, $10 \log_{10}(255^2 / \mathrm{MSE})$.
+    r"""Peak signal-to-noise ratio on Y, :math:`10 \log_{10}(255^2 / \mathrm{MSE})`.
 
     Args:
         sr: RGB, (H, W, 3), uint8.

@@ -14,7 +14,10 @@ def inverse_norm(x: Tensor, dim: int) -> Tensor:
 
 
 def invert_norm(norm: Tensor) -> Tensor:
-    """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction."""
+    """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction.
+
+    It is 0, too, where a square overflowed and the norm is infinite.
+    """
     floor = torch.finfo(norm.dtype).eps
     return torch.where(norm > floor, norm.clamp_min(floor).reciprocal(), 0.0)
 
@@ -29,7 +32,8 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
 
     .. math:: s(x, y) = \frac{1}{HW} \sum_{h,w} \frac{x_{hw} \cdot y_{hw}}{\|x_{hw}\| \|y_{hw}\|}
 
-    Where either vector is not longer than the machine epsilon, the cosine is 0 and has no gradient.
+    Where either vector is not longer than the machine epsilon, or so long that its square overflows (in float32 from
+    1e19 on), the cosine is 0 and has no gradient.
     Half precision is computed in float32. Differentiable twice.
 
     Args:
@@ -49,5 +53,6 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
     check_shape(x, ("B", "C", "H", "W"), "pixel_cosine_similarity(x)")
     check_shape(y, x.shape, "pixel_cosine_similarity(y)")
     x, y = at_least_float32(x), at_least_float32(y)
-    cosine = (x * y).sum(1) * inverse_norm(x, 1) * inverse_norm(y, 1)
+    # One of them as unit vectors, so that the dot products cannot overflow.
+    cosine = (x * inverse_norm(x, 1)[:, None] * y).sum(1) * inverse_norm(y, 1)
     return cosine.mean((1, 2))

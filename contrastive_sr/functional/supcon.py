@@ -63,6 +63,7 @@ def supcon_values(anchors: Tensor, candidates: Tensor, positive: Tensor, same: T
     """:func:`supcon` of each anchor, (N,), without checks; N may be 0."""
     with torch.autocast(anchors.device.type, enabled=False):  # exp(1 / tau) in half precision may be infinite
         a, c = unit_vectors(at_least_float32(anchors)), unit_vectors(at_least_float32(candidates))
-        logits = (a @ c.T / temperature).masked_fill(same, float("-inf"))
+        dtype = torch.promote_types(a.dtype, c.dtype)
+        logits = (a.to(dtype) @ c.to(dtype).T / temperature).masked_fill(same, float("-inf"))
         gaps = torch.where(positive, torch.logsumexp(logits, dim=1, keepdim=True) - logits, 0.0)
         return gaps.sum(1) / positive.sum(1).clamp_min(1)

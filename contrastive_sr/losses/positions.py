@@ -104,17 +104,36 @@ class PositionLoss(nn.Module):
         layers = self._layers(roles)
         found = []
         for index, layer in enumerate(layers):
-            vectors = _at_positions(layer, self.positions, generator)
-            if self.heads is not None and self.anchor_heads is not None:
-                vectors = {
-                    role: (self.anchor_heads if role == anchor else self.heads)[index](x) for role, x in vectors.items()
-                }
+            vectors = self._behind_heads(_at_positions(layer, self.positions, generator), index, anchor)
             if self.negatives == "batch" or next(iter(layer.values())).ndim == 2:
                 vectors = {role: x.flatten(0, 1) for role, x in vectors.items()}
             found.append(self._layer_contrast(vectors))
         loss, positive = (torch.stack([getattr(x, key) for x in found]).mean() for key in PositionContrast._fields[:2])
         to_lr = [x.lr_similarity for x in found if x.lr_similarity is not None]
         return PositionContrast(loss, positive, torch.stack(to_lr).mean() if to_lr else None)
+
+    def maps(self, roles: dict[str, Features], anchor: str) -> list[dict[str, Tensor]]:
+        """What is contrasted, at all positions.
+
+        Args:
+            roles: features by role.
+            anchor: the role that ``anchor_channels`` is for.
+
+        Returns:
+            By layer and role (B, D, H, W), behind the heads and pooled to one size; of vectors, H and W are 1.
+        """
+        found = []
+        for index, layer in enumerate(self._layers(roles)):
+            height, width = _smallest(layer)
+            vectors = self._behind_heads(_at_positions(layer, None, None), index, anchor)
+            found.append({role: x.transpose(1, 2).unflatten(2, (height, width)) for role, x in vectors.items()})
+        return found
+
+    def _behind_heads(self, vectors: dict[str, Tensor], index: int, anchor: str) -> dict[str, Tensor]:
+        """What a layer's heads, if there are any, make of (B, M, C) vectors."""
+        if self.heads is None or self.anchor_heads is None:
+            return vectors
+        return {role: (self.anchor_heads if role == anchor else self.heads)[index](x) for role, x in vectors.items()}
 
     def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
         """The loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch."""
@@ -164,6 +183,12 @@ def _check_features(x: Tensor, like: Tensor, name: str, may_be_empty: bool) -> N
         check_shape(x, ("B", "C", "H", "W")[: x.ndim], name)
 
 
+def _smallest(layer: dict[str, Tensor]) -> tuple[int, int]:
+    """The least height and width of a layer's maps; 1 and 1 of vectors."""
+    height, width = (min(x.shape[d] if x.ndim == 4 else 1 for x in layer.values()) for d in (-2, -1))
+    return height, width
+
+
 def _at_positions(
     layer: dict[str, Tensor], positions: int | None, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
@@ -171,7 +196,7 @@ def _at_positions(
     first = next(iter(layer.values()))
     if first.ndim == 2:
         return {role: x[:, None] for role, x in layer.items()}
-    height, width = (min(x.shape[d] for x in layer.values()) for d in (2, 3))
+    height, width = _smallest(layer)
     vectors = {
         role: (x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width)))
         .flatten(2)

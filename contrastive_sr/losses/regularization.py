@@ -73,6 +73,11 @@ class ContrastiveRegularizationLoss(nn.Module):
         self.variant = variant
         self.embedding = HaarDiscriminator() if embedding is None else embedding
 
+    @property
+    def measure(self) -> str:
+        """What its similarities are, in words."""
+        return "cosine, mean over positions and layers" if self.variant == "cosine" else "dot product, mean over layers"
+
     def forward(self, sr: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The loss.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.distributed import rank, world_size
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.finite import FiniteCheck
 from contrastive_sr.methods.layers import feature_key, super_resolve
 from contrastive_sr.methods.weighting import TermWeight
@@ -223,6 +225,38 @@ class Method(nn.Module):
                 f"{tuple(batch['lr'].shape)} and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the "
                 "patch size must be a multiple of it."
             )
+
+    @classmethod
+    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
+        """One to look at, with its defaults and new weights; nothing is downloaded for it.
+
+        Args:
+            scale: of the SR network.
+
+        Returns:
+            The method, and the SR network if it needs one of its own, to which it is not attached yet.
+        """
+        weights: dict[str, Any] = {name: 1.0 for name in inspect.signature(cls).parameters if name.endswith("_weight")}
+        return cls(**weights), None
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """What this method compares in a step, of the first image of a batch, for a person to look at.
+
+        To be called in eval mode and without gradients. Nothing is trained, and no state moves.
+
+        Args:
+            batch: what :meth:`run` returned.
+
+        Returns:
+            One :class:`~contrastive_sr.methods.Comparison` for each anchor; none if the method compares nothing.
+
+        Raises:
+            ConfigError: a method that does not say.
+        """
+        raise ConfigError(
+            f"{self.name}: {type(self).__name__} does not say what it compares. Give the class a method "
+            "compared(batch) that returns a list of contrastive_sr.methods.Comparison."
+        )
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """The networks this method trains that are of use beyond this training, by file label."""

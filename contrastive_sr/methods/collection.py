@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods.base import Method, SRLosses
+from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.cria_cl import CriaCL
 from contrastive_sr.methods.crl_sr import CRLSR
 from contrastive_sr.methods.dasr import DASR, DegradationContrast, TrueKernel
@@ -38,6 +40,35 @@ METHODS: dict[str, type[Method]] = {
         MPF,
     )
 }
+
+
+def register_method(cls: type[Method]) -> type[Method]:
+    """Let configs name a method of your own by its class name; a decorator.
+
+    Raises:
+        ConfigError: no subclass of :class:`~contrastive_sr.methods.Method`, or the name is taken.
+
+    Example:
+        >>> @register_method
+        ... class Quiet(Method):
+        ...     def __init__(self, name="quiet"):
+        ...         super().__init__(name, seed=0, weights={})
+        ...
+        ...     def terms(self, batch):
+        ...         return {}
+        >>> list(build_methods([{"type": "Quiet"}]))
+        ['quiet']
+        >>> del METHODS["Quiet"]
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise ConfigError(f"register_method: expected a subclass of contrastive_sr.methods.Method, got {cls!r}.")
+    known = METHODS.get(cls.__name__)
+    if known is not None and known.__module__ != cls.__module__:
+        raise ConfigError(
+            f"register_method: {cls.__name__} is the name of a method in {known.__module__}. Rename yours."
+        )
+    METHODS[cls.__name__] = cls
+    return cls
 
 
 class MethodList(nn.ModuleDict):
@@ -100,6 +131,11 @@ class MethodList(nn.ModuleDict):
         for method in self.methods:
             batch = method.run(net, batch, layers)
         return batch
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """What all methods compare, their names before the titles; see :meth:`Method.compared`."""
+        found = [(method.name, comparison) for method in self.methods for comparison in method.compared(batch)]
+        return [replace(comparison, title=f"{name}: {comparison.title}") for name, comparison in found]
 
     def check_finite(self) -> None:
         """See :meth:`Method.check_finite`."""

@@ -18,6 +18,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional import criteria_alignment, criteria_uniformity
 from contrastive_sr.losses.criteria import RunningScales, criteria_figures
 from contrastive_sr.methods.base import Method, Term
+from contrastive_sr.methods.compared import Compared, Comparison
 from contrastive_sr.methods.layers import dry_run, feature_key
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -161,6 +162,10 @@ class CriaCL(Method):
         self.t = check_number(t, f"{name}: t", above=0)
         self.detach_anchor = check_flag(detach_anchor, f"{name}: detach_anchor")
         self.normalize = check_flag(normalize, f"{name}: normalize")
+        if not isinstance(vgg_weights, (str, Path, type(None))):
+            raise ConfigError(
+                f"{name}: vgg_weights: expected torchvision, timm, a file or null, got {describe(vgg_weights)}."
+            )
         self.vgg_weights = vgg_weights
         self.criteria = CriteriaByName()
         self.roles: dict[str, tuple[str, ...]] = {}  # by term: the names of the anchor and then of the others
@@ -176,7 +181,7 @@ class CriaCL(Method):
                     f" got {'neither' if given.count(None) else 'both'}."
                 )
             if used:
-                self.weights[role] = TermWeight(f"{name}_{role}", *given, share_interval)
+                self.weights[role] = TermWeight(f"{name}_{role}", *given, share_interval, key=f"{role}_")
         if self.parts.align:
             self._add_role("align", anchor, positives, "positives")
         if self.parts.unif:
@@ -250,7 +255,8 @@ class CriaCL(Method):
             label = self._add({key: value for key, value in config.items() if key not in ("weight", "share")}, where)
             if label in self.weights:
                 raise ConfigError(f"{self.name}: {where}: there is a term {label!r} already. Take one out.")
-            self.weights[label] = TermWeight(f"{self.name}: {where}", weight, share, share_interval, warn=False)
+            name = f"{self.name}: {where}"
+            self.weights[label] = TermWeight(name, weight, share, share_interval, warn=False, key="")
             self.sr_criteria += (label,)
 
     def _complete(self, config: CriterionConfig) -> Mapping[str, object] | nn.Module:
@@ -359,6 +365,33 @@ class CriaCL(Method):
             points = [batch[feature_key(role)]] if self.layers else None
             terms[role] = Term(loss, {**covered, **self._figures(role, named, mask)}, points)
         return terms
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """For each term the image that is judged, its mask, and the criteria; see :meth:`Method.compared`."""
+        hr = batch["hr"].to(batch["sr"])
+        found = []
+        for role, names in self.roles.items():
+            mask = self._mask(batch, role)
+            image, _ = self._compared(batch, role)
+            judged = f"image of the branch {role}" if self.layers else "SR"
+            parts = [Compared(judged, "shown", image[0].clamp(0, 1)), Compared("HR", "shown", hr[0].clamp(0, 1))]
+            if mask is not None:
+                name = "S" if role == BRANCHES[0] else "1 - S"
+                parts.append(Compared(f"mask {name}, mean", "shown", None, float(mask[0].mean()), heat=mask[0, 0]))
+            for number, label in enumerate(names):
+                values = self._all()[label](image, hr)[0, 0]
+                kind = "anchor" if number == 0 else "positive" if role == "align" else "negative"
+                heat = values if values.numel() > 1 else None
+                parts.append(Compared(label, kind, None, float(values.mean()), heat=heat))
+            new = any(isinstance(self._all()[label], Adversarial) for label in names) and self.step.value == 0
+            note = "untrained discriminator" if new else ""
+            found.append(Comparison(role, "mean of the criterion, 0 for HR itself", parts, note))
+        return found
+
+    @classmethod
+    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
+        """Row 5, without branches and VGG-19, which need a trunk and weights; see :meth:`Method.example`."""
+        return cls(align_weight=1.0, unif_weight=1.0, row=5, vgg_weights=None), None
 
     def _loss(self, role: str, criteria: list[Tensor], mask: Tensor | None, measure: bool = True) -> Tensor:
         """Eq. 8 or 9 of the anchor and the others."""

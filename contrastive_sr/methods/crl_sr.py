@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.srnce import check_variant
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 from contrastive_sr.methods.base import Method, Term
+from contrastive_sr.methods.compared import Comparison, compare_layers, strongest_place
 from contrastive_sr.methods.layers import feature_key
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -115,7 +117,7 @@ class CRLSR(Method):
         name: str = "crl_sr",
         share_interval: int = 25,
     ) -> None:
-        if model not in MODELS:
+        if not isinstance(model, str) or model not in MODELS:
             raise ConfigError(f"{name}: model: expected one of {', '.join(MODELS)}, got {describe(model)}.")
         parts = MODELS[model]
         check_count(warm_start, f"{name}: warm_start", at_least=0)
@@ -127,7 +129,7 @@ class CRLSR(Method):
                     f"{name}: model {model!r} needs one of `decoupling_weight` and `decoupling_share` (e.g. 0.05), got "
                     f"{'neither' if given.count(None) else 'both'}."
                 )
-            weights["decoupling"] = TermWeight(f"{name}_decoupling", *given, share_interval)
+            weights["decoupling"] = TermWeight(f"{name}_decoupling", *given, share_interval, key="decoupling_")
         if parts.refinement is not None:
             weights["refinement"] = TermWeight(
                 f"{name}_refinement", loss_weight, loss_share, share_interval, warm_start
@@ -178,6 +180,11 @@ class CRLSR(Method):
             self.layers = tuple(f"encoder.{tap}" for tap in taps)
         self.to(next(bare.parameters()))
         self._attached = True
+
+    @classmethod
+    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
+        """With its network; see :meth:`Method.example`."""
+        return super().example(scale)[0], networks.CRLSR(scale=scale)
 
     def run(self, net: Callable[[Tensor], Tensor], batch: Batch, layers: Sequence[str] = ()) -> dict[str, Tensor]:
         """Super-resolve the batch, and keep the LR features; see :meth:`Method.run`.
@@ -255,6 +262,29 @@ class CRLSR(Method):
                 figures["lr_similarity"] = contrast.lr_similarity
             terms["refinement"] = Term(contrast.loss, figures)
         return terms
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """For each layer of the two contrasts a place; see :meth:`Method.compared`."""
+        hr, size = batch["hr"].to(batch["sr"]), batch["hr"].shape[-2:]
+        enlarged = F.interpolate(batch["lr"], size=size, mode="bicubic", align_corners=False)
+        images = {"hr": ("HR", hr[0]), "sr": ("SR", batch["sr"][0].detach()), "lr": ("LR, enlarged", enlarged[0])}
+        place = strongest_place(hr)
+        found = []
+        if self.decoupling is not None and self.hr_encoder is not None:
+            roles = {"anchor": self._lr_maps(batch), "candidates": self.hr_encoder(hr)}
+            named = {"anchor": images["lr"], "candidates": images["hr"]}
+            both = (("anchor", "candidates"), ("candidates", "anchor"))
+            layers = self.decoupling.maps(roles, "anchor")
+            found += [("decoupling", x) for x in compare_layers(layers, named, both, place)]
+        if self.features is not None and self.places is not None:
+            roles = {"hr": self.features(hr), "sr": self.features(batch["sr"])}
+            if self.srnce is not None:
+                roles["lr"] = self._lr_maps(batch)
+            layers = (self.srnce or self.places).maps(roles, "sr")
+            named = {role: images[role] for role in roles}
+            found += [("refinement", x) for x in compare_layers(layers, named, (("hr", "sr"),), place)]
+        note = "untrained encoders and heads" if self.step.value == 0 else ""
+        return [replace(x, title=f"{term}, {x.title}", note=note) for term, x in found]
 
     def _lr_maps(self, batch: Batch) -> list[Tensor]:
         """The features of the upsampled LR image, from the SR network's one pass; none if no part reads them."""

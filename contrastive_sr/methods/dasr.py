@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from contrastive_sr import networks
 from contrastive_sr._checks import check_count, check_flag, check_shape, describe
 from contrastive_sr.distributed import world_size
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.similarity import unit_vectors
 from contrastive_sr.losses import DegradationQueueLoss
 from contrastive_sr.losses.queue import QueueContrast
 from contrastive_sr.methods.base import Method, SRLosses, Term
+from contrastive_sr.methods.compared import Compared, Comparison
 from contrastive_sr.methods.layers import feature_key
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -59,7 +63,7 @@ class DegradationMethod(Method):
         split_lr: bool,
     ) -> None:
         super().__init__(name, 0, weights)
-        if positives not in POSITIVES:
+        if not isinstance(positives, str) or positives not in POSITIVES:
             raise ConfigError(f"{name}: positives: expected one of {', '.join(POSITIVES)}, got {describe(positives)}.")
         self.split_lr = check_flag(split_lr, f"{name}: split_lr")
         if split_lr and positives != "same_image":
@@ -119,6 +123,34 @@ class DegradationMethod(Method):
             raise DataError(f"{self.name}: expected LR images that can be cut in two, got {tuple(lr.shape)}.")
         first, second = lr.tensor_split(2, dim=side)
         return first, second
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """The first query, its key, and the keys of the other images, which are negatives from the next step on."""
+        images, key_images = self._crops(batch)
+        # Copies, in training mode: BatchNorm takes the statistics of the images at hand, as it does in a step.
+        pair = copy.deepcopy(self._pair()).train()
+        # Before the first step the momentum encoder is not yet a copy of the encoder.
+        key_encoder = copy.deepcopy(self._pair() if self.step.value == 0 else self.loss.key_encoder).train()
+        query, *_ = unit_vectors(pair(batch["lr"] if images is None else images))
+        similarities = (unit_vectors(key_encoder(key_images)) @ query).tolist()
+        kernels = batch.get(KERNEL)
+
+        def part(label: str, role: str, image: Tensor, similarity: float | None, index: int) -> Compared:
+            kernel = {} if kernels is None else {"blur kernel": (kernels[index] / kernels.max()).expand(3, -1, -1)}
+            return Compared(label, role, image.clamp(0, 1), similarity, kernel)
+
+        parts = [part("query", "anchor", (batch["lr"] if images is None else images)[0], None, 0)]
+        for index, similarity in enumerate(similarities):
+            label, role = ("its key", "positive") if index == 0 else (f"key {index + 1}", "negative")
+            parts.append(part(label, role, key_images[index], similarity, index))
+        return [Comparison("contrastive", "cosine of the vectors behind the head", parts, self._untrained())]
+
+    def _pair(self) -> EncoderWithHead:
+        """What encodes the queries."""
+        raise NotImplementedError
+
+    def _untrained(self) -> str:
+        return "untrained encoder" if self.step.value == 0 else ""
 
     def _figures(self, contrast: QueueContrast | None) -> dict[str, Tensor]:
         """What to log; zeros before the first contrast."""
@@ -237,14 +269,23 @@ class DASR(DegradationMethod):
         self._network_encoder = (_encoder_of(net, self.name),)
         return super().run(net, batch, layers)
 
+    def _pair(self) -> EncoderWithHead:
+        (encoder,) = self._network_encoder
+        return EncoderWithHead(encoder)
+
+    @classmethod
+    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
+        """With its network; see :meth:`Method.example`."""
+        return super().example(scale)[0], networks.DASR(scale=scale)
+
     def terms(self, batch: Batch) -> dict[str, Term]:
         """The contrastive term; in training mode momentum encoder and queue move on.
 
         Args:
             batch: what :meth:`run` returned.
         """
-        (encoder,) = self._network_encoder
-        pair = EncoderWithHead(encoder)
+        pair = self._pair()
+        encoder = pair.encoder
         if self.training and self.step.value == 0:
             # Now, not in attach(): a host loads weights, or gives all ranks those of the first, after it.
             self.loss.key_encoder.load_state_dict(pair.state_dict())
@@ -303,6 +344,9 @@ class DegradationContrast(DegradationMethod):
         super().__init__(name, {}, encoder, temperature, queue_size, momentum, positives, split_lr)
         self.pair = EncoderWithHead(encoder)
         self._latest: QueueContrast | None = None
+
+    def _pair(self) -> EncoderWithHead:
+        return self.pair
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """The encoder, with its head."""
@@ -382,6 +426,15 @@ class TrueKernel(Method):
                 f"{self.name}: expected {KERNEL!r} in the batch, got {sorted(names)}. Let the host degrade HR images, "
                 "with one kernel for each image."
             )
+
+    @classmethod
+    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
+        """With its network; see :meth:`Method.example`."""
+        return cls(), networks.DASR(scale=scale, variant="oracle")
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """Nothing."""
+        return []
 
     def run(self, net: Callable[..., Tensor], batch: Batch, layers: Sequence[str] = ()) -> dict[str, Tensor]:
         """Super-resolve the batch by ``net(lr, kernel=...)``; see :meth:`Method.run`.

@@ -15,6 +15,7 @@ from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding,
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import ContrastiveRegularizationLoss, DualContrastiveLoss, PCLLoss
 from contrastive_sr.methods.base import Method, Term
+from contrastive_sr.methods.compared import Compared, Comparison
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch, SampleConfig, TeacherOutput, build_samples, draw
 
@@ -55,6 +56,7 @@ class EmbeddingMethod(Method):
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         self.trains_embedding = False
+        self._new_embedding = False
 
     def build_embedding(self, embedding: EmbeddingConfig | None, train_embedding: bool | None) -> Embedding:
         """Build the embedding, and settle whether it learns.
@@ -77,9 +79,10 @@ class EmbeddingMethod(Method):
                 "HaarDiscriminator."
             )
         self.trains_embedding = can_train if train_embedding is None else train_embedding
+        self._new_embedding = can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None
         if not self.trains_embedding:
             network.requires_grad_(False)
-            if can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None:
+            if self._new_embedding:
                 warnings.warn(
                     f"{self.name}: the embedding does not learn and has no `weights`: its features are random. Give it "
                     "the file of a trained one (PCL-F).",
@@ -91,6 +94,32 @@ class EmbeddingMethod(Method):
     def embedding(self) -> Embedding:
         """The embedding network."""
         raise NotImplementedError
+
+    @property
+    def untrained(self) -> str:
+        """What has the random weights it began with, as far as this method knows; empty if nothing has."""
+        return "untrained embedding" if self._new_embedding and self.step.value == 0 else ""
+
+    def named_samples(self, batch: Batch) -> list[tuple[str, str, Tensor]]:
+        """Label, role and image (3, H, W) of each positive and negative that this step draws for the first image."""
+        generator = self.generator(batch["hr"].device)
+        images = draw([*self.positives, *self.negatives], batch, generator)[0]
+        labels = [
+            (f"{type(sample).__name__} {number + 1}" if sample.count > 1 else type(sample).__name__, role)
+            for role, samples in (("positive", self.positives), ("negative", self.negatives))
+            for sample in samples
+            for number in range(sample.count)
+        ]
+        return [(label, role, image) for (label, role), image in zip(labels, images, strict=True)]
+
+    def shown(self, images: Sequence[tuple[str, str, Tensor]], similarities: Sequence[float | None]) -> list[Compared]:
+        """Images (3, H, W) by label and role, with their bands in the embedding."""
+        clamped = torch.stack([image.to(images[0][2]) for _, _, image in images]).clamp(0, 1)
+        bands = self.embedding.bands(clamped)
+        return [
+            Compared(label, role, clamped[n], similarity, {name: band[n] for name, band in bands.items()})
+            for n, ((label, role, _), similarity) in enumerate(zip(images, similarities, strict=True))
+        ]
 
     def check_batch(self, batch: Batch) -> None:
         """Also refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
@@ -130,7 +159,13 @@ class EmbeddingMethod(Method):
 
 
 class ImageMethod(EmbeddingMethod):
-    """A method whose loss is between the SR image and images to be close to and far from."""
+    """A method whose loss is between the SR image and images to be close to and far from.
+
+    Attributes:
+        measure: what its similarities are.
+    """
+
+    measure = "cosine, mean over positions and layers"
 
     loss: PCLLoss | ContrastiveRegularizationLoss
 
@@ -140,6 +175,17 @@ class ImageMethod(EmbeddingMethod):
         network = self.loss.embedding
         assert isinstance(network, Embedding)
         return network
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """The SR image with the samples of this step; see :meth:`Method.compared`."""
+        samples = self.named_samples(batch)
+        sr = batch["sr"][:1].detach()
+        images = torch.stack([image for _, _, image in samples])[None].to(sr.dtype)
+        count = sum(role == "positive" for _, role, _ in samples)
+        contrast = self.loss.contrast(sr, images[:, :count], images[:, count:])
+        similarities = torch.cat((contrast.positive_similarity, contrast.negative_similarity), dim=1)[0]
+        parts = self.shown([("SR", "anchor", sr[0]), *samples], [None, *similarities.tolist()])
+        return [Comparison("contrastive", self.measure, parts, self.untrained)]
 
     def terms(self, batch: Batch) -> dict[str, Term]:
         """The contrastive term, over the samples of this step.

@@ -15,6 +15,7 @@ from contrastive_sr.embeddings import MLPHead, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import ContrastiveRegularizationLoss, FakeContrastLoss, SimCLRLoss
 from contrastive_sr.methods.base import Method, SRLosses, Term
+from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.embedding import EmbeddingConfig, ImageMethod
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SAMPLES, Batch, SampleConfig, SampleGenerator, TeacherOutput, random_view
@@ -158,6 +159,7 @@ class MPF(ImageMethod):
                 "it out, or choose SNResNet18."
             )
         self.loss = ContrastiveRegularizationLoss(network, self.positives, self.negatives, temperature, variant)
+        self.measure = self.loss.measure
         self.contrad: ContraD | None = None
         if embedding_training == "contrad":
             assert isinstance(network, TrainableEmbedding)
@@ -191,6 +193,10 @@ class MPF(ImageMethod):
                 self.embedding.check_size(*map(view_size, batch["hr"].shape[-2:]))
             except DataError as error:
                 raise DataError(f"{self.name}: views of HR images are an eighth smaller. {error}") from error
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """As :meth:`ImageMethod.compared`, also before ``start``; nothing with ``config`` 1."""
+        return super().compared(batch) if self.contrasts else []
 
     def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
         """What trains the embedding, from ``embedding_start`` on: ``discriminator``, or ``simclr``, ``fake_contrast``.

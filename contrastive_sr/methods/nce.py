@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 from contrastive_sr.losses.positions import NEGATIVES, PositionContrast, PositionLoss
 from contrastive_sr.methods.base import Term
+from contrastive_sr.methods.compared import Comparison, compare_layers, mean_cosine, strongest_place
 from contrastive_sr.methods.embedding import EmbeddingConfig, EmbeddingMethod
 from contrastive_sr.methods.layers import feature_key, layer_channels
 from contrastive_sr.methods.weighting import TermWeight
@@ -35,6 +37,10 @@ class PositionMethod(EmbeddingMethod):
     """
 
     loss: PositionLoss
+    directions: tuple[tuple[str, str], ...] = ()
+    """The roles of the loss that are anchor and candidates; one pair a direction."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """The loss's names of the SR image's features, of those of positives and of negatives, by our role."""
 
     def __init__(
         self,
@@ -157,6 +163,38 @@ class PositionMethod(EmbeddingMethod):
         logged = {key: x for key, x in figures.items() if x is not None}
         return {"contrastive": Term(contrast.loss, logged, anchors if self.layers else None)}
 
+    @property
+    def untrained(self) -> str:
+        """As :meth:`EmbeddingMethod.untrained`; also heads."""
+        heads = "untrained heads" if self.loss.heads is not None and self.step.value == 0 else ""
+        return " and ".join(filter(None, (super().untrained, heads))).replace(" and untrained", " and")
+
+    def compared(self, batch: Batch) -> list[Comparison]:
+        """The images with their mean cosines, and for each layer a place; see :meth:`Method.compared`.
+
+        Of several positives or negatives the first is taken.
+        """
+        samples = self.named_samples(batch)
+        images = {"sr": ("SR", batch["sr"][0].detach())}
+        for label, role, image in samples:
+            images.setdefault(role, (label, image))
+        anchors = [anchor[:1] for anchor in self._anchors(batch)]
+        features = {"sr": anchors}
+        for role, (_, image) in images.items():
+            if role != "sr":
+                with frozen(self.network):
+                    features[role] = self.network(image[None].to(anchors[0].dtype))
+        layers = self.loss.maps({self.roles[role]: x for role, x in features.items()}, self.roles["sr"])
+        named = {self.roles[role]: image for role, image in images.items()}
+        comparisons = compare_layers(layers, named, self.directions, strongest_place(batch["hr"]))
+        sr, *others = (self.roles[role] for role in images)
+        parts = self.shown(
+            [(label, "anchor" if role == "sr" else role, image) for role, (label, image) in images.items()],
+            [None, *(mean_cosine(layers, sr, other) for other in others)],
+        )
+        means = Comparison("images", "cosine, mean over places and layers", parts)
+        return [replace(comparison, note=self.untrained) for comparison in (means, *comparisons)]
+
     def _anchors(self, batch: Batch) -> list[Tensor]:
         """The features that are to change, one a layer."""
         if self.layers:
@@ -247,6 +285,8 @@ class InfoNCE(PositionMethod):
 
     loss: InfoNCELoss
     loss_type: type[InfoNCELoss] = InfoNCELoss
+    directions: tuple[tuple[str, str], ...] = (("anchor", "candidates"),)
+    roles: ClassVar[Mapping[str, str]] = {"sr": "anchor", "positive": "candidates"}
 
     def __init__(
         self,
@@ -290,6 +330,7 @@ class BidirectionalNCE(InfoNCE):
     """
 
     loss_type = BidirectionalNCELoss
+    directions = (("anchor", "candidates"), ("candidates", "anchor"))
 
 
 class SRNCE(PositionMethod):
@@ -332,6 +373,8 @@ class SRNCE(PositionMethod):
     """
 
     loss: SRNCELoss
+    directions = (("hr", "sr"),)
+    roles: ClassVar[Mapping[str, str]] = {"sr": "sr", "positive": "hr", "negative": "lr"}
 
     def __init__(
         self,

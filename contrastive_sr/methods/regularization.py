@@ -66,3 +66,4 @@ class ContrastiveRegularization(ImageMethod):
         super().__init__(name, seed, weight, positives, negatives)
         network = self.build_embedding(embedding, train_embedding)
         self.loss = ContrastiveRegularizationLoss(network, self.positives, self.negatives, temperature, variant)
+        self.measure = self.loss.measure

@@ -32,6 +32,7 @@ class TermWeight(nn.Module):
         interval: steps from one measurement to the next.
         start: the first SR step at which the term counts; before, it is measured and its weight is 0.
         warn: whether to warn, once, where the share is above 1. False for a term that does not reach the SR image.
+        key: what a config's keys for the two have before ``weight`` and ``share``, for messages.
 
     Raises:
         ConfigError: both or neither given, or not such numbers.
@@ -49,19 +50,20 @@ class TermWeight(nn.Module):
         interval: int = 5,
         start: int = 0,
         warn: bool = True,
+        key: str = "loss_",
     ) -> None:
         super().__init__()
         if (loss_weight is None) == (loss_share is None):
             given = "neither" if loss_weight is None else "both"
             raise ConfigError(
-                f"{name}: expected one of `loss_weight` (e.g. 0.0004) and `loss_share` (e.g. 0.05), got {given}."
+                f"{name}: expected one of `{key}weight` (e.g. 0.0004) and `{key}share` (e.g. 0.05), got {given}."
             )
-        self.name = name
+        self.name, self.key = name, key
         self.loss_weight, self.loss_share = loss_weight, loss_share
         if loss_weight is not None:
-            self.loss_weight = check_number(loss_weight, f"{name}: loss_weight", at_least=0)
+            self.loss_weight = check_number(loss_weight, f"{name}: {key}weight", at_least=0)
         if loss_share is not None:
-            self.loss_share = check_number(loss_share, f"{name}: loss_share", above=0)
+            self.loss_share = check_number(loss_share, f"{name}: {key}share", above=0)
         self.interval = check_count(interval, f"{name}: share_interval")
         self.start = start
         self.ratio: Tensor
@@ -97,8 +99,8 @@ class TermWeight(nn.Module):
         """
         if pixel_loss is None and self.loss_share is not None:
             raise ConfigError(
-                f"{self.name}: `loss_share` is a share of the pixel loss, and this training has none. "
-                "Give the pixel loss, or use `loss_weight`."
+                f"{self.name}: `{self.key}share` is a share of the pixel loss, and this training has none. "
+                f"Give the pixel loss, or use `{self.key}weight`."
             )
 
     def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, points: Sequence[Tensor]) -> None:

@@ -92,7 +92,7 @@ class GaussianBlur(SampleGenerator):
             generator: source of randomness.
 
         Returns:
-            (*shape, k, k) with k the largest of ``sizes``.
+            ``(*shape, k, k)`` with k the largest of ``sizes``.
         """
         radius = max(self.sizes) // 2
         chosen = torch.randint(len(self.sizes), shape, generator=generator, device=like.device)

@@ -14,7 +14,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from safetensors.torch import save_file
 from same import assert_same
 from torch import Tensor, nn
@@ -126,14 +125,31 @@ class Around(nn.Module):
         self.embedding = VGGFeatures(["relu1_2"], weights)
 
 
-@pytest.mark.parametrize("save", [nn.Module.state_dict, get_state_dict], ids=["torch", "mmengine"])
+def mmengine_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    from mmengine.runner.checkpoint import get_state_dict
+
+    state: dict[str, Tensor] = get_state_dict(module)
+    return state
+
+
+def mmengine_load(module: nn.Module, state: dict[str, Tensor], strict: bool) -> None:
+    from mmengine.runner.checkpoint import load_state_dict
+
+    load_state_dict(module, state, strict=strict)
+
+
+@pytest.mark.parametrize(
+    "save", [nn.Module.state_dict, pytest.param(mmengine_state_dict, marks=pytest.mark.mmagic)], ids=["torch", "mmengine"]
+)
 def test_what_is_fixed_is_not_part_of_the_state(save: Callable[[nn.Module], dict[str, Tensor]], weights: Path) -> None:
     assert list(save(VGGFeatures(["relu1_1"], weights))) == []
     assert list(save(Around(weights))) == ["count"]
     assert list(save(copy.deepcopy(Around(weights)))) == ["count"]
 
 
-@pytest.mark.parametrize("load", [nn.Module.load_state_dict, load_state_dict], ids=["torch", "mmengine"])
+@pytest.mark.parametrize(
+    "load", [nn.Module.load_state_dict, pytest.param(mmengine_load, marks=pytest.mark.mmagic)], ids=["torch", "mmengine"]
+)
 def test_states_with_and_without_the_weights_load_strictly(load: Callable[..., object], weights: Path) -> None:
     module = Around(weights)
     kept = {name: value.data.clone() for name, value in module.embedding.named_parameters()}

@@ -58,8 +58,12 @@ def write_options(folder: Path, name: str, data: Path, changes: Mapping[str, Any
             place.pop(key, None)
         else:
             place[key] = value
-    options.pop("plugin", None)
-    text = f"plugin: !!python/name:{PLUGIN}\n" + yaml.dump(options, Dumper=_Dumper, sort_keys=False)
     path = folder / file
-    path.write_text(text)
+    dump_options(options, path)
     return path
+
+
+def dump_options(options: Mapping[str, Any], path: Path) -> None:
+    """Write options as a file that loads the plugin."""
+    others = {key: value for key, value in options.items() if key != "plugin"}
+    path.write_text(f"plugin: !!python/name:{PLUGIN}\n" + yaml.dump(others, Dumper=_Dumper, sort_keys=False))

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.runner import train
+from contrastive_sr.hosts.basicsr.training import WithMethods
 
-WithMethods: Any = import_basicsr("contrastive_sr.hosts.basicsr.plugin").models.WithMethods
 save = WithMethods.save
 
 

@@ -326,6 +326,7 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("datasets:val:filename_tmpl", "{name}x4", "expected a template with {}"),
         ("datasets:train:dataroot_gt", None, "expected the key 'dataroot_gt'"),
         ("datasets:train:gt_size", None, "expected the key 'gt_size'"),
+        ("datasets:train:gt_size", 90, "gt_size: expected a multiple of 4, the scale, got 90. Try 92."),
     ],
 )
 def test_options_that_cannot_be_used(

@@ -401,7 +401,7 @@ def test_beside_another_method() -> None:
         ({"sr_criteria": [{"type": "Adversarial"}]}, r"sr_criteria\[0\]: expected one of `weight` and `share`"),
         (
             {"sr_criteria": [{"type": "Adversarial", "weight": "1e-3"}]},
-            r"sr_criteria\[0\]: loss_weight: expected a num",
+            r"sr_criteria\[0\]: weight: expected a num",
         ),
         ({"sr_criteria": [{"type": "SSIM", "weight": 1}] * 2}, "there is a term 'ssim' already"),
         ({"sr_criteria": [{"type": "SSIM", "weight": 1, "name": "align"}], "positives": ["Adversarial"]}, "a term 'al"),

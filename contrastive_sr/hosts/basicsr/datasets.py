@@ -42,6 +42,11 @@ class CheckedPairedImageDataset(PairedImageDataset):
         backend = _check_keys(opt, name, needed)
         # Validation crops HR images to a multiple of the LR size.
         least = check_count(opt["gt_size"], f"dataset {name}: gt_size") if training else 1
+        if training and least % opt["scale"]:
+            raise ConfigError(
+                f"dataset {name}: gt_size: expected a multiple of {opt['scale']}, the scale, got {least}. "
+                f"Try {least - least % opt['scale'] + opt['scale']}."
+            )
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from contrastive_sr._checks import check_count, check_number, describe
+from contrastive_sr._checks import check_count, check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
@@ -40,8 +40,8 @@ def _python_tag(loader: OptionLoader, suffix: str, node: yaml.Node) -> str:
         return __version__
     raise ConfigError(
         f"line {node.start_mark.line + 1} of the option file: the tag !!python/{suffix} would run code. "
-        f"`contrastive-sr train` accepts `!!python/name:{PLUGIN}` alone; load other plugins with "
-        "`python -m basicsr.train`."
+        f"`contrastive-sr train` accepts `!!python/name:{PLUGIN}` alone. Name your own file on the "
+        "command line, `--import FILE`, or load other plugins with `python -m basicsr.train`."
     )
 
 
@@ -57,8 +57,12 @@ def read_options(path: Path) -> Any:
     """
     try:
         return yaml.load(path.read_text(), Loader=OptionLoader)
+    except ConfigError:
+        raise
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:  # such as of `!!float fast`, or a list as a key
+        raise ConfigError(f"{path} cannot be read as YAML: {describe_error(error)}.") from error
 
 
 def check_optimizer(options: object, name: str) -> dict[str, Any]:
@@ -97,7 +101,15 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         )
     for key in ("name", "model_type", "scale", "num_gpu", "datasets", "network_g", "path", "train", "logger"):
         if key not in opt:
-            raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(opt)}.")
+            raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(map(str, opt))}.")
+    for key in ("name", "model_type"):
+        if not isinstance(opt[key], str) or not opt[key]:
+            raise ConfigError(f"{key}: expected a name, got {describe(opt[key])}.")
+    for key in ("datasets", "network_g", "path", "train", "logger"):
+        _check_mapping(opt[key], key)
+    for key in ("network_d", "val"):
+        if opt.get(key) is not None:
+            _check_mapping(opt[key], key)
     if opt["model_type"] not in models:
         raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
     ours = opt["model_type"].startswith("Contrastive")
@@ -117,29 +129,47 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
             "ContrastiveSRGANModel, which need no `methods:` with it; or take `degradation:` out."
         )
     check_count(opt["scale"], "scale", at_least=2 if opt.get("degradation") else 1)
-    if not isinstance(opt["datasets"], Mapping) or not isinstance(opt["datasets"].get("train"), Mapping):
+    if "train" not in opt["datasets"]:
         raise ConfigError(f"datasets: expected a mapping with `train`, got {describe(opt['datasets'])}.")
     train = opt["train"]
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
-            raise ConfigError(f"train: expected the key {key!r}, got {', '.join(train)}.")
+            raise ConfigError(f"train: expected the key {key!r}, got {', '.join(map(str, train))}.")
     check_number(train["total_iter"], "train: total_iter", above=0)
     for key in ("optim_g", "optim_d", "optim_methods"):
         if train.get(key) is not None:
             check_optimizer(train[key], f"train: {key}")
     if not train.get("pixel_opt") and not train.get("perceptual_opt"):
-        raise ConfigError(f"train: expected pixel_opt or perceptual_opt, got {', '.join(train)}.")
+        raise ConfigError(f"train: expected pixel_opt or perceptual_opt, got {', '.join(map(str, train))}.")
+    for key, value in train.items():
+        if str(key).endswith("_opt") and value is not None:
+            _check_mapping(value, f"train: {key}")
     for key in ("network_g", "network_d"):
-        kind = opt[key].get("type") if key in opt else None
-        if key in opt and kind not in networks:
+        kind = opt[key].get("type") if opt.get(key) is not None else None
+        if opt.get(key) is not None and kind not in networks:
             raise ConfigError(f"{key}: BasicSR {unknown('network', kind, sorted(networks))}")
     for key, value in opt["path"].items():
-        if key.startswith("pretrain_network") and value is not None and not Path(value).expanduser().is_file():
+        if str(key).startswith("pretrain_network") and value is not None and not _is_there(value, f"path: {key}"):
             raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
     for name, dataset in opt["datasets"].items():
-        for key, value in dataset.items() if isinstance(dataset, Mapping) else ():
-            if key.startswith("dataroot") and value is not None and not Path(value).expanduser().exists():
-                raise DataError(f"datasets: {name}: {key}: expected an existing folder, got {value}. Check the path.")
+        _check_mapping(dataset, f"datasets: {name}")
+        for key, value in dataset.items():
+            where = f"datasets: {name}: {key}"
+            if str(key).startswith("dataroot") and value is not None and not _is_there(value, where, file=False):
+                raise DataError(f"{where}: expected an existing folder, got {value}. Check the path.")
+
+
+def _check_mapping(value: object, name: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: expected a mapping of keys to values, got {describe(value)}.")
+
+
+def _is_there(path: object, name: str, file: bool = True) -> bool:
+    """Whether there is a file, or with ``file=False`` anything at all, of this name."""
+    if not isinstance(path, str):
+        raise ConfigError(f"{name}: expected a path, got {describe(path)}.")
+    found = Path(path).expanduser()
+    return found.is_file() if file else found.exists()
 
 
 def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:

@@ -88,6 +88,18 @@ def sr_network(path: Path) -> nn.Module:
     return network
 
 
+def model_of(path: Path) -> tuple[Any, Any, Mapping[str, Any]]:
+    """The ``methods``, the ``degradation`` and the network's options of an option file; None where there are none.
+
+    Raises:
+        ConfigError: no valid option file.
+        HostError: BasicSR is missing or broken.
+    """
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    opt = read_options(path)
+    return opt.get("methods"), opt.get("degradation"), opt["network_g"]
+
+
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give an attribute another value for a block of code."""

@@ -7,7 +7,7 @@ import inspect
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +162,17 @@ def sr_network(path: Path) -> nn.Module:
     except Exception as error:  # MMagic's networks check little, and can fail in any way
         raise ConfigError(f"{path}: its generator cannot be built ({describe_error(error)}).") from error
     return network
+
+
+def model_of(path: Path) -> tuple[Any, Any, Mapping[str, Any]]:
+    """The `methods`, the `degradation` and the generator's options of a config; None where there are none.
+
+    Raises:
+        ConfigError: no valid config.
+        HostError: MMagic is missing or broken.
+    """
+    importlib.import_module("contrastive_sr.hosts.mmagic")
+    importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
+    model = _config(path).model
+    methods = model.get("methods")
+    return methods and [dict(method) for method in methods], model.get("degradation"), model["generator"]

@@ -1,0 +1,176 @@
+"""SR networks that a person names on the command line: by a config, by their options, or by their checkpoint alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from torch import Tensor, nn
+
+from contrastive_sr._checks import describe_error
+from contrastive_sr.config import build
+from contrastive_sr.embeddings.weights import load_state_dict, read_network
+from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.hosts.networks import stated_scale
+from contrastive_sr.networks import NETWORKS
+
+CONFIGS = (".yml", ".yaml", ".py")
+_CHANNELS = ("num_in_ch", "num_out_ch", "in_channels", "out_channels")
+
+
+def of_config(file: Path) -> nn.Module:
+    """The SR network of an option file of BasicSR or a config of MMagic, with new weights.
+
+    Raises:
+        ConfigError: there is no such file, or it has no SR network that can be built.
+        HostError: the host is missing or broken.
+    """
+    if not file.is_file():
+        raise ConfigError(f"Expected the file {file}, but there is none.")
+    if file.suffix == ".py":
+        from contrastive_sr.hosts.mmagic.runner import sr_network as build_network
+    else:
+        from contrastive_sr.hosts.basicsr.runner import sr_network as build_network
+    return build_network(file)
+
+
+def of_options(text: str, scale: int) -> nn.Module:
+    """An SR network by name or by options, with new weights.
+
+    The scale, and three channels in and out, need not be said.
+
+    Args:
+        text: a name such as ``EDSR``, or options as in a config, ``{type: EDSR, num_feat: 32}``. Names are ours or
+            BasicSR's; ``mmagic.`` in front of one makes it MMagic's.
+        scale: of the network.
+
+    Raises:
+        ConfigError: no such network, or options that it does not have.
+        HostError: the host is missing or broken.
+
+    Example:
+        >>> type(of_options("{type: DASR, groups: 1, blocks: 1}", 4)).__name__
+        'DASR'
+    """
+    try:
+        options = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--network: {text!r} is no valid YAML ({describe_error(error)}).") from error
+    if isinstance(options, str):
+        options = {"type": options}
+    if not isinstance(options, dict) or not isinstance(options.get("type"), str):
+        raise ConfigError(
+            f"--network: expected a config file ({', '.join(CONFIGS)}), a name such as EDSR, or options such as "
+            f"'{{type: EDSR, num_feat: 32}}'; got {text!r}."
+        )
+    name = options["type"]
+    if name.startswith("mmagic."):
+        options["type"] = name.removeprefix("mmagic.")
+        importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
+    else:
+        _know_basicsr(required=name not in NETWORKS)
+    known = {**NETWORKS.of_host(), **NETWORKS}
+    if options["type"] in known:
+        options = {**_implied(known[options["type"]], options, scale), **options}
+    return build(nn.Module, NETWORKS, options, "--network")
+
+
+def _know_basicsr(required: bool) -> None:
+    from contrastive_sr.hosts.basicsr.host import import_basicsr
+
+    try:
+        import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    except HostError:
+        # our own networks do without
+        if required:
+            raise
+
+
+def _implied(network: Any, options: dict[str, Any], scale: int) -> dict[str, Any]:
+    parameters = inspect.signature(network).parameters
+    implied: dict[str, Any] = {key: 3 for key in _CHANNELS if key in parameters}
+    if stated := stated_scale(network, options):
+        implied[stated[0]] = scale
+    return implied
+
+
+class Trained(NamedTuple):
+    """An SR network with its weights.
+
+    Attributes:
+        call: ``sr = call(lr)``, which pads where the network wants sides of certain multiples.
+        module: the network itself, in evaluation mode.
+        source: where its structure was found, in words.
+    """
+
+    call: Callable[[Tensor], Tensor]
+    module: nn.Module
+    source: str
+
+
+def with_weights(checkpoint: Path, network: str | None, scale: int) -> Trained:
+    """A trained SR network.
+
+    Args:
+        checkpoint: of BasicSR, of MMagic (averaged weights where there are), or one that spandrel reads.
+        network: a config file, or what :func:`of_options` takes. None: the option file that BasicSR keeps beside its
+            ``models``; failing that, what spandrel makes of the weights alone.
+        scale: of the network.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or unsafe, does not fit the network, or nothing says which
+            network it is of.
+        HostError: a host that is needed is missing or broken.
+    """
+    state = read_network(checkpoint)
+    if network is None:
+        beside = _option_file_of(checkpoint)
+        if beside is None:
+            return _by_spandrel(checkpoint, state, scale)
+        network = str(beside)
+    net = of_config(Path(network)) if network.endswith(CONFIGS) else of_options(network, scale)
+    try:
+        load_state_dict(net, state, str(checkpoint))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{checkpoint} does not fit the network {network}: {error} Try --network with the config it was trained "
+            "with, or with its options, such as '{type: EDSR, num_feat: 64}'."
+        ) from error
+    return Trained(net, net.eval(), network)
+
+
+def _option_file_of(checkpoint: Path) -> Path | None:
+    """The option file that BasicSR copied into the folder of a run."""
+    folder = checkpoint.resolve().parent
+    files = sorted(folder.parent.glob("*.yml")) if folder.name == "models" else []
+    return files[0] if len(files) == 1 else None
+
+
+def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained:
+    # a config of MMagic is code, which no one asked to have run: it has to be named
+    configs = sorted(checkpoint.resolve().parent.glob("*.py"))
+    hint = f" Try --network {configs[0]}" if configs else " Try --network with the config it was trained with"
+    hint += ", or options such as '{type: EDSR, num_feat: 64}'."
+    try:
+        import spandrel
+    except ImportError as error:
+        raise ConfigError(
+            f"{checkpoint}: without --network its structure is looked for by spandrel, which is not installed "
+            f'(pip install "contrastive-sr[evaluate]").{hint}'
+        ) from error
+    try:
+        found = spandrel.ModelLoader().load_from_state_dict(state)
+    except Exception as error:  # spandrel's detection can trip over weights of any other kind
+        raise ConfigError(f"{checkpoint}: spandrel does not know a network with these weights.{hint}") from error
+    if not isinstance(found, spandrel.ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
+        raise ConfigError(f"{checkpoint}: expected a network from RGB to RGB, got {found.architecture.name}.")
+    if found.scale != scale:
+        raise ConfigError(
+            f"{checkpoint}: expected a network for x{scale}, got {found.architecture.name} for x{found.scale}. "
+            f"Try --scale {found.scale}."
+        )
+    return Trained(found, found.model.eval(), f"{found.architecture.name}, found by spandrel")

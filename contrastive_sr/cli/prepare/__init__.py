@@ -1,0 +1,1 @@
+"""Data sets for training and testing, written from the archives that SR papers name."""

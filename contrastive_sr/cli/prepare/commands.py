@@ -1,0 +1,243 @@
+"""The commands `contrastive-sr prepare folder`, `div2k`, `flickr2k` and `realsr`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from contrastive_sr.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from contrastive_sr.cli.prepare.parts import Part
+    from contrastive_sr.cli.prepare.run import PartResult, Prepared
+
+
+class HostLayout(str, Enum):
+    """Whose options shall find the data set."""
+
+    basicsr = "basicsr"
+    mmagic = "mmagic"
+    both = "both"
+
+
+Scales = Annotated[list[int], typer.Option("--scale", help="Of the LR images, 2 to 8; give it often.")]
+Size = Annotated[int, typer.Option(help="Height and width of sub-images, in HR.")]
+Step = Annotated[int, typer.Option(help="From one sub-image to the next, in HR.")]
+Thresh = Annotated[int, typer.Option(help="A rest at the edge that is wider than this gets a sub-image of its own.")]
+Lmdb = Annotated[bool, typer.Option("--lmdb/--no-lmdb", help="Write an lmdb of each folder as well.")]
+Layout = Annotated[
+    HostLayout, typer.Option(help="datasets/NAME (BasicSR), data/NAME (MMagic), or the first and a link to it (both).")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")]
+Out = Annotated[Path | None, typer.Argument(metavar="[OUT]", help="Root of the data set.", show_default=False)]
+
+
+def prepare_folder(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of HR images, also in folders below it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Root of the data set, such as datasets/NAME.")],
+    scale: Scales = [4],  # noqa: B006, typer's way
+    sub_images: Annotated[
+        bool, typer.Option("--sub-images/--no-sub-images", help="Cut images, so that they are read faster.")
+    ] = True,
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    test: Annotated[
+        bool, typer.Option("--test", help="A test set: whole images, in the folders GTmod12 and LRbicx4.")
+    ] = False,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write a data set of any folder: HR images, MATLAB-style bicubic LR images, and lists.
+
+    Goes on where it was stopped. Images that cannot be used are named at the end; the exit code is then 1.
+    """
+    _needs_packages(lmdb)
+    from contrastive_sr.cli.prepare.archives import check_apart, folder_parts
+    from contrastive_sr.cli.prepare.parts import Cut
+
+    parts = folder_parts(source, out, scale, Cut(size, step, thresh) if sub_images else None, test)
+    check_apart(parts, out, source, below=True)
+    _run(parts, out, "folder", lmdb, layout, workers)
+
+
+def prepare_div2k(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="Folder with the extracted DIV2K_train_HR, and what else there is.")
+    ],
+    out: Out = None,
+    scale: Scales = [4],  # noqa: B006
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write DIV2K as the shipped configs want it, into datasets/DIV2K; SRC may be that folder.
+
+    LR images are the archive's own where it has them (DIV2K_train_LR_bicubic/X4), and otherwise made. Validation images
+    stay whole. Goes on where it was stopped.
+    """
+    _needs_packages(lmdb)
+    from contrastive_sr.cli.prepare.archives import check_apart, div2k_parts
+    from contrastive_sr.cli.prepare.parts import Cut
+
+    out = _place(out, "DIV2K", layout)
+    parts = div2k_parts(source, scale, Cut(size, step, thresh))
+    check_apart(parts, out, source, below=False)
+    _run(parts, out, "div2k", lmdb, layout, workers)
+
+
+def prepare_flickr2k(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="The extracted folder Flickr2K, with Flickr2K_HR.")],
+    out: Out = None,
+    scale: Scales = [4],  # noqa: B006
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write Flickr2K into datasets/Flickr2K; with DIV2K beside it, also links to both in datasets/DF2K.
+
+    LR images are the archive's own where it has them (Flickr2K_LR_bicubic/X4), and otherwise made. Goes on where it was
+    stopped.
+    """
+    _needs_packages(lmdb)
+    from contrastive_sr.cli.prepare.archives import check_apart, flickr2k_parts
+    from contrastive_sr.cli.prepare.parts import Cut
+
+    out = _place(out, "Flickr2K", layout)
+    parts = flickr2k_parts(source, scale, Cut(size, step, thresh))
+    check_apart(parts, out, source, below=False)
+    _run(parts, out, "flickr2k", lmdb, layout, workers)
+
+
+def prepare_realsr(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="RealSR with Canon and Nikon, or a folder with HR and LR.")
+    ],
+    out: Out = None,
+    scale: Annotated[int, typer.Option(help="Of the pairs: 2, 3 or 4.")] = 4,
+    sub_images: Annotated[
+        bool, typer.Option("--sub-images/--no-sub-images", help="Cut training images, so that they are read faster.")
+    ] = False,
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write RealSR's pairs under equal names into datasets/RealSR_x4, as the shipped configs want them.
+
+    Nothing is made smaller here: LR images are those of the cameras. Goes on where it was stopped.
+    """
+    _needs_packages(lmdb)
+    from contrastive_sr.cli.prepare.archives import check_apart, realsr_parts
+    from contrastive_sr.cli.prepare.parts import Cut
+
+    out = _place(out, f"RealSR_x{scale}", layout)
+    parts = realsr_parts(source, scale, Cut(size, step, thresh) if sub_images else None)
+    check_apart(parts, out, source, below=False)
+    _run(parts, out, "realsr", lmdb, layout, workers)
+
+
+def _needs_packages(lmdb: bool) -> None:
+    for module, name in (("PIL", "Pillow"), *([("lmdb", "lmdb")] if lmdb else [])):
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise DataError(f'{name} is not installed. Try: pip install "contrastive-sr[prepare]"') from error
+
+
+def _place(out: Path | None, name: str, layout: HostLayout) -> Path:
+    """Where the shipped configs look for a data set, unless a place was given."""
+    return out if out is not None else Path("data" if layout is HostLayout.mmagic else "datasets") / name
+
+
+def _run(parts: Sequence[Part], out: Path, kind: str, lmdb: bool, layout: HostLayout, workers: int | None) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from contrastive_sr.cli.prepare.links import join_df2k, link_for_other_host
+    from contrastive_sr.cli.prepare.run import prepare
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"Expected a folder to write to, got the file {out}.")
+    console, errors = Console(), Console(stderr=True)
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("looking at the archive", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        try:
+            prepared = prepare(parts, out, kind, lmdb=lmdb, workers=workers or _cores(), on_progress=show)
+        except KeyboardInterrupt:
+            errors.print("Stopped. The same command goes on from here.")
+            raise typer.Exit(130) from None
+    for result in prepared.parts:
+        for line in _told(result, out):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if prepared.reused:
+        console.print(f"{prepared.reused} images were there from an earlier run", soft_wrap=True, highlight=False)
+    joint = join_df2k(out)
+    if joint is not None:
+        console.print(f"{joint[0]}: {joint[1]} links to the HR sub-images of DIV2K and Flickr2K", soft_wrap=True)
+    if layout is HostLayout.both:
+        for folder in (out, *([joint[0]] if joint else [])):
+            told = link_for_other_host(folder)
+            if told:
+                console.print(f"{folder}: {told}", soft_wrap=True, highlight=False, markup=False)
+    _end(prepared, parts, errors)
+
+
+def _told(result: PartResult, out: Path) -> list[str]:
+    """What a person should know about a part."""
+    part, layout = result.part, result.part.layout
+    what = f"{result.images} of {len(part.sources)} {part.title}"
+    pieces = f" in {result.files} sub-images" if layout.cut else ""
+    lines = [f"{out / layout.hr}: {what}{pieces}"]
+    for scale, folder in layout.lr.items():
+        origin = "the archive's own" if scale in part.own_scales else "made from HR, MATLAB-style bicubic"
+        lines.append(f"{out / folder}: LR images at x{scale}, {origin}")
+    lines.append(f"{out / part.meta}: list of the HR images")
+    if result.small and layout.cut is not None:
+        names = ", ".join(result.small[:3]) + (", ..." if len(result.small) > 3 else "")
+        lines.append(f"note: {len(result.small)} with a side shorter than {layout.cut.size}, kept whole: {names}")
+    return lines + [f"note: {note}" for note in part.notes]
+
+
+def _end(prepared: Prepared, parts: Sequence[Part], errors: Console) -> None:
+    if not prepared.problems:
+        return
+    errors.print("[red]error:[/red]", end=" ")
+    print(
+        f"{len(prepared.problems)} things are not as they should be. All else is written and can be used; once they "
+        "are mended, the same command adds what is missing.",
+        file=sys.stderr,
+    )
+    for problem in prepared.problems:
+        print(f"- {problem}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

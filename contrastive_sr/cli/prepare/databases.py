@@ -1,0 +1,81 @@
+"""Folders of images as lmdb, as both hosts read it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from contrastive_sr.errors import DataError
+
+_COMMIT = 256 * 2**20
+"""Bytes between commits; what is not committed is held in memory."""
+
+
+def write_database(
+    out: Path,
+    folder: str,
+    target: Path,
+    files: Mapping[str, tuple[int, int, int]],
+    on_progress: Callable[[str, int, int], None],
+) -> None:
+    """Writes the PNG files of a folder into an lmdb, unless there is one that has them.
+
+    Keys are names without ending, values the files' bytes; `meta_info.txt` beside the data has a line for each, as
+    BasicSR wants it.
+
+    Args:
+        out: root of the data set.
+        folder: the folder below it.
+        target: the lmdb, a folder itself. It appears when all of it is there.
+        files: names of the files, with bytes, height and width.
+        on_progress: called as (what, done, total).
+
+    Raises:
+        DataError: what was written cannot be read back.
+    """
+    import lmdb
+
+    meta = "".join(f"{name} ({height},{width},3) 3\n" for name, (_, height, width) in files.items())
+    if _is_complete(target, files, meta):
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    # every value takes whole pages; the file grows as it is filled, so a large map costs nothing
+    room = sum(size + 3 * 4096 for size, _, _ in files.values()) + 2**24
+    with lmdb.open(str(unfinished), map_size=2 * room, lock=False) as database:
+        transaction, waiting = database.begin(write=True), 0
+        try:
+            for number, name in enumerate(files, start=1):
+                data = (out / folder / name).read_bytes()
+                transaction.put(Path(name).stem.encode("ascii"), data)
+                waiting += len(data)
+                if waiting > _COMMIT:
+                    transaction.commit()
+                    transaction, waiting = database.begin(write=True), 0
+                on_progress(f"writing {target.name}", number, len(files))
+        except BaseException:
+            transaction.abort()
+            raise
+        transaction.commit()
+    (unfinished / "meta_info.txt").write_text(meta)
+    unfinished.rename(target)
+    if not _is_complete(target, files, meta):
+        raise DataError(f"{target} could not be read back. Remove it, and give the same command again.")
+
+
+def _is_complete(target: Path, files: Mapping[str, tuple[int, int, int]], meta: str) -> bool:
+    """Whether an lmdb lists these files and has a value of each one's length."""
+    import lmdb
+
+    try:
+        if (target / "meta_info.txt").read_text() != meta:
+            return False
+        with lmdb.open(str(target), readonly=True, lock=False) as database, database.begin(buffers=True) as view:
+            return view.stat()["entries"] == len(files) and all(
+                len(view.get(Path(name).stem.encode("ascii"), b"")) == size for name, (size, _, _) in files.items()
+            )
+    except (OSError, lmdb.Error):
+        return False

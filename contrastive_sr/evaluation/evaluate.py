@@ -1,0 +1,310 @@
+"""Measures an SR network on pairs of images."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, describe_error
+from contrastive_sr.degradations.functional import bicubic_downsample, bicubic_upsample
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, NonFiniteError
+from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y, ssim_y
+from contrastive_sr.evaluation.tiles import check_scaled, check_tiles, super_resolve_in_tiles
+
+Network = Callable[[Tensor], Tensor]
+Measure = Callable[[UInt8Image, UInt8Image], float | None]
+"""Of an SR image and its HR image; None where it has no value, such as NIQE of a small image."""
+
+_TRIAL = 64
+
+
+class Pair(NamedTuple):
+    """An LR image and what it should become.
+
+    Attributes:
+        name: for tables and messages.
+        lr: (1, 3, h, w), RGB in [0, 1].
+        hr: (s h, s w, 3), RGB, uint8.
+    """
+
+    name: str
+    lr: Tensor
+    hr: UInt8Image
+
+
+class Score(NamedTuple):
+    """What was measured on one image.
+
+    Attributes:
+        name: of the pair.
+        width: of the HR image, in pixels.
+        height: likewise.
+        values: ``psnr_y``, ``ssim_y``, the further measures by name, ``seconds`` and ``memory_mib``; None where there
+            is no value.
+    """
+
+    name: str
+    width: int
+    height: int
+    values: dict[str, float | None]
+
+
+def bicubic(scale: int) -> Network:
+    """The network that needs no training: bicubic enlargement as MATLAB does it.
+
+    Example:
+        >>> bicubic(4)(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    check_count(scale, "bicubic(scale)", at_least=2)
+    return lambda lr: bicubic_upsample(lr, scale)
+
+
+def bicubic_pair(name: str, hr: UInt8Image, scale: int) -> Pair:
+    """The pair that papers test on: HR cropped at the right and bottom to a multiple of the scale, LR by bicubic
+    downsampling with antialiasing as MATLAB's ``imresize`` does, rounded to 8 bits.
+
+    Args:
+        name: of the image.
+        hr: (H, W, 3), RGB, uint8.
+        scale: the downsampling factor, at least 2.
+
+    Raises:
+        DataError: an image of another shape, or smaller than twice the scale.
+
+    Example:
+        >>> import numpy as np
+        >>> pair = bicubic_pair("grey", np.full((33, 42, 3), 128, dtype=np.uint8), 4)
+        >>> pair.lr.shape, pair.hr.shape
+        (torch.Size([1, 3, 8, 10]), (32, 40, 3))
+    """
+    hr = cropped(hr, scale)
+    lr = bicubic_downsample(as_tensor(hr), scale)
+    return Pair(name, (lr.clamp(0, 1) * 255).round() / 255, hr)
+
+
+def cropped(hr: UInt8Image, scale: int) -> UInt8Image:
+    """(H, W, 3) without the rows at the bottom and the columns at the right beyond a multiple of the scale."""
+    height, width = (length // scale * scale for length in hr.shape[:2])
+    return hr[:height, :width]
+
+
+def as_tensor(image: UInt8Image) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def as_image(x: Tensor) -> UInt8Image:
+    """(1, 3, H, W) in [0, 1], clamped and rounded, to (H, W, 3) uint8."""
+    image: UInt8Image = (x[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    return image
+
+
+def check_network(net: Network, scale: int, device: torch.device | str = "cpu") -> None:
+    """Run a network on a small grey image, so that one that cannot be used is found before long work.
+
+    Raises:
+        ConfigError: it fails, is in training mode, or enlarges by another factor than the scale.
+        NonFiniteError: it gives NaN or infinity.
+    """
+    if isinstance(net, nn.Module) and net.training:
+        raise ConfigError(
+            f"Expected a network in evaluation mode, got {type(net).__name__} in training mode. net.eval()"
+        )
+    with torch.inference_mode():
+        _super_resolve(net, torch.full((1, 3, _TRIAL, _TRIAL), 0.5, device=device), scale, None, 0, "a grey image")
+
+
+def evaluate(
+    net: Network,
+    pairs: Iterable[Pair],
+    scale: int,
+    *,
+    measures: Mapping[str, Measure] | None = None,
+    tile: int | None = None,
+    overlap: int = 32,
+    device: torch.device | str = "cpu",
+    on_image: Callable[[Pair, UInt8Image, Score], None] | None = None,
+) -> list[Score]:
+    """Super-resolve images and measure the results.
+
+    PSNR and SSIM are those of the papers: on Y, without a border of ``scale`` pixels, of images rounded to 8 bits.
+    Seconds are wall time of the one pass from the LR image on the device to the SR image there, after a first pass
+    over a small image. Memory is what that pass takes at most, beyond what was held before it (weights, the LR image):
+    on CUDA of what torch allocates, on a CPU of the whole process' resident memory, where that can be known (Linux with
+    glibc).
+
+    Args:
+        net: the network, called as ``sr = net(lr)``, in evaluation mode, on the device. :func:`bicubic` is one.
+        pairs: what to measure on, of any sizes; :func:`bicubic_pair` makes one of an HR image.
+        scale: how many times larger HR is.
+        measures: further ones by name, such as :func:`contrastive_sr.evaluation.lpips.load_lpips`.
+        tile: longest side of what the network is given, in LR pixels, see :func:`super_resolve_in_tiles`; None: images
+            as they are.
+        overlap: of tiles.
+        device: where the LR images go.
+        on_image: called as (pair, SR image, score) after each.
+
+    Returns:
+        One score for each pair.
+
+    Raises:
+        ConfigError: a network that fails, enlarges by another factor, is in training mode, or lacks memory.
+        DataError: a pair that does not fit, or an image too small to be measured.
+        NonFiniteError: the network gives NaN or infinity.
+
+    Example:
+        >>> import numpy as np
+        >>> photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        >>> score = evaluate(bicubic(4), [bicubic_pair("noise", photo, 4)], 4)[0]
+        >>> list(score.values)
+        ['psnr_y', 'ssim_y', 'seconds', 'memory_mib']
+    """
+    check_count(scale, "evaluate(scale)")
+    if tile is not None:
+        check_tiles(tile, overlap)
+    device = torch.device(device)
+    check_network(net, scale, device)
+    scores = []
+    for pair in pairs:
+        check_pair(pair, scale)
+        lr = pair.lr.to(device)
+        with torch.inference_mode():
+            meter = _Meter(device)
+            output = _super_resolve(net, lr, scale, tile, overlap, pair.name)
+            seconds, memory = meter.stop()
+        sr = as_image(output)
+        values: dict[str, float | None] = {
+            "psnr_y": psnr_y(sr, pair.hr, border=scale),
+            "ssim_y": ssim_y(sr, pair.hr, border=scale),
+            **{name: measure(sr, pair.hr) for name, measure in (measures or {}).items()},
+            "seconds": seconds,
+            "memory_mib": memory,
+        }
+        score = Score(pair.name, pair.hr.shape[1], pair.hr.shape[0], values)
+        scores.append(score)
+        if on_image is not None:
+            on_image(pair, sr, score)
+    return scores
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float | None]:
+    """One row for many images: means over those that have a value, of ``memory_mib`` the largest.
+
+    Args:
+        scores: of one network on one data set, at least one.
+
+    Example:
+        >>> summary([Score("a", 8, 8, {"psnr_y": 28.0}), Score("b", 8, 8, {"psnr_y": 30.0})])
+        {'psnr_y': 29.0}
+    """
+    row: dict[str, float | None] = {}
+    for name in scores[0].values:
+        values = [value for score in scores if (value := score.values[name]) is not None]
+        if not values:
+            row[name] = None
+        else:
+            row[name] = max(values) if name == "memory_mib" else math.fsum(values) / len(values)
+    return row
+
+
+def check_pair(pair: Pair, scale: int) -> None:
+    """Require a pair that can be measured.
+
+    Raises:
+        DataError: its sizes do not fit each other, or it is too small.
+    """
+    expected = (*(side * scale for side in pair.lr.shape[-2:]), 3)
+    if pair.hr.shape != expected:
+        raise DataError(
+            f"{pair.name}: expected an HR image of shape {expected} for scale {scale}, got {pair.hr.shape}. "
+            "HR must be exactly that many times as wide and high as LR."
+        )
+    if min(expected[:2]) < 2 * scale + 11:
+        raise DataError(
+            f"{pair.name}: expected an HR image of at least {2 * scale + 11} pixels a side, so that SSIM's window of "
+            f"11 fits inside the border of {scale}; got {expected[1]} x {expected[0]}."
+        )
+
+
+def _super_resolve(net: Network, lr: Tensor, scale: int, tile: int | None, overlap: int, name: str) -> Tensor:
+    size = f"{name}, {lr.shape[3]} x {lr.shape[2]} in LR"
+    try:
+        if tile is None:
+            sr = net(lr)
+            check_scaled(sr, lr, scale)
+        else:
+            sr = super_resolve_in_tiles(net, lr, scale, tile, overlap)
+    except ContrastiveSRError:
+        raise
+    except Exception as error:  # what networks raise has no common base
+        if _lacks_memory(error):
+            advice = "Try --tile 256 (in Python: tile=256)" if tile is None else f"Try tiles smaller than {tile}"
+            raise ConfigError(
+                f"{size}: there is too little memory on the {lr.device.type} for it. {advice}."
+            ) from error
+        raise ConfigError(f"{size}: the network failed ({describe_error(error)}).") from error
+    if not sr.isfinite().all():
+        raise NonFiniteError(
+            f"{size}: the network's output holds NaN or infinity. Was the checkpoint of a run that diverged?"
+        )
+    return sr
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # torch has no error of its own for a CPU that has no memory left
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+class _Meter:
+    """Seconds and MiB from its making to `stop`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before: float | None = torch.cuda.memory_allocated(device) / 2**20
+        else:
+            self.before = _resident("VmRSS") if _measurable() else None
+        self.start = time.perf_counter()
+
+    def stop(self) -> tuple[float, float | None]:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - self.start
+        if self.before is None:
+            return seconds, None
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else _resident("VmHWM")
+        return seconds, max(0.0, peak - self.before)
+
+
+def _measurable() -> bool:
+    """Let Linux measure the highest resident memory of this process anew; False where it cannot.
+
+    What glibc has kept of freed memory is given back before, or an image would seem to take nothing after a like one.
+    """
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if give_back is None:
+        return False
+    give_back(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident(field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 2**10

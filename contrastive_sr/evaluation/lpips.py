@@ -1,0 +1,71 @@
+"""LPIPS, the learned perceptual distance; needs torchmetrics and torchvision, and never downloads anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from contrastive_sr.embeddings.weights import read_state_dict
+from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.evaluation.evaluate import Measure, as_tensor
+from contrastive_sr.evaluation.metrics import UInt8Image
+
+
+def cached_weights() -> Path:
+    """Where torchvision keeps its AlexNet once it was downloaded; the file may be missing.
+
+    Raises:
+        HostError: torchvision is not installed.
+    """
+    try:
+        from torchvision.models import AlexNet_Weights
+    except ImportError as error:
+        raise HostError('torchvision is not installed. Try: pip install "contrastive-sr[evaluate]"') from error
+    return Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
+
+
+def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Measure:
+    """LPIPS with AlexNet, version 0.1, as most papers report it: of whole RGB images, without cropping a border.
+
+    Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018. Network and the
+    trained weights of its linear layers are torchmetrics'.
+
+    Args:
+        weights: file of the AlexNet trained on ImageNet: torchvision's ``alexnet-owt-7be5be79.pth``.
+        device: where it is computed.
+
+    Returns:
+        (SR image, HR image), both (H, W, 3) uint8, to a distance; 0 for equal images.
+
+    Raises:
+        ConfigError: a file that is missing or holds something else.
+        HostError: torchmetrics or torchvision is not installed.
+    """
+    try:
+        import torchvision  # noqa: F401 - torchmetrics needs it, and fails late without
+        from torchmetrics.functional.image.lpips import _LPIPS
+    except ImportError as error:
+        raise HostError(
+            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate]"'
+        ) from error
+    state = read_state_dict(weights)
+    # the public class would read the backbone from torchvision's cache alone, or download it
+    net = _LPIPS(net="alex", pnet_rand=True)
+    wanted = net.net.state_dict()
+    # torchmetrics: slice2.3.weight, torchvision: features.3.weight
+    names = {name: f"features.{name.partition('.')[2]}" for name in wanted}
+    for name, source in names.items():
+        if source not in state or state[source].shape != wanted[name].shape:
+            raise ConfigError(
+                f"LPIPS: {weights} was expected to hold torchvision's AlexNet (alexnet-owt-7be5be79.pth), but "
+                f"{source} is {'of another shape' if source in state else 'missing'}."
+            )
+    net.net.load_state_dict({name: state[source] for name, source in names.items()})
+    net = net.eval().to(device)
+
+    @torch.inference_mode()
+    def lpips(sr: UInt8Image, hr: UInt8Image) -> float:
+        return float(net(as_tensor(sr).to(device), as_tensor(hr).to(device), normalize=True))
+
+    return lpips

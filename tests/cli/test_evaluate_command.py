@@ -1,0 +1,395 @@
+"""`contrastive-sr evaluate`: what it prints and writes, which checkpoints it reads, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from skimage import data
+
+from contrastive_sr.cli.degrade import write_degraded
+from contrastive_sr.cli.evaluate import data_sets, run_evaluation
+from contrastive_sr.cli.networks import of_options
+from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+EDSR = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 4}
+EDSR_TEXT = "{type: EDSR, num_feat: 8, num_block: 1}"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets: one of a colour and a grey photograph whose sides are no multiples of 4, one of a small photograph."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, image in {
+        "first/astronaut.png": data.astronaut()[40:170, 160:330],
+        "first/grey.png": data.camera()[100:251, 200:331],
+        "second/cat.png": data.chelsea()[100:160, 200:290],
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def evaluate(*methods: str, **options: Any) -> str:
+    """Runs the command in this process; what it prints."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    defaults: dict[str, Any] = {
+        **{"checkpoints": [], "networks": [], "hr": [], "lr": [], "degradation": None, "scale": 4, "seed": 0},
+        **{"tile": None, "overlap": 32, "lpips_weights": None, "device": "cpu", "outputs": {}, "html_images": 5},
+    }
+    run_evaluation(methods, **{**defaults, **options}, console=console)
+    return console.export_text()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+# ---------------------------------------------------------------------------------------------------- what comes
+
+
+@pytest.mark.basicsr
+def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> None:
+    files = ("--json", "below/r.json", "--csv", "r.csv", "--markdown", "r.md")
+    sets = ("--hr", photos / "first", "--hr", photos / "second")
+    done = command_line("evaluate", "bicubic", *sets, "--scale", "4", *files, TORCH_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    content = read_json(tmp_path / "below" / "r.json")
+    assert list(content) == ["first", "second"]
+    assert [list(methods) for methods in content.values()] == [["bicubic"], ["bicubic"]]
+    first = content["first"]["bicubic"]
+    assert list(first)[:5] == ["psnr_y", "ssim_y", "niqe", "seconds", "memory_mib"]
+    assert (first["images"], first["scale"], first["parameters"]) == (2, 4, None)
+    assert content["second"]["bicubic"]["niqe"] is None
+
+    rows = list(csv.DictReader((tmp_path / "r.csv").open()))
+    assert [(row["dataset"], row["image"]) for row in rows] == [
+        ("first", "astronaut.png"),
+        ("first", "grey.png"),
+        ("second", "cat.png"),
+    ]
+    assert (rows[1]["width"], rows[1]["height"]) == ("128", "148")
+    for name in ("psnr_y", "ssim_y", "niqe"):
+        assert first[name] == pytest.approx((float(rows[0][name]) + float(rows[1][name])) / 2, rel=1e-5)
+
+    # BasicSR's own functions, on images that its own bicubic made
+    imresize = import_basicsr("basicsr.utils.matlab_functions").imresize
+    metrics = import_basicsr("basicsr.metrics")
+    with Image.open(photos / "first" / "grey.png") as image:
+        hr = np.asarray(image.convert("RGB"))[:148, :128]
+    lr = (imresize(hr / 255, 1 / 4).clip(0, 1) * 255).round()
+    sr = (imresize(lr / 255, 4).clip(0, 1) * 255).round()
+    pair = {"img": sr[..., ::-1], "img2": hr[..., ::-1], "crop_border": 4, "test_y_channel": True}
+    assert float(rows[1]["psnr_y"]) == pytest.approx(metrics.calculate_psnr(**pair), abs=0.005)
+    assert float(rows[1]["ssim_y"]) == pytest.approx(metrics.calculate_ssim(**pair), abs=5e-4)
+    assert float(rows[1]["niqe"]) == pytest.approx(metrics.calculate_niqe(sr[..., ::-1], 4), abs=0.05)
+
+    text = (tmp_path / "r.md").read_text()
+    assert text.startswith("| data set | method | PSNR-Y, dB ↑ | SSIM-Y ↑ |")
+    assert f"| first | bicubic | {first['psnr_y']:.2f} |" in text
+    for words in (
+        "MATLAB-style, antialiased",
+        "LPIPS is left out",
+        "96 pixels are left out: 1",
+        "border of 4 pixels",
+    ):
+        assert words in text
+        assert words in done.stdout
+    assert "Written: below/r.json, r.csv, r.md" in done.stdout
+
+
+def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
+    for name in ("a/test/HR", "a/train/HR", "b"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
+    names = [f"{tmp_path}/a/test/HR", f"{tmp_path}/a/train/HR", f"{tmp_path}/b", f"mine={tmp_path}/b"]
+    assert [found.name for found in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
+    with pytest.raises(ConfigError, match=r"--hr: expected data sets of different names, got .* 2 times. .*NAME=DIR"):
+        data_sets([names[2], names[2]], [], 4)
+    with pytest.raises(DataError, match=r"Expected images in .*Did you mean .*/a/test/HR\?"):
+        data_sets([f"{tmp_path}/a/test"], [], 4)
+
+
+def test_given_lr_images(photos: Path, tmp_path: Path) -> None:
+    """LR images that `prepare degrade` wrote give what the same preset and seed give on the fly."""
+    made = write_degraded(photos / "first", tmp_path / "set", "dasr-anisotropic", 4, seed=3).folder
+    hr, out = [f"first={photos / 'first'}"], {"csv": tmp_path / "r.csv"}
+
+    def values() -> list[tuple[str, ...]]:
+        rows = csv.DictReader((tmp_path / "r.csv").open())
+        return [tuple(row[name] for name in ("dataset", "image", "psnr_y", "ssim_y", "niqe")) for row in rows]
+
+    assert "dasr-anisotropic-x4, seed 3" in evaluate(
+        "bicubic", hr=hr, degradation="dasr-anisotropic", seed=3, outputs=out
+    )
+    on_the_fly = values()
+    assert "LR: given" in evaluate("bicubic", hr=hr, lr=[made / "LRx4"], outputs=out)  # HR uncropped
+    assert values() == on_the_fly
+    with pytest.raises(DataError, match=r"grey.png is 131 x 151 in HR and 32 x 37 in LR"):
+        evaluate("bicubic", hr=hr, lr=[made / "LRx4"], scale=2)
+    for file in sorted((made / "LRx4").iterdir()):
+        file.rename(file.with_name(f"{file.stem}x4.png"))  # as in DIV2K
+    evaluate("bicubic", hr=hr, lr=[made / "LRx4"], outputs=out)
+    assert values() == on_the_fly
+    evaluate("bicubic", hr=hr, degradation="dasr-anisotropic", seed=4, outputs=out)
+    assert values() != on_the_fly
+
+    with pytest.raises(ConfigError, match=r"--lr: expected one for each --hr, in the same order, got 1 for 2"):
+        evaluate("bicubic", hr=[*hr, str(photos / "second")], lr=[made / "LRx4"])
+    with pytest.raises(ConfigError, match=r"Expected one of --lr, .*got both"):
+        evaluate("bicubic", hr=hr, lr=[made / "LRx4"], degradation="dasr-isotropic")
+
+
+# --------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One network in the forms in which the hosts save it, and as a fixed point, an average that differs."""
+    from mmengine.logging import HistoryBuffer
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    archs = import_basicsr("basicsr.archs")
+    state = archs.build_network({"type": "EDSR", **EDSR}).state_dict()
+    other = {name: torch.zeros_like(value) for name, value in state.items()}
+    run = folder / "my_run"
+    (run / "models").mkdir(parents=True)
+    (run / "my_run.yml").write_text("network_g: {type: EDSR, " + ", ".join(f"{k}: {v}" for k, v in EDSR.items()) + "}")
+    torch.save({"params": other, "params_ema": state}, run / "models" / "net_g_latest.pth")
+    torch.save(state, folder / "plain.pth")
+    torch.save({"params": {f"module.{name}": value for name, value in state.items()}}, folder / "parallel.pth")
+    history = HistoryBuffer()
+    history.update(1.0, 1)
+    generators = {f"generator.{name}": value for name, value in other.items()}
+    for name, prefix in (("ema.pth", "generator_ema."), ("averaged.pth", "generator_ema.module.")):
+        average = {f"{prefix}{key}": value for key, value in state.items()}
+        torch.save(
+            {"meta": {}, "state_dict": {**generators, **average}, "message_hub": {"loss": history}}, folder / name
+        )
+    torch.save({"state_dict": {f"generator.{name}": value for name, value in state.items()}}, folder / "mmagic.pth")
+    rrdb = archs.build_network(
+        {
+            "type": "RRDBNet",
+            "num_in_ch": 3,
+            "num_out_ch": 3,
+            "scale": 4,
+            "num_feat": 8,
+            "num_block": 1,
+            "num_grow_ch": 32,
+        }
+    )
+    torch.save({"params_ema": rrdb.state_dict()}, folder / "rrdb.pth")
+    return folder
+
+
+@pytest.mark.basicsr
+@pytest.mark.mmagic
+def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Path) -> None:
+    of_edsr = ["plain", "parallel", "ema", "averaged", "mmagic"]
+    printed = evaluate(
+        "bicubic",
+        checkpoints=[
+            str(checkpoints / "my_run" / "models" / "net_g_latest.pth"),
+            *(str(checkpoints / f"{name}.pth") for name in of_edsr),
+            f"found by itself={checkpoints / 'rrdb.pth'}",
+        ],
+        networks=["auto", *[EDSR_TEXT] * len(of_edsr), "auto"],
+        hr=[str(photos / "second")],
+        outputs={"json": tmp_path / "r.json"},
+    )
+    methods = read_json(tmp_path / "r.json")["second"]
+    assert list(methods) == ["bicubic", "my_run/net_g_latest", *of_edsr, "found by itself"]
+    expected = methods["plain"]
+    assert expected["parameters"] == sum(p.numel() for p in of_options(EDSR_TEXT, 4).parameters())
+    assert expected["multiply_adds"] > 1e8
+    for name in (*of_edsr, "my_run/net_g_latest"):
+        assert methods[name]["psnr_y"] == expected["psnr_y"]
+    assert methods["found by itself"]["psnr_y"] != expected["psnr_y"]
+    assert "my_run/net_g_latest: " in printed
+    assert "my_run.yml" in printed
+    assert "found by itself: ESRGAN, found by spandrel" in printed
+
+
+@pytest.mark.basicsr
+@pytest.mark.mmagic
+def test_networks_by_name_and_config(project: Path) -> None:
+    assert type(of_options("EDSR", 2)).__module__ == "basicsr.archs.edsr_arch"
+    assert of_options("{type: EDSR, num_feat: 8}", 3)(torch.rand(1, 3, 8, 8)).shape[-1] == 24
+    mmagic = of_options("{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1}", 3)
+    assert type(mmagic).__module__.startswith("mmagic.")
+    assert mmagic(torch.rand(1, 3, 8, 8)).shape[-1] == 24
+    for text, message in {
+        "EDSRR": r"does not know the type 'EDSRR'. Did you mean 'EDSR'\?",
+        "{type: EDSR, nfeat: 3}": "does not know the key 'nfeat'. Did you mean 'num_feat'",
+        "[EDSR]": "expected a config file .*, a name such as EDSR, or options such as",
+        "{type: [": "is no valid YAML",
+    }.items():
+        with pytest.raises(ConfigError, match=f"--network: .*{message}"):
+            of_options(text, 4)
+
+
+class Malicious:
+    """Leaves a file behind when it is unpickled as pickles usually are."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.basicsr
+def test_pickles_that_run_code_are_refused(photos: Path, checkpoints: Path, tmp_path: Path) -> None:
+    trace, hr = tmp_path / "trace", [str(photos / "second")]
+    pickle.loads(pickle.dumps(Malicious(trace)))
+    assert trace.exists()
+    trace.unlink()
+    torch.save(Malicious(trace), tmp_path / "object.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(trace)))
+    torch.save(torch.nn.Conv2d(3, 3, 1), tmp_path / "module.pth")
+    for name in ("object", "module"):
+        with pytest.raises(ConfigError, match=rf"{name}.pth holds a whole Python object, .*would run code.*state_dict"):
+            evaluate(checkpoints=[str(tmp_path / f"{name}.pth")], hr=hr)
+    with pytest.raises(ConfigError, match=r"raw.pth could not be read .*is refused, since it can run code"):
+        evaluate(checkpoints=[str(tmp_path / "raw.pth")], hr=hr)
+    # beside weights it is passed over
+    state = torch.load(checkpoints / "plain.pth", weights_only=True)
+    torch.save({"params": state, "extra": Malicious(trace)}, tmp_path / "beside.pth")
+    evaluate(checkpoints=[str(tmp_path / "beside.pth")], networks=[EDSR_TEXT], hr=hr)
+    assert not trace.exists()
+
+
+@pytest.mark.basicsr
+def test_checkpoints_that_do_not_fit(photos: Path, checkpoints: Path, tmp_path: Path) -> None:
+    hr, plain, rrdb = [str(photos / "second")], str(checkpoints / "plain.pth"), str(checkpoints / "rrdb.pth")
+
+    def refused(error: type[Exception], message: str, *methods: str, **options: Any) -> None:
+        with pytest.raises(error, match=message):
+            evaluate(*methods, **{"hr": hr, "outputs": {"json": tmp_path / "r.json"}, **options})
+
+    refused(
+        ConfigError,
+        "plain.pth does not fit the network EDSR: .* Try --network with",
+        checkpoints=[plain],
+        networks=["EDSR"],
+    )
+    refused(ConfigError, "plain.pth: spandrel does not know .*Try --network", checkpoints=[plain])
+    refused(ConfigError, "for x2, got ESRGAN for x4. Try --scale 4", checkpoints=[rrdb], scale=2)
+    run = str(checkpoints / "my_run" / "models" / "net_g_latest.pth")
+    refused(ConfigError, "my_run/net_g_latest: .* It is a network for x4", checkpoints=[run], scale=2)
+    refused(
+        ConfigError, "--network: expected one for all .* got 2 for 1", checkpoints=[plain], networks=["EDSR", "RCAN"]
+    )
+    refused(ConfigError, "got 1 for 0", "bicubic", networks=["EDSR"])
+    refused(
+        ConfigError, "methods of different names, got 'bicubic' 2 times", "bicubic", checkpoints=[f"bicubic={plain}"]
+    )
+    refused(ConfigError, "--checkpoint: expected an existing file, got .*none.pth", checkpoints=["none.pth"])
+    refused(ConfigError, "Expected the file none.yml", checkpoints=[plain], networks=["none.yml"])
+    state = torch.load(plain, weights_only=True)
+    torch.save({name: value * torch.nan for name, value in state.items()}, tmp_path / "nan.pth")
+    nan = {"checkpoints": [str(tmp_path / "nan.pth")], "networks": [EDSR_TEXT]}
+    refused(NonFiniteError, "nan: a grey image, .* holds NaN or infinity", **nan)
+    (tmp_path / "config.py").write_text("raise SystemError('a config that nobody named was run')")
+    torch.save(state, tmp_path / "iter_1.pth")
+    refused(
+        ConfigError, r"iter_1.pth: spandrel .* Try --network .*config.py", checkpoints=[str(tmp_path / "iter_1.pth")]
+    )
+    assert not (tmp_path / "r.json").exists()
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_bad_arguments_are_explained(photos: Path, tmp_path: Path) -> None:
+    hr = [str(photos / "second")]
+
+    def refused(error: type[Exception], message: str, *methods: str, **options: Any) -> None:
+        with pytest.raises(error, match=message):
+            evaluate(*(methods or ("bicubic",)), **{"hr": hr, **options})
+
+    refused(ConfigError, "does not know the method 'bicubc'. Did you mean 'bicubic'", "bicubc")
+    refused(ConfigError, "A trained network is given by --checkpoint FILE", "net_g_latest.pth")
+    refused(ConfigError, "--hr: expected a folder of HR images to test on, got none", hr=[])
+    refused(DataError, "--hr: expected a folder of images, got nowhere", hr=["nowhere"])
+    refused(ConfigError, "--json: expected a file to write that ends in .json", outputs={"json": Path("r.txt")})
+    (tmp_path / "file").write_text("")
+    refused(ConfigError, "--csv: .* cannot be written", outputs={"csv": tmp_path / "file" / "r.csv"})
+    refused(ConfigError, "degradation: no preset has the name 'dasr-isotropc'", degradation="dasr-isotropc")
+    refused(ConfigError, "tile: expected at least 72", tile=40)
+    refused(ConfigError, "--device: expected one such as cpu, cuda or cuda:1, got 'gpu'", device="gpu")
+    with pytest.raises(ConfigError, match=r"Expected something to evaluate: `bicubic`, or --checkpoint FILE"):
+        evaluate(hr=hr)
+
+
+def test_images_that_cannot_be_used_are_named_before_anything_is_measured(photos: Path, tmp_path: Path) -> None:
+    good = (photos / "second" / "cat.png").read_bytes()
+    for message, content in {
+        r"z.png cannot be read as an image": good[:-2000],
+        r"z.png has more than 8 bits a channel": None,
+        r"images: z.png: expected an HR image of at least 19 pixels": Image.new("RGB", (40, 18)),
+    }.items():
+        folder = tmp_path / "images"
+        folder.mkdir(exist_ok=True)
+        (folder / "a.png").write_bytes(good)
+        if content is None:
+            Image.fromarray(np.zeros((40, 40), dtype=np.uint16)).save(folder / "z.png")
+        elif isinstance(content, bytes):
+            (folder / "z.png").write_bytes(content)
+        else:
+            content.save(folder / "z.png")
+        with pytest.raises(DataError, match=message):
+            evaluate("bicubic", hr=[str(folder)], outputs={"json": tmp_path / "r.json"})
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    evaluate("bicubic", hr=[str(photos / "second")])
+    with pytest.raises(HostError, match=r"jinja2 is not installed. Try: pip install \"contrastive-sr\[evaluate\]\""):
+        evaluate("bicubic", hr=[str(photos / "second")], outputs={"html": tmp_path / "r.html"})
+
+
+def test_without_basicsr_niqe_is_left_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "basicsr.metrics.niqe", None)
+    assert "NIQE is left out: it is BasicSR's" in evaluate("bicubic", hr=[str(photos / "first")])
+
+
+def test_lpips_from_a_file_and_from_torchvisions_cache(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    hr, out = [str(photos / "second")], {"json": tmp_path / "r.json"}
+    assert "LPIPS is left out: the AlexNet it needs is not on this machine" in evaluate("bicubic", hr=hr, outputs=out)
+    assert "lpips" not in read_json(tmp_path / "r.json")["second"]["bicubic"]
+    weights = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    weights.parent.mkdir(parents=True)
+    features = torchvision.models.alexnet(weights=None).features.state_dict()
+    torch.save({f"features.{name}": value for name, value in features.items()}, weights)
+    found = []
+    for given in (None, weights):
+        assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, outputs=out, lpips_weights=given)
+        found.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
+    assert found[0] == found[1] > 0

@@ -1,0 +1,202 @@
+"""What methods say they compare is what their losses see, and looking moves nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr import networks
+from contrastive_sr.embeddings import training_mode
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.methods import (
+    CRLSR,
+    DASR,
+    METHODS,
+    MPF,
+    PCL,
+    SRNCE,
+    BidirectionalNCE,
+    Comparison,
+    ContrastiveRegularization,
+    CriaCL,
+    DegradationContrast,
+    Method,
+    MethodList,
+)
+from contrastive_sr.methods.compared import compare_places, strongest_place
+from contrastive_sr.samples import OtherInstances
+
+
+def batch_of(count: int = 2, size: int = 64, **more: Tensor) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hr, lr = torch.rand(count, 3, size, size, generator=generator), torch.rand(count, 3, size // 4, size // 4)
+    return {"hr": hr, "lr": lr, **more}
+
+
+def looked(method: Method, batch: dict[str, Tensor], net: nn.Module | None = None) -> list[Comparison]:
+    """As the command does it, and nothing may have moved."""
+    net = nn.Upsample(scale_factor=4) if net is None else net
+    before = copy.deepcopy((method.state_dict(), net.state_dict()))
+    with torch.no_grad(), training_mode(method, False), training_mode(net, False):
+        found = method.compared(method.run(net, batch))
+    for old, new in zip(before, (method.state_dict(), net.state_dict()), strict=True):
+        # an adversarial criterion lets BatchNorm count its calls, which nothing reads
+        assert all(torch.equal(x, new[key]) for key, x in old.items() if not key.endswith("num_batches_tracked"))
+    return found
+
+
+def numbers(comparison: Comparison, role: str) -> Tensor:
+    return torch.tensor([part.similarity for part in comparison.parts if part.role == role])
+
+
+@pytest.mark.parametrize("kind", [PCL, ContrastiveRegularization, MPF])
+@pytest.mark.filterwarnings("ignore:.*there is no teacher")
+def test_images_have_the_similarities_of_the_loss(kind: Any) -> None:
+    method = kind(0.1, start=5) if kind is MPF else kind(0.1)
+    batch = batch_of(count=1)
+    (comparison,) = looked(method, batch)
+    parts = comparison.parts
+    assert [part.role for part in parts] == ["anchor"] + ["positive"] * 4 + ["negative"] * (len(parts) - 5)
+    assert comparison.note == "untrained embedding"
+    assert torch.equal(parts[1].image, batch["hr"][0])  # HighResolution comes first
+    names = {"pcl": {"LH", "HL", "HH"}, "regularization": {"LH", "HL", "HH"}, "mpf": set()}[method.name]
+    assert all(set(part.bands) == names for part in parts)
+    method.start = 0
+    figures = method.terms(method.run(nn.Upsample(scale_factor=4), batch))["contrastive"].figures
+    assert numbers(comparison, "positive").mean() == pytest.approx(figures["positive_similarity"].item(), abs=1e-5)
+    assert numbers(comparison, "negative").mean() == pytest.approx(figures["negative_similarity"].item(), abs=1e-5)
+    method.step.advance()
+    assert looked(method, batch)[0].note == ""
+
+
+def test_other_images_of_the_batch_are_shown() -> None:
+    method = PCL(0.1, negatives=[OtherInstances(2)], embedding={"type": "FourierDiscriminator", "taps": 1})
+    batch = batch_of(count=2)
+    (comparison,) = looked(method, batch)
+    assert [part.label for part in comparison.parts[-2:]] == ["OtherInstances 1", "OtherInstances 2"]
+    assert torch.equal(comparison.parts[-1].image, batch["hr"][1])
+    spectrum = comparison.parts[0].bands["log spectrum"]
+    assert spectrum.shape == (3, 64, 64)
+    assert 0 <= spectrum.min() <= spectrum.max() <= 1
+    assert spectrum[:, 32, 32].min() == spectrum.amax((1, 2)).min()  # zero frequency in the middle
+
+
+@pytest.mark.parametrize(("kind", "directions"), [(BidirectionalNCE, 2), (SRNCE, 1)])
+def test_places_have_the_similarities_of_the_loss(kind: Any, directions: int) -> None:
+    torch.manual_seed(0)
+    method = kind(loss_share=0.1, dim=8, positions=None, embedding={"type": "HaarDiscriminator", "taps": 2})
+    batch = batch_of(count=1)
+    images, *places = looked(method, batch)
+    assert len(places) == 2 * directions
+    assert images.note == "untrained embedding and heads"
+    figures = method.terms(method.run(nn.Upsample(scale_factor=4), batch))["contrastive"].figures
+    assert numbers(images, "positive").item() == pytest.approx(figures["positive_similarity"].item(), abs=1e-5)
+    if kind is SRNCE:
+        assert numbers(images, "negative").item() == pytest.approx(figures["lr_similarity"].item(), abs=1e-5)
+        assert [part.role for part in images.parts] == ["anchor", "positive", "negative"]
+        assert [part.label for part in places[0].parts[:3]] == [
+            "HighResolution, a place",
+            "SR, same place",
+            "UpsampledLowResolution, the condition",
+        ]
+
+
+def test_a_place_is_compared_with_all_others() -> None:
+    features = torch.zeros(4, 8, 8)
+    features[0] = 1.0
+    features[:2, 2, 3] = torch.tensor([3.0, 4.0])  # a cosine of 0.6 with all others
+    features[:2, 6, 6] = torch.tensor([-1.0, 0.0])
+    image = torch.rand(3, 64, 64)
+    comparison = compare_places("x", ("SR", image, features), ("HR", image, features), (0.9, 0.1))
+    anchor, positive, *negatives, whole = comparison.parts
+    assert (anchor.role, positive.role, whole.role) == ("anchor", "positive", "shown")
+    assert positive.similarity == pytest.approx(1.0)
+    assert [part.role for part in negatives] == ["negative"] * 4
+    assert [part.similarity for part in negatives[:3]] == pytest.approx([1.0] * 3)
+    assert negatives[3].similarity == pytest.approx(-1.0)
+    assert whole.heat is not None
+    assert whole.heat[2, 3] == pytest.approx(0.6)
+    assert whole.similarity == pytest.approx((61 + 0.6 - 1) / 63)
+    assert whole.marks[0] == ("positive", 7.5 / 8, 0.5 / 8)
+    assert whole.marks[-1] == ("negative", 6.5 / 8, 6.5 / 8)
+    assert torch.equal(anchor.image, image[:, 54:64, 0:10])  # at the edge
+    places = [(y, x) for _, y, x in whole.marks]
+    assert all(max(abs(a[0] - b[0]), abs(a[1] - b[1])) >= 0.08 for a in places for b in places if a is not b)
+
+
+def test_the_place_with_most_detail() -> None:
+    images = torch.full((2, 3, 96, 128), 0.5)
+    images[0, :, 50:60, 90:100] = torch.rand(10, 10)
+    row, column = strongest_place(images)
+    assert 48 <= row * 96 <= 62
+    assert 88 <= column * 128 <= 102
+
+
+@pytest.mark.parametrize("kind", [DASR, DegradationContrast])
+def test_degradations_have_the_similarities_of_the_loss(kind: Any) -> None:
+    torch.manual_seed(0)
+    net = networks.DASR(channels=4, groups=1, blocks=1)
+    method = kind(**({"loss_weight": 1.0} if kind is DASR else {}), queue_size=8)
+    batch = batch_of(count=3, lr_key=torch.rand(3, 3, 16, 16))
+    batch["degradation/kernel"] = torch.rand(3, 21, 21)
+    (comparison,) = looked(method, batch, net)
+    assert [part.role for part in comparison.parts] == ["anchor", "positive", "negative", "negative"]
+    assert torch.equal(comparison.parts[1].image, batch["lr_key"][0])
+    assert comparison.parts[2].bands["blur kernel"].shape == (3, 21, 21)
+    # each image once as the first, whose mean is what the method logs in its first step
+    turns = [{key: value.roll(turn, 0) for key, value in batch.items()} for turn in range(3)]
+    found = [numbers(looked(method, turn, net)[0], "positive") for turn in turns]
+    if kind is DegradationContrast:
+        method.loss.key_encoder.load_state_dict(method.pair.state_dict())
+    done = method.run(net, batch)
+    method.auxiliary_losses(done)
+    logged = method.sr_losses(done).logs[f"{method.name}_positive_similarity"]
+    assert torch.cat(found).mean() == pytest.approx(logged.item(), abs=1e-4)
+
+
+def test_both_contrasts_of_crl_sr() -> None:
+    net = networks.CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
+    method = CRLSR(loss_share=0.05, decoupling_share=0.05, dim=8)
+    method.attach(net)
+    titles = [comparison.title for comparison in looked(method, batch_of(count=1), net)]
+    layers = len(method.layers)
+    assert [title.partition(",")[0] for title in titles] == ["decoupling"] * 2 * layers + ["refinement"] * layers
+    assert titles[0].endswith("LR, enlarged to HR")
+    assert titles[layers].endswith("HR to LR, enlarged")
+    assert titles[-1].endswith("HR to SR")
+
+
+def test_criteria_and_their_values() -> None:
+    method = CriaCL(align_weight=1.0, unif_weight=1.0, row=5, vgg_weights=None)
+    batch = batch_of(count=1)
+    align, unif = looked(method, batch)
+    terms = method.terms(method.run(nn.Upsample(scale_factor=4), batch))
+    for comparison, role, other in ((align, "align", "ssim"), (unif, "unif", "adversarial")):
+        named = {part.label: part for part in comparison.parts}
+        assert [part.role for part in comparison.parts[:3]] == ["shown", "shown", "anchor"]
+        for label in ("pixel_l1", other):
+            assert named[label].similarity == pytest.approx(terms[role].figures[f"{role}_{label}"].item(), abs=1e-6)
+    assert align.parts[-1].heat.shape == (64, 64)
+    assert unif.parts[-1].heat is None  # one value an image
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_an_example(name: str) -> None:
+    method, net = METHODS[name].example(scale=2)
+    net = nn.Upsample(scale_factor=2) if net is None else net
+    method.attach(net)
+    dry = net(torch.rand(1, 3, 16, 16)) if name != "TrueKernel" else torch.rand(1, 3, 32, 32)
+    assert dry.shape[-1] == 32
+
+
+def test_a_method_that_does_not_say_is_named() -> None:
+    class Mine(Method):
+        pass
+
+    with pytest.raises(ConfigError, match=r"mine: Mine does not say what it compares\. Give the class a method"):
+        MethodList([Mine("mine", 0, {})]).compared(batch_of())

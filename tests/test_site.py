@@ -1,0 +1,133 @@
+"""The documentation as a site: built strictly, complete, and in need of no network."""
+
+from __future__ import annotations
+
+import html.parser
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import jsonschema
+import pytest
+import yaml
+
+import contrastive_sr
+
+PROJECT = Path(__file__).resolve().parents[1]
+MODULES = (
+    "functional",
+    "losses",
+    "embeddings",
+    "samples",
+    "degradations",
+    "networks",
+    "criteria",
+    "methods",
+    "evaluation",
+    "hosts.mmagic",
+)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page loads, where its links lead, and the places in it that links can lead to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = set()
+        self.formulas = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {key: value for key, value in attrs if value is not None}
+        self.formulas += tag == "math"
+        if "id" in found:
+            self.places.add(found["id"])
+        if tag in ("script", "img", "iframe") and "src" in found:
+            self.loads.append(found["src"])
+        if tag == "link" and "href" in found and found.get("rel") not in ("next", "prev", "index", "search"):
+            self.loads.append(found["href"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    recipe = (PROJECT / "Makefile").read_text()
+    arguments = re.search(r"-m (sphinx .*) -d build/doctrees \. build/site", recipe)
+    assert arguments is not None
+    command = [sys.executable, "-m", *arguments[1].split(), "-d", str(folder / "doctrees"), ".", str(folder / "site")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path.read_text()) for path in site.rglob("*.html")}
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
+    assert len(pages) > 40
+    for path, page in pages.items():
+        for target in page.loads:
+            assert not urlsplit(target).scheme, (path, target)
+            assert (path.parent / unquote(urlsplit(target).path)).is_file(), (path, target)
+    for style in site.rglob("*.css"):
+        assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", style.read_text()), style
+    font = (site / "_static/math.ttf").stat().st_size
+    assert 100_000 < font < 1_000_000
+
+
+def test_every_link_leads_somewhere(site: Path, pages: dict[Path, Page]) -> None:
+    assert "url=docs/README.html" in (site / "index.html").read_text()
+    for path, page in pages.items():
+        for target in page.links:
+            parts = urlsplit(target)
+            if parts.scheme:
+                continue
+            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert file.is_file(), (path, target)
+            if parts.fragment and file in pages and not file.is_relative_to(site / "_modules"):
+                assert unquote(parts.fragment) in pages[file].places, (path, target)
+
+
+def test_every_page_is_in_the_site_and_formulas_are_drawn(site: Path, pages: dict[Path, Page]) -> None:
+    for source in [*(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("*.md")]:
+        path = site / source.relative_to(PROJECT).with_suffix(".html")
+        text = source.read_text()
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+        formulas = text.count("```math") + len(re.findall(r"\$[^$\n]+\$", prose))
+        assert pages[path].formulas >= formulas, source
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_reference_has_every_public_name(name: str, site: Path, pages: dict[Path, Page]) -> None:
+    module = importlib.import_module(f"contrastive_sr.{name}")
+    page = pages[site / "docs/api" / f"{name.rpartition('.')[2]}.html"]
+    objects = {key: getattr(module, key) for key in module.__all__}
+    public = [key for key, found in objects.items() if inspect.isroutine(found) or inspect.isclass(found)]
+    assert public
+    missing = [key for key in public if f"contrastive_sr.{name}.{key}" not in page.places]
+    assert not missing
+
+
+def test_the_citation_is_valid_and_has_the_five_papers() -> None:
+    """By the format's own schema, which lies beside as its version 1.2.0 was published (CC-BY-4.0)."""
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    schema = json.loads((PROJECT / "tests/helpers/citation_file_format_1.2.0.json").read_text())
+    jsonschema.Draft7Validator(schema).validate(citation)
+    assert citation["version"] == contrastive_sr.__version__
+    names = {reference["notes"] for reference in citation["references"]}
+    assert names == {"PCL-SR", "CRL-SR", "DASR", "Cria-CL", "MPF-Net"}
+    del citation["references"][0]["title"]
+    with pytest.raises(jsonschema.ValidationError, match="'title' is a required property"):
+        jsonschema.Draft7Validator(schema).validate(citation)
