@@ -98,6 +98,9 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key in ("name", "model_type", "scale", "num_gpu", "datasets", "network_g", "path", "train", "logger"):
         if key not in opt:
             raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(opt)}.")
+    for key in ("datasets", "network_g", "network_d", "path", "train", "logger"):
+        if key in opt and not isinstance(opt[key], Mapping):
+            raise ConfigError(f"{key}: expected a mapping, got {describe(opt[key])}.")
     if opt["model_type"] not in models:
         raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
     ours = opt["model_type"].startswith("Contrastive")
@@ -117,7 +120,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
             "ContrastiveSRGANModel, which need no `methods:` with it; or take `degradation:` out."
         )
     check_count(opt["scale"], "scale", at_least=2 if opt.get("degradation") else 1)
-    if not isinstance(opt["datasets"], Mapping) or not isinstance(opt["datasets"].get("train"), Mapping):
+    if not isinstance(opt["datasets"].get("train"), Mapping):
         raise ConfigError(f"datasets: expected a mapping with `train`, got {describe(opt['datasets'])}.")
     train = opt["train"]
     for key in ("total_iter", "optim_g", "scheduler"):
