@@ -386,10 +386,13 @@ class CriaCL(Method):
             return
         self._left_alone.add(role)
         if rank() == 0:
+            weight = self.weights[role]
+            assert isinstance(weight, TermWeight)
+            advice = f"a smaller {role}_share" if weight.loss_share else f"{role}_share, e.g. 0.05, for {role}_weight"
             warnings.warn(
                 f"{self.name}: the masks leave the branch {role!r} alone (mean {mean.item():.1g}), and so the SR image "
-                f"does not learn from that term any more. Give {role}_share such as 0.05 in place of {role}_weight, "
-                "and a smaller weight or share to the adversarial criterion, and start anew.",
+                f"does not learn from that term any more. Start anew with {advice}, or with a smaller weight or share "
+                "of the adversarial criterion.",
                 stacklevel=2,
             )
 

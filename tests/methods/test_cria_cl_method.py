@@ -422,19 +422,23 @@ def test_a_criterion_on_both_sides_is_said() -> None:
         cria()
 
 
-@pytest.mark.parametrize(("tilt", "role"), [(20.0, "unif"), (-20.0, "align")])
-def test_a_branch_that_the_masks_leave_alone_is_said_once(tilt: float, role: str) -> None:
-    method, net, _ = ready(7, align_weight=1e-6, unif_weight=1e-6)
+@pytest.mark.parametrize(
+    ("tilt", "role", "advice"), [(20.0, "unif", "a smaller unif_share"), (-20.0, "align", "align_share, e.g. 0.05")]
+)
+def test_a_branch_that_the_masks_leave_alone_is_said_once(tilt: float, role: str, advice: str) -> None:
+    method, net, _ = ready(7, align_weight=1e-6, unif_share=1e-6, sr_criteria=[], **PIXELS)
     with torch.no_grad():
         net.masks.last.bias.copy_(torch.tensor([tilt, -tilt]))
     said = []
-    for _ in range(2 * LOOK_INTERVAL + 1):
+    for _ in range(LOOK_INTERVAL + 1):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            method.sr_losses(method.run(net, pairs(size=32)))
+            batch = method.run(net, pairs(size=32))
+            method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
         said += [str(warning.message) for warning in caught if "the masks leave" in str(warning.message)]
     assert len(said) == 1
     assert f"the branch {role!r} alone" in said[0]
+    assert advice in said[0]
 
 
 class Wrong(CriteriaBranches):
