@@ -163,6 +163,10 @@ def evidence_real(
     size: Annotated[
         Scale | None, typer.Option(help="Networks, batches and steps. Default: large on a GPU, small on a CPU.")
     ] = None,
+    vgg: Annotated[
+        str | None,
+        typer.Option(help="Weights of VGG-19 for Cria-CL: torchvision, timm or a file. Default: rows without it."),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Print and draw what is in the CSV, and run nothing.")
     ] = False,
@@ -177,7 +181,7 @@ def evidence_real(
         if train is None or test is None:
             raise ConfigError("Expected folders with HR and LR, --train DIR and --test DIR; --report needs none.")
         device, name = _device_and_size(size)
-        return real.real_study(train, test, name, real.SIZES[name], device)
+        return real.real_study(train, test, name, real.SIZES[name], device, vgg)
 
     _evidence(out, None if report else study, real_report, minutes, [choice.value for choice in part or RealPart])
 

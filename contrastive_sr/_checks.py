@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +22,14 @@ def describe(x: object) -> str:
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
     if hasattr(x, "dtype") and hasattr(x, "shape"):
         return f"a {x.dtype} {type(x).__name__} of shape {tuple(x.shape)}"
+    kind = type(x).__name__
+    if isinstance(x, OrderedDict):  # what hosts read mappings into
+        x, kind = dict(x), "mapping"
     try:
         text = repr(x)
     except ValueError:  # Python writes no number of more than 4300 digits
         text = "..."
-    return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(x).__name__})"
+    return f"{text if len(text) <= 200 else text[:200] + '...'} ({kind})"
 
 
 def describe_error(error: BaseException) -> str:

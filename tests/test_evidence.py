@@ -310,11 +310,14 @@ def test_the_command_explains_what_it_cannot_do(folders: tuple[Path, Path], tmp_
 
 
 def test_rows_survive_and_are_replaced(tmp_path: Path) -> None:
-    row = Row("crl", "a", 0, 10, 1.5, "psnr/Set14", 24.125, 'words, with a comma and a "quote"')
-    other = Row("crl", "b", 0, 10, 1.5, "psnr/Set14", 24.5, "")
+    words = 'words, with a comma and a "quote"'
+    row = Row("crl", "a", 0, 10, 1.5, "psnr/Set14", 24.125, words)
+    other = Row("crl", "b", 0, 10, 1.5, "psnr/Set14", 24.5, words)
+    third = Row("dasr", "b", 0, 10, 1.5, "psnr/Set14", 24.5, "others")
     add_rows(tmp_path / CSV, [row])
-    add_rows(tmp_path / CSV, [other, Row(*(*other.key[:4], 2.5, "psnr/Set14", 25.0, ""))])
-    assert read_rows(tmp_path / CSV) == [row, Row("crl", "b", 0, 10, 2.5, "psnr/Set14", 25.0, "")]
+    add_rows(tmp_path / CSV, [other, third, Row(*(*other.key[:4], 2.5, "psnr/Set14", 25.0, words))])
+    assert read_rows(tmp_path / CSV) == [row, Row("crl", "b", 0, 10, 2.5, "psnr/Set14", 25.0, words), third]
+    assert (tmp_path / CSV).read_text().count("comma") == 1  # the line below says nothing
 
 
 def _crl_rows(step: int, seeds: int, gain: float, arms: str = "abcdef") -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cria_models import save_random_vgg
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -21,6 +22,7 @@ from benchmarks.evidence.real import SIZES, Size, real_study
 from benchmarks.evidence.run import CSV, Evidence
 from benchmarks.evidence.training import SRTraining, Study
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods import CriaCL
 
 pytestmark = pytest.mark.basicsr
 CPU = torch.device("cpu")
@@ -120,6 +122,25 @@ def test_what_the_arms_add_to_l1(study: Study) -> None:
         "branches": ["adversarial"],
         "full": ["adversarial", "align", "unif"],
     }
+
+
+def test_with_vgg_weights_table_v_has_the_paper_s_criteria(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    file = str(save_random_vgg(tmp_path / "vgg19.pth"))
+    study = real_study(*folders, "tiny", TINY, CPU, file)
+    training = study.parts["criteria"].build("full", 0)
+    assert isinstance(training, SRTraining)
+    assert isinstance(training.method, CriaCL)
+    assert training.method.roles["align"] == ("pixel_l1", "ssim", "vgg_relu1_2")
+    assert sorted(training.method.weights) == ["adversarial", "align", "unif", "vgg_conv5_4"]
+    training.advance()
+    assert "perceptual loss of share 1" in study.parts["criteria"].setting
+    Evidence(study, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"was begun with another vgg: .*vgg19.pth, now None"):
+        Evidence(real_study(*folders, "tiny", TINY, CPU), tmp_path / "out")
+    options = {"--out": tmp_path / "out", "--train": folders[0], "--test": folders[1], "--vgg": "nowhere.pth"}
+    called = CliRunner().invoke(app, ["evidence-real", *(str(word) for option in options.items() for word in option)])
+    assert called.exit_code == 1
+    assert "VGGFeatures(weights): expected an existing file, got nowhere.pth" in called.output
 
 
 def test_every_figure_of_every_image(done: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was measured, in one CSV: a line for each figure of each arm at each step."""
+"""What was measured, in one CSV: a line for each figure of each arm at each step; an empty setting is that above."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
+    rows: list[Row] = []
     try:
         with path.open(newline="") as file:
-            return [
-                Row(
+            for line in csv.DictReader(file):
+                row = Row(
                     line["part"],
                     line["arm"],
                     int(line["seed"]),
@@ -60,11 +61,11 @@ def read_rows(path: Path) -> list[Row]:
                     float(line["seconds"]),
                     line["figure"],
                     float(line["value"]),
-                    line["setting"],
+                    line["setting"] or rows[-1].setting,  # as above
                 )
-                for line in csv.DictReader(file)
-            ]
-    except (KeyError, TypeError, ValueError) as error:
+                rows.append(row)
+            return rows
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a CSV of this run ({error}). Choose another --out.") from error
 
 
@@ -74,4 +75,8 @@ def add_rows(path: Path, rows: Sequence[Row]) -> None:
     with in_one_move(path) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
-        writer.writerows(asdict(row) for row in together.values())
+        above = ""
+        for row in together.values():
+            # the words are most of a line, and those of the line above nearly always
+            writer.writerow({**asdict(row), "setting": "" if row.setting == above else row.setting})
+            above = row.setting

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.evidence.images import SCALE, TestPairs, TrainingPairs, check_folders, to_bytes
 from benchmarks.evidence.training import Bicubic, Part, SRTraining, Study, Training, fixed, machine, words
 from contrastive_sr import networks
+from contrastive_sr.embeddings import VGGFeatures
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y, ssim_y
 from contrastive_sr.hosts.basicsr.host import import_basicsr
@@ -25,6 +26,7 @@ NETWORK_ARMS = {"baseline": ("vanilla", False), "cpb": ("vanilla", True), "mpfe"
     "mpfe_cpb": ("mpfe", True)
 }
 REGULARIZATION_ARMS = ("1", "3", "5", "7")
+PERCEPTUAL_SHARE = 1.0
 SHOWN = 3
 CROP = 96
 
@@ -138,11 +140,12 @@ class Trainings:
         tests: what is measured on.
         size: how large everything is.
         device: where it is trained.
+        vgg: weights of the criteria VGG, as of :class:`~contrastive_sr.embeddings.VGGFeatures`. None: without these.
     """
 
-    def __init__(self, folder: Path, tests: Tests, size: Size, device: torch.device) -> None:
+    def __init__(self, folder: Path, tests: Tests, size: Size, device: torch.device, vgg: str | None = None) -> None:
         self.pairs = TrainingPairs(folder, size.crop, device)
-        self.tests, self.size, self.device = tests, size, device
+        self.tests, self.size, self.device, self.vgg = tests, size, device, vgg
 
     def criteria(self, arm: str, seed: int) -> Training:
         """A row of Cria-CL's Table V."""
@@ -152,8 +155,10 @@ class Trainings:
         if row >= 6:
             net = networks.CriteriaBranches(net, SCALE)
         # shares: beside no perceptual loss the paper's weights would let the adversarial criterion rule
-        adversarial = {"type": "Adversarial", "share": 0.05}
-        method = CriaCL(align_share=0.05, unif_share=0.05, sr_criteria=[adversarial], row=row, vgg_weights=None)
+        criteria: list[dict[str, object]] = [{"type": "Adversarial", "share": 0.05}]
+        if self.vgg is not None:
+            criteria.append({"type": "VGG", "share": PERCEPTUAL_SHARE})
+        method = CriaCL(align_share=0.05, unif_share=0.05, sr_criteria=criteria, row=row, vgg_weights=self.vgg)
         return self._training("criteria", net, method, seed)
 
     def network(self, arm: str, seed: int) -> Training:
@@ -183,7 +188,9 @@ class Trainings:
         return SRTraining(net, method, batch, self.tests.figures, size.rate, size.average, self.device)
 
 
-def real_study(train: Path, test: Path, size_name: str, size: Size, device: torch.device) -> Study:
+def real_study(
+    train: Path, test: Path, size_name: str, size: Size, device: torch.device, vgg: str | None = None
+) -> Study:
     """The study of real camera pairs.
 
     Args:
@@ -192,15 +199,18 @@ def real_study(train: Path, test: Path, size_name: str, size: Size, device: torc
         size_name: what ``size`` is called.
         size: how large everything is.
         device: where it is trained.
+        vgg: weights of the criteria VGG: ``"torchvision"``, ``"timm"`` or a file. None: Table V without these.
 
     Raises:
-        ConfigError: one folder for both.
+        ConfigError: one folder for both, or weights that are missing or do not fit.
         DataError: no pairs, or ones that cannot be used.
         HostError: BasicSR, whose RRDBNet and NIQE are used, is not there.
     """
     check_folders([train], [test])
+    if vgg is not None:
+        VGGFeatures(weights=vgg)  # before any training
     tests = Tests(TestPairs(test, size.test_images, device))
-    trainings = Trainings(train, tests, size, device)
+    trainings = Trainings(train, tests, size, device, vgg)
     arms: dict[str, tuple[str, ...]] = {
         "criteria": tuple(CRITERIA_ROWS),
         "network": tuple(NETWORK_ARMS),
@@ -212,7 +222,7 @@ def real_study(train: Path, test: Path, size_name: str, size: Size, device: torc
             "bicubic",
             size.seeds[name],
             size.first[name],
-            setting(name, size),
+            setting(name, size, vgg),
             getattr(trainings, name),
             partial(tests.figures, Bicubic()),
             tests.crops,
@@ -224,18 +234,21 @@ def real_study(train: Path, test: Path, size_name: str, size: Size, device: torc
         parts,
         data=f"{counts['training pairs']} training pairs, {counts['test pairs']} test pairs; {machine(device)}",
         note="",
-        settings={"size": size_name, **counts, **fixed(size)},
+        settings={"size": size_name, "vgg": vgg, **counts, **fixed(size)},
         device=device,
     )
 
 
-def setting(part: str, size: Size) -> str:
+def setting(part: str, size: Size, vgg: str | None) -> str:
     """The network and the batch of a part, in words."""
     batch = f"batch {size.batch[part]}, {size.crop}-pixel HR crops, Adam {size.rate:g}, averaged weights"
     if part == "criteria":
+        lists = "positive SSIM, negative Adversarial; no perceptual loss"
+        if vgg is not None:
+            lists = f"positives and negatives the paper's; perceptual loss of share {PERCEPTUAL_SHARE:g}"
         return (
             f"RRDBNet {words(size.rrdb)}, {batch}; L1; adversarial, align and uniformity each of share 0.05; "
-            "anchor Pixel, positive SSIM, negative Adversarial; no perceptual loss"
+            f"anchor Pixel, {lists}"
         )
     if part == "network":
         return f"MPFNet {words(size.mpf)}, without CPB {size.plain_channels} channels, {batch}; L1"

@@ -19,11 +19,11 @@ METRICS = {"psnr": "PSNR on Y, dB", "ssim": "SSIM on Y", "niqe": "NIQE (lower is
 DECIMALS = {"psnr": 2, "ssim": 4, "niqe": 2}
 CRITERIA_ARMS = {
     "plain": "plain model, L1",
-    "sum": "L1 + adversarial",
+    "sum": "sum of criteria",
     "align": "+ align",
     "uniformity": "+ uniformity",
     "both": "+ align + uniformity",
-    "branches": "two branches, L1 + adversarial",
+    "branches": "two branches, sum of criteria",
     "full": "two branches + align + uniformity",
 }
 NETWORK_ARMS = {
@@ -44,7 +44,7 @@ ARMS: dict[str, Mapping[str, str]] = {
     "regularization": REGULARIZATION_ARMS,
 }
 TITLES = {
-    "criteria": "Cria-CL, Table V without what needs pretrained weights",
+    "criteria": "Cria-CL, Table V",
     "network": "MPF-Net, Table V: its two units",
     "regularization": "MPF-Net, Table VII: its regularization",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from contrastive_sr._checks import describe
@@ -12,7 +13,7 @@ from contrastive_sr.config import HostRegistry, build
 from contrastive_sr.criteria.adversarial import Adversarial
 from contrastive_sr.criteria.base import Criterion
 from contrastive_sr.criteria.pixel import Pixel
-from contrastive_sr.criteria.registered import Registered
+from contrastive_sr.criteria.registered import TRIAL_SIZE, Registered
 from contrastive_sr.criteria.ssim import SSIM
 from contrastive_sr.criteria.vgg import VGG
 from contrastive_sr.errors import ConfigError
@@ -70,12 +71,11 @@ class CriteriaByName(nn.ModuleDict):
         try:
             module = build(nn.Module, CRITERIA, config, where)
         except ConfigError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            # as of urllib, which torchvision loads weights with
-            raise ConfigError(
-                f"{error} If it cannot download its weights: the criterion VGG takes them from a local file."
-            ) from error
+            said = str(error) if str(error).startswith(where) else f"{where}: {error}"
+            if isinstance(error.__cause__, OSError) and "VGGFeatures" not in said:
+                # as of urllib, which torchvision loads weights with
+                said += " If it cannot download its weights: the criterion VGG takes them from a local file."
+            raise ConfigError(said) from error
         criterion = module if isinstance(module, Criterion) else Registered(module)
         name = criterion.label if name is None else name
         if isinstance(name, str) and name in self:
@@ -90,6 +90,26 @@ class CriteriaByName(nn.ModuleDict):
         self[name] = criterion
         self._settings[name] = settings
         return name
+
+    def alike(self, name: str, other: str) -> bool:
+        """Whether two criteria are one and the same but for a factor, as our Pixel and a host's L1 loss are.
+
+        Both are tried on random images. Criteria of ours that differ in their settings are not.
+        """
+        both = [self[name], self[other]]
+        if not any(isinstance(criterion, Registered) for criterion in both):
+            return False
+        if any(isinstance(criterion, Adversarial) for criterion in both):
+            return False
+        like = next((p for criterion in both for p in criterion.parameters()), torch.empty(()))
+        generator = torch.Generator().manual_seed(0)
+        factors = []
+        for spread in (0.1, 0.5, 1.0):
+            sr, hr = (spread * torch.rand(2, 1, 3, TRIAL_SIZE, TRIAL_SIZE, generator=generator)).to(like)
+            with torch.no_grad():
+                value, reference = (criterion(sr, hr).mean().double() for criterion in both)
+            factors.append((value / reference).item())
+        return max(factors) - min(factors) < 1e-4 * abs(factors[0])
 
 
 def settings_of(config: Mapping[str, object] | nn.Module) -> object:

@@ -71,7 +71,7 @@ class RGBDiscriminator(TrainableEmbedding):
         self.blocks = nn.ModuleList(Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS))
         self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
         if weights is not None:
-            load_weights(self, weights)
+            load_weights(self, weights, key=f"{type(self).__name__}(weights)")
 
     def transform(self, images: Tensor) -> Tensor:
         """What the first block sees: the images themselves."""

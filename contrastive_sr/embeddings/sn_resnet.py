@@ -81,7 +81,7 @@ class SNResNet18(TrainableEmbedding):
         for part in self._normalized:
             spectral_norm(part)
         if weights is not None:
-            load_weights(self, weights)
+            load_weights(self, weights, key="SNResNet18(weights)")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps behind the first ``taps`` stages.

@@ -74,7 +74,7 @@ class VGGFeatures(Embedding):
         if str(weights) in SOURCES:
             load_state_dict(self, _download(str(weights)), f"{weights}'s vgg19", partial=True)
         else:
-            load_weights(self, weights, partial=True)
+            load_weights(self, weights, partial=True, key="VGGFeatures(weights)")
         self.requires_grad_(False)
         self._register_state_dict_hook(_leave_out_fixed)
 

@@ -61,7 +61,7 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tensors_only)
 
 
-def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) -> None:
+def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False, key: str = "weights") -> None:
     """Load a module's weights from a file.
 
     Understood are plain state dicts, BasicSR's ``{"params": ...}``, MMagic's checkpoints, and ``.safetensors``. The
@@ -72,43 +72,44 @@ def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) 
         module: takes the weights in place.
         path: the file.
         partial: whether the file may hold more layers than the module.
+        key: what the path is the value of, for messages.
 
     Raises:
         ConfigError: the file is missing, unreadable, or does not hold this module's weights.
     """
-    load_state_dict(module, read_state_dict(path), str(path), partial=partial)
+    load_state_dict(module, read_state_dict(path, key), str(path), partial=partial, key=key)
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
     """The state dict in a file; which files, see :func:`load_weights`. The averaged weights, if it has such.
 
     Raises:
         ConfigError: the file is missing, unreadable, or holds something else.
     """
     # Our MMagic hook keeps the methods' state, and with it an embedding, beside the state dict of the stock model.
-    return _section(_read(path), ("params_ema", "params", "contrastive_sr", "state_dict"), path)
+    return _section(_read(path, key), ("params_ema", "params", "contrastive_sr", "state_dict"), path, key)
 
 
-def read_sections(path: str | Path) -> list[dict[str, Tensor]]:
+def read_sections(path: str | Path, key: str = "weights") -> list[dict[str, Tensor]]:
     """As :func:`read_state_dict`, but of an MMagic checkpoint first the network's state and then the methods'.
 
     Raises:
         ConfigError: the file is missing, unreadable, or holds something else.
     """
-    content = _read(path)
+    content = _read(path, key)
     orders = (("params_ema", "params", "state_dict"), ("params_ema", "params", "contrastive_sr", "state_dict"))
-    return [_section(content, order, path) for order in orders]
+    return [_section(content, order, path, key) for order in orders]
 
 
-def read_network(path: str | Path) -> dict[str, Tensor]:
+def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
     """The state of the SR network in a file that BasicSR or MMagic saved; its average where there is one.
 
     Raises:
         ConfigError: the file is missing, unreadable, or holds something else.
     """
-    state = read_sections(path)[0]
+    state = read_sections(path, key)[0]
     for prefix in ("generator_ema.", "generator."):  # of MMagic's models
-        if found := {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}:
+        if found := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
             return found
     return state
 
@@ -119,44 +120,44 @@ def read_methods(path: str | Path) -> dict[str, Tensor] | None:
     Raises:
         ConfigError: the file is missing or unreadable.
     """
-    content = _read(path)
+    content = _read(path, "weights")
     if not isinstance(content, Mapping):
         return None
     if isinstance(content.get("methods"), Mapping):
         return dict(content["methods"])
-    state = _section(content, ("contrastive_sr", "state_dict"), path) if "state_dict" in content else {}
+    state = _section(content, ("contrastive_sr", "state_dict"), path, "weights") if "state_dict" in content else {}
     prefix = "methods."  # in MMagic they are part of the model
     return {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)} or None
 
 
-def _section(content: Any, order: Sequence[str], path: str | Path) -> dict[str, Tensor]:
+def _section(content: Any, order: Sequence[str], path: str | Path, key: str) -> dict[str, Tensor]:
     """The first of some entries that a file's content has, or the content itself, as a state dict."""
-    for key in order:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    for entry in order:
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
             break
     if isinstance(content, _PassedOver):
         raise ConfigError(
-            f"weights: {path} holds a whole Python object, as torch.save(net) writes one, expected a state dict of "
+            f"{key}: {path} holds a whole Python object, as torch.save(net) writes one, expected a state dict of "
             "tensors. It is refused, since reading it would run code. Where you trust it, load it there and save "
             "net.state_dict()."
         )
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"weights: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
+        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
     return dict(content)
 
 
-def _read(path: str | Path) -> Any:
+def _read(path: str | Path, key: str) -> Any:
     """What a file holds.
 
     Raises:
         ConfigError: the file is missing or unreadable.
     """
     if not isinstance(path, (str, Path)):
-        raise ConfigError(f"weights: expected the path of a file, got {describe(path)}.")
+        raise ConfigError(f"{key}: expected the path of a file, got {describe(path)}.")
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ConfigError(f"weights: expected an existing file, got {path}. Check the path.")
+        raise ConfigError(f"{key}: expected an existing file, got {path}. Check the path.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -168,12 +169,14 @@ def _read(path: str | Path) -> Any:
             error, pickle.UnpicklingError
         )
         raise ConfigError(
-            f"weights: {path} could not be read as a file of tensors ({describe_error(error)}). "
+            f"{key}: {path} could not be read as a file of tensors ({describe_error(error)}). "
             f"Expected a state dict saved by torch.save or safetensors{unsafe}."
         ) from error
 
 
-def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False) -> None:
+def load_state_dict(
+    module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False, key: str = "weights"
+) -> None:
     """Load a module's weights from a state dict that may hold it under a prefix.
 
     Raises:
@@ -185,20 +188,20 @@ def load_state_dict(module: nn.Module, content: Mapping[str, Tensor], source: st
     fitting = sorted(p for p in prefixes if all(p + name in content for name in wanted))
     name = type(module).__name__
     if len(fitting) != 1:
-        missing = [key for key in wanted if key not in content]
+        missing = [name for name in wanted if name not in content]
         found = f"{len(fitting)} sets of them, under {fitting}" if fitting else f"none (e.g. {missing[0]} is missing)"
         raise ConfigError(
-            f"weights: {source} was expected to hold the weights of one {name}, got {found}. "
+            f"{key}: {source} was expected to hold the weights of one {name}, got {found}. "
             "A file of one embedding alone is e.g. BasicSR's NAME_embedding_*.pth."
         )
     prefix = fitting[0]
-    extra = [key for key in content if key.startswith(prefix) and key.removeprefix(prefix) not in wanted]
+    extra = [n for n in content if n.startswith(prefix) and n.removeprefix(prefix) not in wanted]
     if extra and prefix == "" and not partial:
-        raise ConfigError(f"weights: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?")
-    for key, value in wanted.items():
-        if content[prefix + key].shape != value.shape:
+        raise ConfigError(f"{key}: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?")
+    for layer, value in wanted.items():
+        if content[prefix + layer].shape != value.shape:
             raise ConfigError(
-                f"weights: {source}: expected {key} of shape {tuple(value.shape)}, "
-                f"got {tuple(content[prefix + key].shape)}. Was it saved with other settings?"
+                f"{key}: {source}: expected {layer} of shape {tuple(value.shape)}, "
+                f"got {tuple(content[prefix + layer].shape)}. Was it saved with other settings?"
             )
-    module.load_state_dict({key: content[prefix + key] for key in wanted})
+    module.load_state_dict({layer: content[prefix + layer] for layer in wanted})

@@ -468,7 +468,7 @@ def examine(basicsr: Path | None = None) -> list[Finding]:
         basicsr: a BasicSR checkout to look at instead of the installed package.
 
     Returns:
-        Findings in the order torch, torchvision, numpy, timm, BasicSR, MMagic.
+        Findings in the order torch, torchvision, numpy, timm, torchmetrics, BasicSR, MMagic.
 
     Raises:
         HostError: `basicsr` holds no BasicSR.
@@ -480,6 +480,7 @@ def examine(basicsr: Path | None = None) -> list[Finding]:
         lambda: _check_import("torchvision", "pip install --force-reinstall torch torchvision"),
         lambda: _check_import("numpy", "pip install --force-reinstall numpy"),
         lambda: _check_import("timm", 'pip install "contrastive-sr[timm]"'),
+        lambda: _check_import("torchmetrics", 'pip install "contrastive-sr[ssim]"'),
         lambda: _check_basicsr(basicsr),
         _check_mmagic,
     ]

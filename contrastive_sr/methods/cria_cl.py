@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from contrastive_sr._checks import check_flag, check_number, check_shape, descri
 from contrastive_sr.criteria import Adversarial, CriteriaByName, Criterion, CriterionConfig
 from contrastive_sr.criteria.build import settings_of
 from contrastive_sr.criteria.vgg import BOTTOM, TOP
-from contrastive_sr.distributed import average_statistics_over_ranks
+from contrastive_sr.distributed import average_statistics_over_ranks, rank
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional import criteria_alignment, criteria_uniformity
 from contrastive_sr.losses.criteria import RunningScales, criteria_figures
@@ -25,6 +26,8 @@ from contrastive_sr.samples import Batch
 
 BRANCHES = ("align", "unif", "masks")
 MASKS = ("losses", "images", "none")
+LOOK_INTERVAL = 50  # steps from one look at the masks to the next: each waits for the device
+LEFT_ALONE = 1e-3  # a mask's mean
 # The paper's partition: what compares pixels, and what may make up texture (section III, Anchor Selection).
 STRUCTURE: tuple[dict[str, object], ...] = ({"type": "Pixel"}, {"type": "SSIM"}, {"type": "VGG", "layer": BOTTOM})
 TEXTURE: tuple[dict[str, object], ...] = ({"type": "VGG", "layer": TOP}, {"type": "Adversarial"})
@@ -120,7 +123,8 @@ class CriaCL(Method):
 
     Example:
         >>> import torch
-        >>> method = CriaCL(align_weight=0.01, unif_weight=0.01, row=5, vgg_weights=None, positives=["Adversarial"])
+        >>> square = {"type": "Pixel", "norm": "l2"}
+        >>> method = CriaCL(align_weight=0.01, unif_weight=0.01, row=5, vgg_weights=None, positives=[square])
         >>> net = nn.Upsample(scale_factor=4)
         >>> batch = method.run(net, {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 48, 48)})
         >>> list(method.auxiliary_losses(batch))
@@ -192,6 +196,14 @@ class CriaCL(Method):
             self.scales = nn.ModuleDict({role: RunningScales(len(names)) for role, names in self.roles.items()})
         if self.parts.projection and self.roles:
             self.layers = BRANCHES
+        both = sorted(set(self.roles.get("align", ())[1:]) & set(self.roles.get("unif", ())[1:]))
+        if both:
+            warnings.warn(
+                f"{name}: {', '.join(both)} among positives and negatives at once: the alignment moves it to the "
+                "anchor, and the uniformity lowers both. The paper's lists share nothing.",
+                stacklevel=2,
+            )
+        self._left_alone: set[str] = set()  # roles that were warned of
 
     def _add_role(self, role: str, anchor: CriterionConfig, others: Sequence[CriterionConfig] | None, key: str) -> None:
         """Build the anchor and the criteria that a term contrasts with it."""
@@ -210,6 +222,12 @@ class CriaCL(Method):
                     f"{self.name}: {key}[{index}]: expected criteria that differ, got {label!r}, which is {same} too. "
                     "Take it out."
                 )
+            for other in names:
+                if self.criteria.alike(label, other):
+                    raise ConfigError(
+                        f"{self.name}: {key}[{index}]: expected criteria that differ, got {label!r}, which is always "
+                        f"a multiple of {other!r}. Take it out."
+                    )
             names.append(label)
         self.roles[role] = tuple(names)
 
@@ -359,6 +377,8 @@ class CriaCL(Method):
         for role, names in self.roles.items():
             mask = self._mask(batch, role)
             covered = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
+            if covered and self.step.value % LOOK_INTERVAL == 0:
+                self._look(role, covered[f"{role}_mask"])
             image, mask = self._compared(batch, role)
             named = {label: value(label, role, image) for label in names}
             loss = self._loss(role, list(named.values()), mask)
@@ -392,6 +412,22 @@ class CriaCL(Method):
     def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
         """Row 5, without branches and VGG-19, which need a trunk and weights; see :meth:`Method.example`."""
         return cls(align_weight=1.0, unif_weight=1.0, row=5, vgg_weights=None), None
+
+    def _look(self, role: str, mean: Tensor) -> None:
+        """Say once that the masks leave a branch alone; its share then says nothing."""
+        if role in self._left_alone or mean.item() >= LEFT_ALONE:
+            return
+        self._left_alone.add(role)
+        if rank() == 0:
+            weight = self.weights[role]
+            assert isinstance(weight, TermWeight)
+            advice = f"a smaller {role}_share" if weight.loss_share else f"{role}_share, e.g. 0.05, for {role}_weight"
+            warnings.warn(
+                f"{self.name}: the masks leave the branch {role!r} alone (mean {mean.item():.1g}), and so the SR image "
+                f"does not learn from that term any more. Start anew with {advice}, or with a smaller weight or share "
+                "of the adversarial criterion.",
+                stacklevel=2,
+            )
 
     def _loss(self, role: str, criteria: list[Tensor], mask: Tensor | None, measure: bool = True) -> Tensor:
         """Eq. 8 or 9 of the anchor and the others."""

@@ -190,7 +190,8 @@ class CriteriaBranches(nn.Module):
                 f"scale is {4 // self.trunk.unshuffle}, got {scale}. Give both the same."
             )
         if trunk_weights is not None:
-            load_state_dict(self.trunk, read_network(trunk_weights), str(trunk_weights), partial=True)
+            key = "CriteriaBranches(trunk_weights)"
+            load_state_dict(self.trunk, read_network(trunk_weights, key), str(trunk_weights), partial=True, key=key)
         self.align, self.unif = ImageBranch(self.trunk, factor), ImageBranch(self.trunk, factor)
         self.masks = MaskBranch(scale)
 

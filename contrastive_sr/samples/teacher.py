@@ -47,7 +47,7 @@ class TeacherOutput(SampleGenerator):
             )
         self.network = build(nn.Module, NETWORKS, network, "TeacherOutput(network)")
         if weights is not None:
-            state = read_network(weights)
+            state = read_network(weights, "TeacherOutput(weights)")
             try:
                 self.network.load_state_dict(state)
             except RuntimeError as error:

@@ -172,7 +172,7 @@ def test_weights_from_a_file(shared: SNResNet18, tmp_path: Path) -> None:
     torch.save({"params": shared.state_dict()}, tmp_path / "mpf_embedding_latest.pth")
     loaded = SNResNet18(weights=tmp_path / "mpf_embedding_latest.pth")
     assert not moved(loaded, shared.state_dict())
-    with pytest.raises(ConfigError, match="weights: expected an existing file"):
+    with pytest.raises(ConfigError, match=r"SNResNet18\(weights\): expected an existing file"):
         SNResNet18(weights=tmp_path / "nothing.pth")
 
 

@@ -111,7 +111,7 @@ def test_nothing_in_a_file_is_executed(trained: HaarDiscriminator, tmp_path: Pat
     assert same(HaarDiscriminator(weights=harmless), trained)
     contents = {"alone": Dangerous(trace), "inside": {**trained.state_dict(), "more": Dangerous(trace)}}
     for name, content in contents.items():
-        with pytest.raises(ConfigError, match=r"weights: .*expected a state dict of tensors"):
+        with pytest.raises(ConfigError, match=r"weights\): .*xpected a state dict of tensors"):
             HaarDiscriminator(weights=save(content, tmp_path / f"{name}.pth"))
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content, protocol=2))
         with pytest.raises(ConfigError, match=r"could not be read as a file of tensors"):
@@ -125,8 +125,14 @@ def test_nothing_in_a_file_is_executed(trained: HaarDiscriminator, tmp_path: Pat
 @pytest.mark.parametrize("content", [b"", b"this is not a file of tensors" * 10, b"PK\x03\x04 not a zip file"])
 def test_garbage_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"weights: .*{name} could not be read as a file of tensors"):
+    with pytest.raises(ConfigError, match=rf"weights\): .*{name} could not be read as a file of tensors"):
         HaarDiscriminator(weights=tmp_path / name)
+
+
+def test_a_whole_network_is_refused(trained: HaarDiscriminator, tmp_path: Path) -> None:
+    message = r"HaarDiscriminator\(weights\): .*net.pth holds a whole object, .*save net.state_dict\(\)"
+    with pytest.raises(ConfigError, match=message):
+        HaarDiscriminator(weights=save(trained, tmp_path / "net.pth"))
 
 
 def test_a_cut_file_is_refused(trained: HaarDiscriminator, tmp_path: Path) -> None:
@@ -138,7 +144,9 @@ def test_a_cut_file_is_refused(trained: HaarDiscriminator, tmp_path: Path) -> No
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.pth", tmp_path):
-        with pytest.raises(ConfigError, match=r"weights: expected an existing file, got .*Check the path"):
+        with pytest.raises(
+            ConfigError, match=r"HaarDiscriminator\(weights\): expected an existing file, got .*Check the path"
+        ):
             HaarDiscriminator(weights=path)
 
 

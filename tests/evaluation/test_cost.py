@@ -66,7 +66,7 @@ def test_the_command_counts_networks_of_both_hosts(project: Path) -> None:
     """EDSR, RCAN and ESRGAN have the figures of MPF-Net's Table IV, so that they are counted as there."""
     names = ["plugins/pcl_edsr.yml", "plugins/pcl_rcan.yml", "plugins/pcl_rrdb.yml", "plugins/mpf_net_x4.yml"]
     names += ["plugins/dasr_x4.yml", "plugins/crl_sr_x4.yml", "configs/pcl_edsr.py", "configs/mpf_net_x4.py"]
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=40)
     print_costs([project / name for name in names], "224", console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     rows = {line.split()[0].split("/")[-1]: line.split()[1:] for line in printed.splitlines() if "/" in line}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,20 @@ def cria(**arguments: Any) -> CriaCL:
     torch.manual_seed(0)
     weights = {f"{role}_weight": 0.01 for role in ("align", "unif") if f"{role}_share" not in arguments}
     return CriaCL(**{"vgg_weights": None, **weights, **arguments})
+
+
+def save_random_vgg(path: Path) -> Path:
+    """A file with a VGG-19 of random weights, named as torchvision's."""
+    torch.manual_seed(0)
+    state, index, inputs = {}, 0, 3
+    for count, outputs in ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)):
+        for _ in range(count):
+            state[f"features.{index}.weight"] = torch.randn(outputs, inputs, 3, 3) / (3 * inputs**0.5)
+            state[f"features.{index}.bias"] = torch.zeros(outputs)
+            index, inputs = index + 2, outputs
+        index += 1
+    torch.save(state, path)
+    return path
 
 
 def pairs(seed: int = 0, size: int = 32, count: int = 2) -> dict[str, Tensor]:

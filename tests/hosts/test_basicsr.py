@@ -316,6 +316,8 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("scale", None, "expected the key 'scale'"),
         ("model_type", "SRModel", "model_type: SRModel does not train with `methods:`"),
         ("train:total_iter", None, "train: expected the key 'total_iter'"),
+        ("network_g", "EDSR", "network_g: expected a mapping, got 'EDSR'"),
+        ("path", "experiments", "path: expected a mapping"),
         ("train:pixel_opt", None, "train: expected pixel_opt or perceptual_opt"),
         ("train:optim_g", {"type": "Adam", "lr": "1e-4"}, "optim_g: lr: expected a number .*!!float 1e-4"),
         ("path:pretrain_network_g", "nowhere.pth", "pretrain_network_g: expected an existing file, got nowhere.pth"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cria_models import EDSR, branches, cria, pairs
+from cria_models import EDSR, branches, cria, pairs, save_random_vgg
 from loss_oracles import alignment_loops, uniformity_loops
 from same import assert_same
 from small_models import CountingNet
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from contrastive_sr.criteria import SSIM
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods import CriaCL, MethodList, build_methods
-from contrastive_sr.methods.cria_cl import ROWS
+from contrastive_sr.methods.cria_cl import LOOK_INTERVAL, ROWS
 from contrastive_sr.networks import CriteriaBranches
 
 PIXELS = {"anchor": "Pixel", "positives": [{"type": "Pixel", "norm": "l2"}], "negatives": ["SSIM"]}
@@ -27,17 +27,7 @@ PIXELS = {"anchor": "Pixel", "positives": [{"type": "Pixel", "norm": "l2"}], "ne
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VGG-19 with random weights."""
-    torch.manual_seed(0)
-    state, index, inputs = {}, 0, 3
-    for count, outputs in ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)):
-        for _ in range(count):
-            state[f"features.{index}.weight"] = torch.randn(outputs, inputs, 3, 3) / (3 * inputs**0.5)
-            state[f"features.{index}.bias"] = torch.zeros(outputs)
-            index, inputs = index + 2, outputs
-        index += 1
-    path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
-    torch.save(state, path)
-    return path
+    return save_random_vgg(tmp_path_factory.mktemp("vgg") / "vgg19.pth")
 
 
 def net_for(row: int) -> nn.Module:
@@ -393,10 +383,21 @@ def test_beside_another_method() -> None:
         ({"positives": ["SSIM", "Pixel"]}, r"positives\[1\]: .* differ, got 'pixel_l1', which is the anchor too"),
         ({"negatives": ["Pixel"]}, r"negatives\[0\]: .* which is the anchor too. Take it out"),
         ({"positives": ["SSIM", {"type": "SSIM"}]}, "'ssim', which is another of the positives too"),
+        (
+            {"positives": [nn.L1Loss()]},
+            r"positives\[0\]: .* 'l1', which is always a multiple of 'pixel_l1'. Take it out",
+        ),
+        (
+            {"positives": ["SSIM"], "negatives": [{"type": "Pixel", "norm": "l2"}, nn.MSELoss()]},
+            r"negatives\[1\]: .* 'mse', which is always a multiple of 'pixel_l2'",
+        ),
         ({"positives": []}, "positives: expected a list of at least one criterion"),
         ({"negatives": "SSIM"}, "negatives: expected a list of at least one criterion"),
         ({"positives": ["VGG"]}, r"positives\[0\]: VGG needs pretrained weights, and `vgg_weights` is null"),
-        ({"vgg_weights": "nowhere.pth"}, "expected an existing file, got nowhere.pth"),
+        (
+            {"vgg_weights": "nowhere.pth"},
+            r"cria: positives\[1\]: VGGFeatures\(weights\): expected an existing file, got nowhere.pth",
+        ),
         ({"sr_criteria": ["Adversarial"]}, r"sr_criteria: expected a list of mappings, e\.g\. .*weight: 0\.005"),
         ({"sr_criteria": [{"type": "Adversarial"}]}, r"sr_criteria\[0\]: expected one of `weight` and `share`"),
         (
@@ -411,6 +412,33 @@ def test_beside_another_method() -> None:
 def test_what_makes_no_sense_is_refused_at_once(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cria(**arguments)
+
+
+def test_a_criterion_on_both_sides_is_said() -> None:
+    with pytest.warns(UserWarning, match="cria: ssim among positives and negatives at once"):
+        cria(positives=["SSIM"], negatives=["SSIM", "Adversarial"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cria()
+
+
+@pytest.mark.parametrize(
+    ("tilt", "role", "advice"), [(20.0, "unif", "a smaller unif_share"), (-20.0, "align", "align_share, e.g. 0.05")]
+)
+def test_a_branch_that_the_masks_leave_alone_is_said_once(tilt: float, role: str, advice: str) -> None:
+    method, net, _ = ready(7, align_weight=1e-6, unif_share=1e-6, sr_criteria=[], **PIXELS)
+    with torch.no_grad():
+        net.masks.last.bias.copy_(torch.tensor([tilt, -tilt]))
+    said = []
+    for _ in range(LOOK_INTERVAL + 1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            batch = method.run(net, pairs(size=32))
+            method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        said += [str(warning.message) for warning in caught if "the masks leave" in str(warning.message)]
+    assert len(said) == 1
+    assert f"the branch {role!r} alone" in said[0]
+    assert advice in said[0]
 
 
 class Wrong(CriteriaBranches):

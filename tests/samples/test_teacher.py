@@ -93,7 +93,7 @@ def test_files_and_networks_that_do_not_fit(trained: MPFNet, tmp_path: Path) -> 
     path = save({"state_dict": under("generator.", trained.state_dict())}, tmp_path / "trained.pth")
     for network, weights, message in (
         (NETWORK, None, r"TeacherOutput\(weights\): expected the file of a trained network, got none"),
-        (NETWORK, tmp_path / "no.pth", r"weights: expected an existing file, got .*no\.pth"),
+        (NETWORK, tmp_path / "no.pth", r"TeacherOutput\(weights\): expected an existing file, got .*no\.pth"),
         ({**NETWORK, "channels": 5}, path, r"trained\.pth does not fit the teacher, .*size mismatch"),
         ({**NETWORK, "blocks": 2}, path, "does not fit the teacher.*Missing key.*Give `network` the settings"),
         ({**NETWORK, "perceptions": [[1, 1], [3, 1]]}, path, "does not fit the teacher"),
