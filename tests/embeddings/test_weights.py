@@ -130,7 +130,7 @@ def test_garbage_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_whole_network_is_refused(trained: HaarDiscriminator, tmp_path: Path) -> None:
-    message = r"HaarDiscriminator\(weights\): .*net.pth holds a whole object, .*save net.state_dict\(\)"
+    message = r"HaarDiscriminator\(weights\): .*net.pth holds a whole Python object, .*save net.state_dict\(\)"
     with pytest.raises(ConfigError, match=message):
         HaarDiscriminator(weights=save(trained, tmp_path / "net.pth"))
 
