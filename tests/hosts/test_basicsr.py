@@ -192,7 +192,7 @@ def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_from_the_last_checkpoint(one_pair: Path, tmp_path: Path) -> None:
-    changes = {"train:total_iter": 100_000, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
+    changes = {"train:total_iter": 300, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
     command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
     states = tmp_path / "experiments/demo_pcl_edsr/training_states"
@@ -416,11 +416,19 @@ def test_a_share_above_one_is_in_the_log(demo_data: Path, tmp_path: Path) -> Non
 
 
 def test_a_stopped_run_says_how_to_go_on(one_pair: Path, tmp_path: Path) -> None:
-    changes = {"train:total_iter": 100_000, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
+    changes = {"train:total_iter": 300, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
     command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
     states = tmp_path / "experiments/demo_pcl_edsr/training_states"
-    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts what runs in the background with Ctrl-C ignored, and so would this be
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while process.poll() is None and not list(states.glob("*.state")):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
