@@ -86,7 +86,8 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         raise
     except expected as error:
         raise ConfigError(
-            f"{where}: {name} cannot be built with these arguments ({describe_error(error)}); got {describe(arguments)}."
+            f"{where}: {name} cannot be built with these arguments ({describe_error(error)}); got "
+            f"{describe(arguments)}."
         ) from error
 
 

@@ -53,7 +53,7 @@ NAVIGATION = {
         "losses/contrastive_regularization",
     ],
     "Guides": ["data", "degradations", "evaluate", "look", "cost", "distributed", "troubleshooting", "add_a_method"],
-    "Measured": ["evidence", "benchmarks"],
+    "Measured": ["evidence", "benchmarks", "reliability"],
     "API": [
         "api/functional",
         "api/losses",

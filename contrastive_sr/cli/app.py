@@ -395,9 +395,7 @@ def samples(
     seed: Annotated[int, typer.Option(help="Seed of new weights, samples and degradations.")] = 0,
     imports: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."
-        ),
+        typer.Option("--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."),
     ] = None,
 ) -> None:
     """Draw what a method compares: anchor, positives and negatives, with their similarities to the anchor.

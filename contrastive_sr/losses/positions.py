@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
 from contrastive_sr.distributed import gather_rows, mean_over_ranks
 from contrastive_sr.embeddings import MLPHead
 from contrastive_sr.errors import ConfigError, DataError
@@ -198,7 +198,7 @@ def _at_positions(
         return {role: x[:, None] for role, x in layer.items()}
     height, width = _smallest(layer)
     vectors = {
-        role: (x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width)))
+        role: (x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(at_least_float32(x), (height, width)))
         .flatten(2)
         .transpose(1, 2)
         for role, x in layer.items()

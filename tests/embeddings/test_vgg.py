@@ -139,7 +139,9 @@ def mmengine_load(module: nn.Module, state: dict[str, Tensor], strict: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "save", [nn.Module.state_dict, pytest.param(mmengine_state_dict, marks=pytest.mark.mmagic)], ids=["torch", "mmengine"]
+    "save",
+    [nn.Module.state_dict, pytest.param(mmengine_state_dict, marks=pytest.mark.mmagic)],
+    ids=["torch", "mmengine"],
 )
 def test_what_is_fixed_is_not_part_of_the_state(save: Callable[[nn.Module], dict[str, Tensor]], weights: Path) -> None:
     assert list(save(VGGFeatures(["relu1_1"], weights))) == []
@@ -148,7 +150,9 @@ def test_what_is_fixed_is_not_part_of_the_state(save: Callable[[nn.Module], dict
 
 
 @pytest.mark.parametrize(
-    "load", [nn.Module.load_state_dict, pytest.param(mmengine_load, marks=pytest.mark.mmagic)], ids=["torch", "mmengine"]
+    "load",
+    [nn.Module.load_state_dict, pytest.param(mmengine_load, marks=pytest.mark.mmagic)],
+    ids=["torch", "mmengine"],
 )
 def test_states_with_and_without_the_weights_load_strictly(load: Callable[..., object], weights: Path) -> None:
     module = Around(weights)

@@ -9,6 +9,7 @@ import torch
 from oracles import plain_contrast, relative_distance
 from small_models import IdentityEmbedding, SmoothEmbedding, settled
 from torch import Tensor
+from versions import autocast_to_float16
 
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
@@ -177,7 +178,7 @@ def test_autocast_bfloat16_is_finite_and_close() -> None:
     assert relative_distance(gradient, expected_gradient) < 0.1
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=autocast_to_float16)])
 def test_similarities_are_float32_under_autocast(dtype: torch.dtype) -> None:
     embed, (sr, near, far) = IdentityEmbedding(), problem(dtype=torch.float32)
     loss, near_similarity, _ = plain_contrast(embed, sr.double(), near.double(), far.double(), 0.02)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nce_oracles import plain_info_nce, plain_statistics, statistics_loops
 from oracles import relative_distance
 from torch import Tensor
+from versions import compiles_as_one_graph
 
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional import bidirectional_nce, info_nce, logsumexp, set_tiling, srnce
@@ -351,7 +352,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", [None, 4])
+@pytest.mark.parametrize("size", [pytest.param(None, marks=compiles_as_one_graph), 4])
 def test_compiles(form: str, size: int | None) -> None:
     """As one graph where it is dense; with a break, but the same values and gradients, where it is tiled."""
     x = vectors(3, 2, 9, 5, dtype=torch.float32).requires_grad_()
@@ -362,6 +363,7 @@ def test_compiles(form: str, size: int | None) -> None:
         torch.testing.assert_close(torch.autograd.grad(loss, x)[0], torch.autograd.grad(expected, x)[0])
 
 
+@compiles_as_one_graph
 def test_compiled_code_follows_the_settings_and_is_not_compiled_again_and_again() -> None:
     graphs: list[torch.fx.GraphModule] = []
 

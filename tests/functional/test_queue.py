@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from loss_oracles import queue_loops
 from oracles import relative_distance
 from torch import Tensor
+from versions import autocast_to_float16
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import queue_nce
@@ -149,7 +150,7 @@ def test_tiny_losses_keep_their_digits_in_float32() -> None:
     assert 0 < loss.item() < 1e-12
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=autocast_to_float16)])
 def test_is_float32_under_autocast(dtype: torch.dtype) -> None:
     query, key, queue = (x.detach().float() for x in vectors())
     with torch.autocast("cpu", dtype):

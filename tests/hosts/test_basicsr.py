@@ -191,28 +191,6 @@ def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
         assert_same(state[key], other[key], key)
 
 
-def test_a_killed_run_goes_on_from_the_last_checkpoint(one_pair: Path, tmp_path: Path) -> None:
-    changes = {"train:total_iter": 300, "logger:save_checkpoint_freq": 1, "logger:print_freq": 1}
-    options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
-    command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
-    states = tmp_path / "experiments/demo_pcl_edsr/training_states"
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and len(list(states.glob("*.state"))) < 3:
-            time.sleep(0.01)
-        # It saves after every step, so it is most likely writing a network or a state just now.
-        process.send_signal(signal.SIGKILL)
-    last = max(int(path.stem) for path in states.glob("*.state"))
-    assert last >= 3
-    # What a run leaves that is killed in the midst of a state, whether or not this one was.
-    (states / f"{last + 1}.state.unfinished").write_bytes(b"half a file")
-    write_options(tmp_path, "demo_pcl_edsr", one_pair, {**changes, "train:total_iter": last + 2})
-    printed = succeed(run([*command, "--auto_resume"], tmp_path))
-    assert f"iter: {last}." in printed
-    assert load(states / f"{last + 2}.state")["iter"] == last + 2
-
-
 @pytest.mark.parametrize(("name", "network"), [("demo_pcl_rcan", "RCAN"), ("demo_pcl_rrdb", "RRDBNet")])
 def test_spandrel_loads_the_network(
     name: str, network: str, train_here: Callable[..., Path], demo_data: Path, tmp_path: Path

@@ -18,13 +18,13 @@ from mmagic.registry import MODELS
 from mmengine.config import Config
 from shrink import PATCH, provide_files, shrunk, write_vgg
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.hosts.basicsr_options import PROJECT, dump_options, read_options
 
 import contrastive_sr.hosts.mmagic as adapter
 from contrastive_sr.hosts.basicsr import runner as basicsr_runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.mmagic import runner as mmagic_runner
 from contrastive_sr.methods import build_methods
+from tests.hosts.basicsr_options import PROJECT, dump_options, read_options
 
 OPTIONS = sorted(path.stem for path in (PROJECT / "plugins").glob("*.yml"))
 CONFIGS = sorted(path.stem for path in helpers.CONFIGS.glob("*.py"))

@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments, again and again: each goes on, and leaves no file that cannot be read."""
+"""Trainings that are killed at random moments, again and again: they go on, and leave no file that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import mmagic_helpers as helpers
 import pytest
 import torch
-from tests.hosts.basicsr_options import write_options
 
 import contrastive_sr.hosts.mmagic  # noqa: F401 - so that torch.load knows MMEngine's log history
+from tests.hosts.basicsr_options import write_options
 
 COMMAND = [sys.executable, "-m", "contrastive_sr.cli", "train"]
 # Networks so small that a good part of the time goes into checkpoints.
@@ -80,7 +80,9 @@ class Training:
 
     def check_files(self) -> int:
         """Read every file that a checkpoint has; how many there were."""
-        files = [path for end in ("*.pth", "*.state") for path in self.folder.rglob(end) if path.parent.name != "unfinished"]
+        files = [
+            path for end in ("*.pth", "*.state") for path in self.folder.rglob(end) if path.parent.name != "unfinished"
+        ]
         for path in files:
             assert torch.load(path, map_location="cpu", weights_only=True), path
         return len(files)
@@ -128,7 +130,12 @@ def kill_again_and_again(training: Training, kills: int, seed: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)])], ids="{}_kills".format
+    "kills",
+    [
+        pytest.param(2, marks=pytest.mark.timeout(900)),
+        pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
+    ids="{}_kills".format,
 )
 @pytest.mark.parametrize(
     "host", [pytest.param("basicsr", marks=pytest.mark.basicsr), pytest.param("mmagic", marks=pytest.mark.mmagic)]
