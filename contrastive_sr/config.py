@@ -43,7 +43,7 @@ class HostRegistry(dict[str, type[T]]):
         return self._host
 
 
-def build(base: type[T], registry: Mapping[str, type[T]], config: object, where: str) -> T:
+def build(base: type[T], registry: Mapping[str, type[T]], config: object, where: str, own: str = "") -> T:
     """Build one object from ``{"type": name, **arguments}``.
 
     Args:
@@ -51,6 +51,7 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         registry: the classes to choose from, by name.
         config: the mapping, or a ``base`` that is built already, which is returned as it is.
         where: what the mapping configures, for messages.
+        own: a sentence on how to add a type, for the message that there is none of a name.
 
     Raises:
         ConfigError: an unknown type, an unknown or misspelt argument, one that is missing, or a class of a host that
@@ -67,7 +68,7 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     more = registry.of_host() if isinstance(registry, HostRegistry) else {}
     if not isinstance(name, str) or (name not in registry and name not in more):
         also = f"the registered ones of {registry.host}" if isinstance(registry, HostRegistry) and more else ""
-        raise ConfigError(f"{where}: {unknown('type', name, list(registry), also, list(more))}")
+        raise ConfigError(f"{where}: {unknown('type', name, list(registry), also, list(more))}{own}")
     cls = registry[name] if name in registry else more[name]
     every = inspect.signature(cls).parameters
     parameters = {key: p for key, p in every.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}

@@ -213,7 +213,7 @@ def train(
         raise typer.Exit(130) from None
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def evaluate(
     methods: Annotated[
         list[str] | None, typer.Argument(metavar="[METHOD]...", help="Built-in methods: bicubic.", show_default=False)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr.cli.pictures import check_picture, needs_plot
+from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.logs import PIXEL, RunLog, read_run
 
@@ -52,7 +53,7 @@ def compare_runs(
         panels.append(Panel(key, lines, colours=colours, overlap=True))
     mean = f", training: mean of {smooth} logged values" if smooth > 1 else ""
     save_curves(out, panels, f"{', '.join(runs)}{mean}" if len(runs) < 4 else f"{len(runs)} trainings{mean}")
-    _print(runs, console)
+    _print(runs, for_tables(console))
     console.print(f"Written: {out}", soft_wrap=True)
 
 
@@ -93,8 +94,8 @@ def _is_loss(key: str, keys: Sequence[str]) -> bool:
     """Whether to draw it if nothing is asked for: each loss once, and a method's term without its weight."""
     if key.endswith("_raw"):
         return True
-    weighted = f"{key.removeprefix('l_')}_raw" in keys
-    return key.startswith(("loss", "l_")) and not weighted and (key not in _SUMS or len(keys) == 1)
+    loss = key.startswith(("loss", "l_")) or key.endswith("_discriminator")
+    return loss and f"{key}_raw" not in keys and (key not in _SUMS or len(keys) == 1)
 
 
 def _print(runs: Mapping[str, RunLog], console: Console) -> None:

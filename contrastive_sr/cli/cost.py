@@ -9,9 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.errors import ConfigError
-
-WIDE = 1000
 
 
 def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
@@ -45,6 +44,4 @@ def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
         table.add_row(
             str(file), type(network).__name__, f"{counted.parameters / 1e6:.2f}", f"{counted.multiply_adds / 1e9:.2f}"
         )
-    if not console.is_terminal:  # a file or a pipe has no width: nothing is broken there
-        console = Console(file=console.file, width=WIDE)
-    console.print(table)
+    for_tables(console).print(table)

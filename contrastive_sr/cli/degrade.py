@@ -155,9 +155,7 @@ def read_rgb(file: Path) -> Tensor:
             image = ImageOps.exif_transpose(opened)
             image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{file} cannot be read as an image ({error}). Replace it, or take it out of the folder."
-        ) from error
+        raise DataError(f"{file} cannot be read as an image ({error}). Replace it, or leave it out.") from error
     # Pillow cuts colour images of 16 bits down to 8 without a word, so the file itself is asked
     if (header.startswith(b"\x89PNG") and header[24] == 16) or image.mode.startswith(("I", "F")):
         raise DataError(

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from contrastive_sr.cli.degrade import SUFFIXES, image_seed, read_rgb
+from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError
 from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.hosts.pairs import list_images, pair_folders
@@ -37,7 +39,7 @@ _SMALLEST_NIQE = 96
 _COUNTED = 1280, 720
 """Size of the HR image for which multiply-adds are counted."""
 _GENERIC = ("net_g", "iter_", "epoch_", "best_", "latest", "last_")
-_BESIDE = ("HR", "hr", "GT", "gt")
+_BESIDE = ("HR", "hr", "GT", "gt", "GTmod12")
 
 
 @dataclass(frozen=True)
@@ -593,17 +595,34 @@ def _notes(
 def _print_table(results: dict[str, dict[str, dict[str, Any]]], notes: Sequence[str], console: Console) -> None:
     from contrastive_sr.evaluation.report import COLUMNS, arrow, columns_of, lines_of
 
-    table = Table()
-    table.add_column("data set", overflow="fold")
-    table.add_column("method", overflow="fold")
-    for name in columns_of(results):
-        table.add_column(f"{COLUMNS[name].title} {arrow(name)}", justify="right")
-    lines = lines_of(results)
-    for number, line in enumerate(lines):
-        last = number + 1 == len(lines) or lines[number + 1].dataset != line.dataset
-        new = number == 0 or lines[number - 1].dataset != line.dataset
-        cells = [f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in line.cells]
-        table.add_row(escape(line.dataset) if new else "", escape(line.method), *cells, end_section=last)
-    console.print(table)
+    def table_of(columns: Sequence[str]) -> Table:
+        table = Table()
+        table.add_column("data set", overflow="fold")
+        table.add_column("method", overflow="fold")
+        for name in columns:
+            table.add_column(f"{COLUMNS[name].title} {arrow(name)}", justify="right", no_wrap=True)
+        for number, line in enumerate(lines):
+            last = number + 1 == len(lines) or lines[number + 1].dataset != line.dataset
+            new = number == 0 or lines[number - 1].dataset != line.dataset
+            cells = [
+                f"[bold]{cell.text}[/bold]" if cell.best else cell.text
+                for name, cell in zip(every, line.cells, strict=True)
+                if name in columns
+            ]
+            table.add_row(escape(line.dataset) if new else "", escape(line.method), *cells, end_section=last)
+        return table
+
+    every, lines = columns_of(results), lines_of(results)
+    console = for_tables(console)
+    columns = list(every)
+    # on a narrow screen the quality is left
+    for name in ("multiply_adds", "parameters", "memory_mib", "seconds"):
+        if Measurement.get(console, console.options, table_of(columns)).maximum < console.width:
+            break
+        columns = [column for column in columns if column != name]
+    console.print(table_of(columns))
+    if columns != every:
+        missing = ", ".join(COLUMNS[name].title for name in every if name not in columns)
+        notes = [f"Left out on so narrow a screen: {missing}. --csv, --json, --markdown and --html have all.", *notes]
     for note in notes:
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)

@@ -136,9 +136,15 @@ def with_weights(checkpoint: Path, network: str | None, scale: int) -> Trained:
     try:
         load_state_dict(net, state, str(checkpoint))
     except ConfigError as error:
+        held, wanted = ({name: tuple(x.shape) for name, x in of.items()} for of in (state, net.state_dict()))
+        differing = [f"{name} {shape}" for name, shape in held.items() if wanted.get(name) != shape] or list(held)
+        hint = " It is an embedding's file: take net_g_*.pth." if "embedding" in checkpoint.name else ""
+        there = [f"{name} {shape}" for name, shape in wanted.items()]
         raise ConfigError(
-            f"{checkpoint} does not fit the network {network}: {error} Try --network with the config it was trained "
-            "with, or with its options, such as '{type: EDSR, num_feat: 64}'."
+            f"{checkpoint} does not fit the network {network}: it has {', '.join(differing[:2])}, where "
+            f"{type(net).__name__} has {', '.join(there[:2])}.{hint} "
+            "Try --network with the config it was trained with, or with its options, such as "
+            "'{type: EDSR, num_feat: 64}'."
         ) from error
     return Trained(net, net.eval(), network)
 

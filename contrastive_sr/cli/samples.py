@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.5))
 _SECOND = ((0.3, 0.7), (0.2, 0.3), (0.8, 0.6), (0.3, 0.9), (0.9, 0.2), (0.1, 0.8))
 _SMALLEST = 32
+_PAPERS = {"pclsr": "PCL", "mpfnet": "MPF"}  # the other papers' names are those of their methods
 
 
 class _Subject(NamedTuple):
@@ -62,7 +63,7 @@ def draw_samples(
     Args:
         image: an HR image.
         out: the picture to write.
-        method: a method's name, for its defaults; in any spelling such as `crl-sr`.
+        method: a method's name, for its defaults, or a paper's; in any spelling such as `crl-sr`.
         config: instead, a config of either host, for each of its methods.
         checkpoint: of the config's network; with it come the methods' own parts, where they are found.
         size: sides of the patch, taken from the image's middle.
@@ -105,6 +106,8 @@ def draw_samples(
 
 def _read(image: Path) -> Tensor:
     """(1, 3, H, W) in [0, 1]."""
+    if image.is_dir():
+        raise DataError(f"Expected an image, got the folder {image}. Name one of its images.")
     if not image.is_file():
         raise DataError(f"Expected an image at {image}, but there is none. Check the path.")
     hr = read_rgb(image)
@@ -130,7 +133,7 @@ def _of_method(name: str, scale: int) -> _Subject:
     from contrastive_sr.networks.parts import check_scale
 
     check_scale(scale, "--scale")
-    plain = {_plain(known): known for known in METHODS}
+    plain = {**{_plain(known): known for known in METHODS}, **_PAPERS}
     if _plain(name) not in plain:
         close = difflib.get_close_matches(_plain(name), plain, n=1)
         guess = f" Did you mean {plain[close[0]]!r}?" if close else ""
@@ -205,9 +208,12 @@ def _load_methods(methods: MethodList, checkpoint: Path, console: Console) -> bo
     try:
         methods.load_state_dict(state)
     except (RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())[:300]
+        saved, wanted_names = (", ".join(dict.fromkeys(key.split(".")[0] for key in of)) for of in (state, methods))
+        reason = f"it was trained with {saved}, and the config has {wanted_names}"
+        if saved == wanted_names:
+            reason = f"{saved} has other parts there"
         raise ConfigError(
-            f"{file}: its methods do not fit those of the config ({reason}). Use the config, and the version, that it "
+            f"{file}: its methods do not fit those of the config: {reason}. Use the config, and the version, that it "
             "was trained with."
         ) from error
     if file != checkpoint:
@@ -253,6 +259,8 @@ def _patch(hr: Tensor, side: int, place: tuple[float, float]) -> Tensor:
 
 
 def _print(found: Sequence[Comparison], console: Console) -> None:
+    from contrastive_sr.methods.compared import in_digits
+
     for comparison in found:
         note = f", {comparison.note}" if comparison.note else ""
         console.print(f"[bold]{comparison.title}[/bold]{note}; numbers: {comparison.measure}", soft_wrap=True)
@@ -262,6 +270,6 @@ def _print(found: Sequence[Comparison], console: Console) -> None:
         table.add_column("", justify="right", no_wrap=True)
         for part in comparison.parts:
             if part.similarity is not None:
-                table.add_row(part.label, part.role, f"{part.similarity:.4f}")
+                table.add_row(part.label, part.role, in_digits(part.similarity, 4))
         console.print(table)
         console.print()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.methods import Compared, Comparison
+from contrastive_sr.methods.compared import in_digits
 
 COLOURS = {"anchor": "#000000", "positive": "#0072B2", "negative": "#D55E00", "shown": "#777777"}
 _CELL, _GAP, _LEFT, _MARGIN = 1.5, 0.12, 0.62, 0.12  # inches
@@ -90,7 +91,7 @@ class _Block:
 
 def _caption(part: Compared) -> str:
     lines = [line for piece in part.label.split(", ") for line in textwrap.wrap(piece, _LETTERS)]
-    return "\n".join(lines if part.similarity is None else [*lines, f"{part.similarity:.3f}"])
+    return "\n".join(lines if part.similarity is None else [*lines, in_digits(part.similarity, 3)])
 
 
 def _show_band(axes: Axes, picture: Tensor, role: str, title: str) -> None:
@@ -109,7 +110,9 @@ def _show(axes: Axes, part: Compared) -> None:
         over = 1.0 if part.image is None else 0.65
         low, high = float(heat.min()), float(torch.quantile(heat.float(), 0.998))  # a few pixels must not darken all
         axes.imshow(heat, cmap="inferno", extent=extent, alpha=over, interpolation="nearest", vmin=low, vmax=high)
-        axes.set_xlabel(f"dark {low:.4g}, bright {high:.4g}", fontsize=6.5, labelpad=1, color="#555555")
+        axes.set_xlabel(
+            f"dark {in_digits(low, 3)}, bright {in_digits(high, 3)}", fontsize=6.5, labelpad=1, color="#555555"
+        )
     if part.image is None and part.heat is None:
         axes.text(0.5, 0.5, "one value\nan image", ha="center", va="center", fontsize=7.5, color="#777777")
     for role, row, column in part.marks:

@@ -27,6 +27,7 @@ _STARTED = re.compile(r"(?:Start training from|resumed) epoch: \d+, iter: (\d+)"
 _CLOCK = re.compile(r"^\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\d")
 _VALIDATED = re.compile(r"INFO: Validation (.*)$")
 _METRIC = re.compile(r"^\t # ([^:\t]+): (\S+)")
+_OF_BASICSR = ("l_g_", "l_d_", "l_percep", "l_style", "l_total")
 _NO_LOSS = ("step", "iter", "epoch", "time", "data_time", "memory")
 
 
@@ -158,7 +159,7 @@ def _basicsr_part(log: Path) -> RunLog:
             step = int(found["step"].replace(",", ""))
             part.times.append((step, float(found["time"])))
             for key, value in [("lr", found["lr"]), *re.findall(r"([^\s:]+): (\S+)", found["rest"])]:
-                _append(part.training, PIXEL if key in ("l_pix", "l_g_pix") else key, step, value)
+                _append(part.training, _common(key), step, value)
         elif found := _VALIDATED.search(line):
             name = found[1]
             validated[name] = _validated_at(step, validated.get(name, part.start), interval, part.total)
@@ -168,6 +169,13 @@ def _basicsr_part(log: Path) -> RunLog:
         part.validation[metric if len(validated) == 1 else f"{name}/{metric}"] = points
     part.seconds = _elapsed(lines)
     return part
+
+
+def _common(key: str) -> str:
+    """The name of a figure in the logs of both hosts; BasicSR puts l_ in front of all."""
+    if key in ("l_pix", "l_g_pix"):
+        return PIXEL
+    return key if key.startswith(_OF_BASICSR) else key.removeprefix("l_")
 
 
 def _append(series: dict, key: object, step: int, value: str) -> None:
@@ -253,7 +261,7 @@ def _mmagic_part(file: Path) -> RunLog:
             if "time" in entry:
                 part.times.append((step, float(entry["time"])))
             for key, value in values.items():
-                part.training.setdefault(key, []).append((step, value))
+                part.training.setdefault("lr" if key == "generator.lr" else key, []).append((step, value))
         else:
             # By default MMEngine logs validation under the number of the epoch, which stays 0.
             validated = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from contrastive_sr.errors import ConfigError, DataError
@@ -11,6 +12,20 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".p
 MANIFEST = "degradations.json"
 """Beside the folders of a set of degraded images: how each was made."""
 _SHOWN = 3
+_PREPARED = {"DIV2K": "div2k SRC", "Flickr2K": "flickr2k SRC", "DF2K": "flickr2k SRC", "demo": "demo"}
+_PREPARED |= {"RealSR_x4": "realsr SRC"} | {name: f"folder SRC datasets/{name} --test" for name in ("Set5", "Set14")}
+
+
+def how_to_prepare(folder: str | Path) -> str:
+    """A sentence with the command that writes a folder of the shipped configs; empty for any other.
+
+    Example:
+        >>> how_to_prepare("data/DIV2K/DIV2K_train_HR_sub")
+        ' `contrastive-sr prepare div2k SRC` writes it.'
+    """
+    below = [name for root, name in pairwise(Path(folder).parts) if root in ("datasets", "data")]
+    found = next((_PREPARED[name] for name in below if name in _PREPARED), None)
+    return "" if found is None else f" `contrastive-sr prepare {found}` writes it."
 
 
 def list_images(
@@ -30,7 +45,8 @@ def list_images(
     if not folder.is_dir():
         raise DataError(
             f"Expected a folder of images at {folder} (below {Path.cwd()}), but there is none. "
-            "Check the path in the config; relative ones start at the folder the command is run in."
+            f"Check the path in the config; relative ones start at the folder the command is run in."
+            f"{how_to_prepare(folder)}"
             if not folder.is_absolute()
             else f"Expected a folder of images at {folder}, but there is none. Check the path in the config."
         )

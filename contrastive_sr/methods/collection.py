@@ -176,7 +176,10 @@ def build_methods(configs: Sequence[Mapping[str, object]] | None, *, optional: b
         return MethodList([])
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
-    return MethodList([build(Method, METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])
+    own = " A method of your own is imported first, as `contrastive-sr train --import FILE` does."
+    return MethodList(
+        [build(Method, METHODS, config, f"methods[{index}]", own) for index, config in enumerate(configs)]
+    )
 
 
 def build_quietly(configs: Sequence[Mapping[str, object]]) -> MethodList:

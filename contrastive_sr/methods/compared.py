@@ -57,6 +57,21 @@ class Comparison:
     note: str = ""
 
 
+def in_digits(number: float, digits: int) -> str:
+    """A number for people; a similarity that would be rounded to 1 by what it lacks.
+
+    Args:
+        number: any.
+        digits: behind the point.
+
+    Example:
+        >>> in_digits(0.6204, 3), in_digits(0.99998, 3), in_digits(1.0, 3), in_digits(12.5, 3)
+        ('0.620', '1 - 2.0e-05', '1.000', '12.500')
+    """
+    lacking = 1 - number
+    return f"1 - {lacking:.1e}" if 1e-9 < lacking < 0.5 * 10**-digits else f"{number:.{digits}f}"
+
+
 def strongest_place(images: Tensor) -> tuple[float, float]:
     """Where the first image has most detail, as (row, column) from 0 to 1; not at its edge.
 

@@ -47,13 +47,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(*methods: str, **options: Any) -> str:
     """Runs the command in this process; what it prints."""
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = options.pop("console", None) or Console(width=200, record=True, file=io.StringIO())
     defaults: dict[str, Any] = {
         **{"checkpoints": [], "networks": [], "hr": [], "lr": [], "degradation": None, "scale": 4, "seed": 0},
         **{"tile": None, "overlap": 32, "lpips_weights": None, "device": "cpu", "outputs": {}, "html_images": 5},
     }
     run_evaluation(methods, **{**defaults, **options}, console=console)
-    return console.export_text()
+    return console.export_text() if console.record else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,6 +62,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------- what comes
+
+
+def test_a_narrow_screen_shows_quality(photos: Path) -> None:
+    console = Console(width=60, force_terminal=True, no_color=True, file=io.StringIO())
+    evaluate("bicubic", hr=[str(photos / "second")], console=console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "bicubic" in printed
+    assert "SSIM-Y ↑" in printed
+    assert "…" not in printed
+    assert "Left out on so narrow a screen: s / image, memory, MiB." in printed
 
 
 @pytest.mark.basicsr
@@ -287,7 +297,7 @@ def test_checkpoints_that_do_not_fit(photos: Path, checkpoints: Path, tmp_path: 
 
     refused(
         ConfigError,
-        "plain.pth does not fit the network EDSR: .* Try --network with",
+        r"plain.pth does not fit the network EDSR: it has .*, where EDSR has conv_first.weight .* Try --network with",
         checkpoints=[plain],
         networks=["EDSR"],
     )

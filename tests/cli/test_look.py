@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -204,7 +205,8 @@ def test_runs_of_both_hosts_in_one_picture(
     titles = [panel.title for panel in drawn]
     assert titles[:3] == ["PSNR", "SSIM", "loss_pix"]
     assert "pcl_contrastive_raw" in titles
-    assert not {"loss", "l_pcl_contrastive", "pcl_contrastive_weight", "lr"} & set(titles)  # each loss once
+    assert not {"loss", "pcl_contrastive", "pcl_contrastive_weight", "lr"} & set(titles)  # each loss once
+    assert "pcl_discriminator" in titles
     names = [f"experiments/{basicsr.name}", f"other/{basicsr.name}", "pcl"]
     assert [list(panel.lines) for panel in drawn[:3]] == [names] * 3
     pixel = [value for _, value in read_run(basicsr).training["loss_pix"]]
@@ -217,7 +219,8 @@ def test_runs_of_both_hosts_in_one_picture(
     assert rows["pcl"][1:3] == ["6", f"{psnr[-1][1]:.2f}"]
     assert f"{best:.2f} @ {step}" in " ".join(rows["pcl"])
     assert rows["loss_pix"][1] == f"{pixel[-1]:.4g}"
-    assert "-" in rows["l_pcl_contrastive"]  # which MMagic's has not
+    assert "-" in rows["loss"]  # the sum, which BasicSR does not log
+    assert "-" not in rows["pcl_discriminator"] + rows["pcl_contrastive_raw"] + rows["lr"]  # one name for both hosts
 
 
 @pytest.mark.basicsr
@@ -262,6 +265,7 @@ def test_pcl_in_image_and_bands(tmp_path: Path) -> None:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
     assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0)} <= colours
     assert look(tmp_path / "again.png", method="PCL").partition("SR:")[0] == printed.partition("SR:")[0]
+    assert look(tmp_path / "again.png", method="pcl-sr").partition("SR:")[0] == printed.partition("SR:")[0]
 
 
 @pytest.mark.basicsr
@@ -278,6 +282,12 @@ def test_a_trained_run_with_its_methods(basicsr: Path, tmp_path: Path) -> None:
     assert "untrained embedding" in printed
     printed = look(tmp_path / "c.png", config=config)
     assert "SR: bicubic enlargement" in printed
+    other = tmp_path / "other.yml"
+    content = yaml.safe_load("\n".join(line for line in config.read_text().splitlines() if "!!python" not in line))
+    content["methods"][0]["name"] = "mine"
+    other.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="it was trained with pcl, and the config has mine"):
+        look(tmp_path / "d.png", config=other, checkpoint=newest)
 
 
 @pytest.mark.mmagic
@@ -305,6 +315,7 @@ def test_images_of_all_kinds(tmp_path: Path) -> None:
         ("tiny.png", "is 20 x 40; expected an HR image of at least 32 x 32"),
         ("deep.png", "more than 8 bits"),
         ("none.png", "Expected an image at .*none.png, but there is none"),
+        (".", "Expected an image, got the folder .*Name one of its images"),
     ):
         with pytest.raises(DataError, match=message):
             look(tmp_path / "y.png", tmp_path / name, method="pcl")

@@ -82,6 +82,8 @@ def test_missing_and_empty_folders(folders: tuple[Path, Path], tmp_path: Path) -
         pair_folders(tmp_path / "nowhere", folders[1], 4)
     with pytest.raises(DataError, match="relative ones start at the folder the command is run in"):
         list_images("nowhere")
+    with pytest.raises(DataError, match=r"run in\. `contrastive-sr prepare realsr SRC` writes it\."):
+        list_images("data/RealSR_x4/train/HR")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"Expected images in .*empty"):
         pair_folders(folders[0], tmp_path / "empty", 4)

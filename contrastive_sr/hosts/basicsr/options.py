@@ -15,6 +15,7 @@ from contrastive_sr._checks import check_count, check_number, describe, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.pairs import how_to_prepare
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 
@@ -156,7 +157,9 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         for key, value in dataset.items():
             where = f"datasets: {name}: {key}"
             if str(key).startswith("dataroot") and value is not None and not _is_there(value, where, file=False):
-                raise DataError(f"{where}: expected an existing folder, got {value}. Check the path.")
+                raise DataError(
+                    f"{where}: expected an existing folder, got {value}. Check the path.{how_to_prepare(value)}"
+                )
 
 
 def _check_mapping(value: object, name: str) -> None:
