@@ -225,7 +225,7 @@ def test_all_arms_get_to_the_same_steps_and_nothing_is_done_twice(done: Path) ->
     of_dasr = {figure for part, _, _, _, figure in keys if part == "dasr"}
     assert of_dasr == {f"psnr/test/{width}" for width in WIDTHS}
     assert all(np.isfinite(float(line["value"])) for line in lines)
-    assert all("4 training images, tested on 3 of test; torch" in line["setting"] for line in lines)
+    assert all("4 training images, tested on 3 of test; torch" in row.setting for row in read_rows(done / CSV))
 
 
 def test_the_steps_of_contrast_alone_come_on_top(done: Path) -> None:

@@ -30,7 +30,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every command that README shows, without its comment."""
-    lines = [line for block in blocks(PROJECT / "README.md", "bash") for line in block.splitlines()]
+    lines = [
+        line for block in blocks(PROJECT / "README.md", "bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     return [" ".join(shlex.split(line, comments=True)) for line in lines if line.strip()]
 
 
