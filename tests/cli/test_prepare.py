@@ -211,7 +211,7 @@ def test_every_image_that_cannot_be_used_is_named(photos: Path, tmp_path: Path, 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "3 of 10 images" in done.stdout
-    assert "7 things are not as they should be" in done.stderr
+    assert "7 thing(s) are not as they should be. All else is written" in done.stderr
     for name, why in (
         ("truncated.png", "cannot be read"),
         ("cut.jpg", "cannot be read"),

@@ -228,9 +228,10 @@ def _end(prepared: Prepared, parts: Sequence[Part], errors: Console) -> None:
     if not prepared.problems:
         return
     errors.print("[red]error:[/red]", end=" ")
+    rest = "All else is written and can be used" if any(part.files for part in prepared.parts) else "Nothing is written"
     print(
-        f"{len(prepared.problems)} things are not as they should be. All else is written and can be used; once they "
-        "are mended, the same command adds what is missing.",
+        f"{len(prepared.problems)} thing(s) are not as they should be. {rest}; once they are mended, the same command "
+        "adds what is missing.",
         file=sys.stderr,
     )
     for problem in prepared.problems:
