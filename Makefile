@@ -8,7 +8,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-oldest lint bench docs docs-serve clean
+.PHONY: help install demo test test-long test-oldest test-newest lint bench docs docs-serve clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -47,15 +47,21 @@ test-long: install ## what takes an hour: 20 kills of each host's training, 2,00
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=0 $(ARGS)
 
 # Without hosts, which have pins of their own: with their tests, and those of what stands right of them, left out.
-OLDEST := .venv-oldest
 CORE := config.py $(addsuffix /,functional losses embeddings samples degradations networks criteria methods)
-test-oldest: ## the core with torch 2.1, numpy 1.24 and the like, in .venv-oldest
-	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt -e '.[vgg,timm,ssim]' \
+define test_core
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install -q --disable-pip-version-check $(2) -e '.[vgg,timm,ssim,plot]' \
 	  scikit-image safetensors pytest pytest-timeout hypothesis
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not basicsr and not mmagic and not long" $(ARGS) \
+	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -m "not basicsr and not mmagic and not long" $(ARGS) \
 	  $(addprefix contrastive_sr/,$(CORE)) $(addprefix tests/,$(filter %/,$(CORE))) tests/evaluation/test_degradations.py \
 	  tests/test_config.py tests/test_imports.py tests/test_fuzz_config.py tests/test_fuzz_losses.py
+endef
+
+test-oldest: ## the core with torch 2.1, numpy 1.24 and the like, in .venv-oldest
+	$(call test_core,.venv-oldest,-c constraints-oldest.txt)
+
+test-newest: ## the core with the newest torch and numpy, in .venv-newest
+	$(call test_core,.venv-newest,--upgrade --upgrade-strategy eager)
 
 bench: install ## speed and memory as ratios (ARGS="nce" for the contrast over M positions)
 	@$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[bench]'
