@@ -109,6 +109,17 @@ def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | N
     return value
 
 
+def check_choice(value: object, choices: Sequence[object], name: str) -> None:
+    """Require one of a few values.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    # Of the same type too: True is equal to 1 and 7.0 to 7.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ConfigError(f"{name}: expected one of {', '.join(map(str, choices))}, got {describe(value)}.")
+
+
 def check_flag(value: object, name: str) -> bool:
     """Require true or false and return it; text such as ``"no"`` would count as true.
 

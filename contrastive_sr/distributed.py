@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 def world_size() -> int:
@@ -17,6 +18,11 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process among them, 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def unwrapped(net: Any) -> Any:
+    """The network inside of DataParallel or DistributedDataParallel; anything else as it is."""
+    return net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

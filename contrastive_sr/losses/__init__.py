@@ -1,23 +1,12 @@
 """One module per equation family, thin over :mod:`contrastive_sr.functional`."""
 
-from contrastive_sr.losses.contrad import FakeContrastLoss, SimCLRLoss
-from contrastive_sr.losses.criteria import CriteriaLoss
-from contrastive_sr.losses.dual import DualContrastiveLoss
-from contrastive_sr.losses.info_nce import BidirectionalNCELoss, InfoNCELoss
-from contrastive_sr.losses.pcl import PCLLoss
-from contrastive_sr.losses.queue import DegradationQueueLoss
-from contrastive_sr.losses.regularization import ContrastiveRegularizationLoss
-from contrastive_sr.losses.srnce import SRNCELoss
-
-__all__ = [
-    "BidirectionalNCELoss",
-    "ContrastiveRegularizationLoss",
-    "CriteriaLoss",
-    "DegradationQueueLoss",
-    "DualContrastiveLoss",
-    "FakeContrastLoss",
-    "InfoNCELoss",
-    "PCLLoss",
-    "SRNCELoss",
-    "SimCLRLoss",
-]
+from contrastive_sr.losses.contrad import FakeContrastLoss as FakeContrastLoss
+from contrastive_sr.losses.contrad import SimCLRLoss as SimCLRLoss
+from contrastive_sr.losses.contrast import Contrast as Contrast
+from contrastive_sr.losses.criteria import CriteriaLoss as CriteriaLoss
+from contrastive_sr.losses.dual import DualContrastiveLoss as DualContrastiveLoss
+from contrastive_sr.losses.images import ImageContrastLoss as ImageContrastLoss
+from contrastive_sr.losses.info_nce import BidirectionalNCELoss as BidirectionalNCELoss
+from contrastive_sr.losses.info_nce import InfoNCELoss as InfoNCELoss
+from contrastive_sr.losses.queue import DegradationQueueLoss as DegradationQueueLoss
+from contrastive_sr.losses.srnce import SRNCELoss as SRNCELoss

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_flag, check_number, describe
+from contrastive_sr._checks import check_flag, check_number, describe
 from contrastive_sr.distributed import sum_over_ranks, world_size
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, check_reduction
+from contrastive_sr.losses.contrast import Contrast
 
 Criteria = Mapping[str, Tensor] | Sequence[Tensor]
 
@@ -29,7 +32,7 @@ class RunningScales(nn.Module):
         self.register_buffer("means", torch.zeros(count))  # 0 until measured
 
     @torch.no_grad()
-    def measure(self, criteria: Sequence[Tensor]) -> None:
+    def update(self, criteria: Sequence[Tensor]) -> None:
         """Move the running means on; every rank must make the call."""
         sizes = torch.stack([at_least_float32(criterion).abs().mean() for criterion in criteria]).to(self.means)
         sizes = sum_over_ranks(sizes) / world_size()
@@ -63,24 +66,6 @@ class RunningScales(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def criteria_figures(criteria: Mapping[str, Tensor], loss: Callable[[list[Tensor]], Tensor]) -> dict[str, Tensor]:
-    """What to log of a loss of criteria: see :meth:`CriteriaLoss.figures`.
-
-    Args:
-        criteria: by name, in the order that ``loss`` takes them.
-        loss: of the criteria, a scalar; no state may move in it.
-
-    Returns:
-        The mean of each criterion, and then ``<name>_push`` of each.
-    """
-    with torch.enable_grad():
-        leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in criteria.values()]
-        gradients = torch.autograd.grad(loss(leaves), leaves, allow_unused=True, materialize_grads=True)
-    means = {name: leaf.detach().mean() for name, leaf in zip(criteria, leaves, strict=True)}
-    pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(criteria, gradients, strict=True)}
-    return {**means, **pushes}
-
-
 class CriteriaLoss(nn.Module):
     r"""Contrasts the values of loss functions: an anchor criterion with positive and with negative ones.
 
@@ -90,9 +75,9 @@ class CriteriaLoss(nn.Module):
     Cria-CL eq. 8 and 9 with the masks of Fig. 4 and the weights of eq. 11, where each term has its own. Fig. 4 also
     halves the second term; that is ``uniformity_weight=0.005`` here. What the terms do is not what their names say, see
     :func:`~contrastive_sr.functional.criteria_alignment` (it raises the anchor wherever it is below a positive) and
-    :func:`~contrastive_sr.functional.criteria_uniformity` (it lowers all criteria); :meth:`figures` shows which
-    criteria the loss raises. In eq. 8 and 9 the criteria are those of two images, in Fig. 4 and here of one: for two,
-    call the functions. Twice differentiable as they are.
+    :func:`~contrastive_sr.functional.criteria_uniformity` (it lowers all criteria); :meth:`contrast` shows which
+    criteria the loss raises. In Fig. 4 the criteria are those of one image, in eq. 8 and 9 of two: for these, take two
+    losses, one with positives alone and one with negatives alone. Twice differentiable, as the functions are.
 
     Args:
         align_weight: lambda_a, at least 0; the paper's is 0.01.
@@ -104,27 +89,35 @@ class CriteriaLoss(nn.Module):
         normalize: whether to divide each criterion by a running mean of its size (momentum 0.99, over all ranks, in the
             saved state), since an SSIM, an L1 and an adversarial loss have scales of their own. In eval mode the
             means stay as they are. Criteria must then keep their number and order.
+        count: with ``normalize``, how many criteria there are, the anchor among them. 0: as many as in the first call;
+            a state can be loaded into either.
+        anchor_name: the anchor's name in the metrics.
+        reduction: over the elements of the map: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: a number out of bounds.
+        ConfigError: a number out of bounds, a flag that is none, or an unknown reduction.
 
     Example:
         >>> pixel, ssim, adversarial = torch.tensor(0.1), torch.tensor(0.3), torch.tensor(0.7)
         >>> loss = CriteriaLoss()
         >>> loss(pixel, {"ssim": ssim}, {"adversarial": adversarial})  # 0.01 (0.2^2 + 2 * 0.8^2)
         tensor(0.0132)
-        >>> loss.figures(pixel, {"ssim": ssim}, {"adversarial": adversarial})["ssim_push"]  # it is lowered
+        >>> loss.contrast(pixel, {"ssim": ssim}, {"adversarial": adversarial}).metrics["ssim_push"]  # it is lowered
         tensor(-1.)
     """
 
     def __init__(
         self,
+        *,
         align_weight: float = 0.01,
         uniformity_weight: float = 0.01,
         exponent: float = 2.0,
         t: float = 2.0,
         detach_anchor: bool = False,
         normalize: bool = False,
+        count: int = 0,
+        anchor_name: str = "anchor",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         self.align_weight = check_number(align_weight, "CriteriaLoss(align_weight)", at_least=0)
@@ -133,80 +126,91 @@ class CriteriaLoss(nn.Module):
         self.t = check_number(t, "CriteriaLoss(t)", above=0)
         self.detach_anchor = check_flag(detach_anchor, "CriteriaLoss(detach_anchor)")
         self.normalize = check_flag(normalize, "CriteriaLoss(normalize)")
-        self.scales = RunningScales()  # of anchor, positives and negatives; their number is known in the first call
+        self.scales = RunningScales(count)  # of anchor, positives and negatives
+        self.anchor_name = anchor_name
+        self.reduction: Reduction = check_reduction(reduction, "CriteriaLoss(reduction)")
 
-    def forward(self, anchor: Tensor, positives: Criteria, negatives: Criteria, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, anchor: Tensor, positives: Criteria = (), negatives: Criteria = (), mask: Tensor | None = None
+    ) -> Tensor:
         """The loss.
 
         Args:
             anchor: the anchor criterion, a scalar or a map, e.g. (B, 1, H, W); 0 or more.
             positives: criteria by name, or a list of them: scalars or maps whose shapes broadcast with the anchor's.
-            negatives: likewise.
+                With none there is no alignment.
+            negatives: criteria in the same form. With none there is no uniformity.
             mask: S in [0, 1], weights the alignment of a map's elements; 1 - S weights the uniformity. None: both
                 terms count fully everywhere.
 
         Returns:
-            A scalar.
+            A scalar, or the map with ``reduction="none"``.
 
         Raises:
-            DataError: no positives or no negatives, a name that comes twice, tensors that do not fit, or, with
+            DataError: neither positives nor negatives, a name that comes twice, tensors that do not fit, or, with
                 ``normalize``, another number of criteria than before.
         """
-        criteria = list(_named(anchor, positives, negatives).values())
-        if self.normalize and self.training:
-            self.scales.measure(criteria)
-        return self._combine(criteria, len(positives), mask)
+        criteria = self._named(anchor, positives, negatives)
+        self._measure(criteria)
+        return self._combine(list(criteria.values()), len(positives), mask)
 
-    def figures(
-        self, anchor: Tensor, positives: Criteria, negatives: Criteria, mask: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """What to log beside the loss; no state moves.
+    def contrast(
+        self, anchor: Tensor, positives: Criteria = (), negatives: Criteria = (), mask: Tensor | None = None
+    ) -> Contrast:
+        """The loss, with two metrics for ``anchor_name`` and for each criterion, by its name or as ``positive_0``, ...
 
-        Args:
-            anchor: as for :meth:`forward`.
-            positives: likewise.
-            negatives: likewise.
-            mask: likewise.
-
-        Returns:
-            Detached scalars: for ``anchor`` and each criterion, by its name or as ``positive_0``, ``negative_0`` and so
-            on, its mean under that name, and ``<name>_push``: 1 if the loss on the whole raises it, -1 if it lowers it,
-            0 if it leaves it.
+        ``<name>`` is its mean; ``<name>_push`` is 1 if the loss on the whole raises it, -1 if it lowers it, 0 if it
+        leaves it. Arguments and errors are those of :meth:`forward`.
         """
-        named = _named(anchor, positives, negatives)
-        return criteria_figures(named, lambda criteria: self._combine(criteria, len(positives), mask))
+        criteria = self._named(anchor, positives, negatives)
+        self._measure(criteria)
+        loss = self._combine(list(criteria.values()), len(positives), mask)
+        with torch.enable_grad():
+            leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in criteria.values()]
+            again = self._combine(leaves, len(positives), None if mask is None else mask.detach()).sum()
+            gradients = torch.autograd.grad(again, leaves, allow_unused=True, materialize_grads=True)
+        means = {name: leaf.detach().mean() for name, leaf in zip(criteria, leaves, strict=True)}
+        pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(criteria, gradients, strict=True)}
+        return Contrast(loss, {**means, **pushes})
+
+    def _measure(self, criteria: Mapping[str, Tensor]) -> None:
+        if self.normalize and self.training:
+            self.scales.update(list(criteria.values()))
 
     def _combine(self, criteria: list[Tensor], positives: int, mask: Tensor | None) -> Tensor:
         if self.normalize:
             criteria = self.scales(criteria)
         anchor, near, far = criteria[0], criteria[1 : 1 + positives], criteria[1 + positives :]
-        fixed = anchor.detach() if self.detach_anchor else anchor
-        align = criteria_alignment(fixed, near, self.exponent, mask)
-        uniformity = criteria_uniformity(anchor, far, self.t, None if mask is None else 1 - mask)
-        return self.align_weight * align + self.uniformity_weight * uniformity
+        terms = []
+        if near:
+            fixed = anchor.detach() if self.detach_anchor else anchor
+            align = criteria_alignment(fixed, near, self.exponent, mask=mask, reduction=self.reduction)
+            terms.append(self.align_weight * align)
+        if far:
+            other = None if mask is None else 1 - mask
+            uniformity = criteria_uniformity(anchor, far, self.t, mask=other, reduction=self.reduction)
+            terms.append(self.uniformity_weight * uniformity)
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
-
-def _named(anchor: Tensor, positives: Criteria, negatives: Criteria) -> dict[str, Tensor]:
-    """All criteria by name, in this order."""
-    named = {"anchor": anchor}
-    for role, criteria in (("positive", positives), ("negative", negatives)):
-        if not isinstance(criteria, (Mapping, Sequence)):
-            raise DataError(
-                f"CriteriaLoss({role}s): expected criteria by name, or a list of them, got {describe(criteria)}."
-            )
-        if not isinstance(criteria, Mapping):
-            criteria = {f"{role}_{index}": criterion for index, criterion in enumerate(criteria)}
-        for name in criteria.keys() & named.keys():
-            raise DataError(f"CriteriaLoss({role}s): expected a new name for each criterion, got {name!r} again.")
-        if not criteria:
-            raise DataError(
-                f"CriteriaLoss({role}s): expected a list of at least one criterion, got {describe(criteria)}."
-            )
-        named.update(criteria)
-    for name, criterion in named.items():
-        if not isinstance(criterion, Tensor) or not criterion.is_floating_point() or criterion.numel() == 0:
-            raise DataError(
-                f"CriteriaLoss({name}): expected a non-empty floating-point tensor, a scalar or a map, got "
-                f"{describe(criterion)}."
-            )
-    return named
+    def _named(self, anchor: Tensor, positives: Criteria, negatives: Criteria) -> dict[str, Tensor]:
+        """All criteria by name: the anchor, positives, negatives."""
+        named = {self.anchor_name: anchor}
+        for role, criteria in (("positive", positives), ("negative", negatives)):
+            if not isinstance(criteria, (Mapping, Sequence)):
+                raise DataError(
+                    f"CriteriaLoss({role}s): expected criteria by name, or a list of them, got {describe(criteria)}."
+                )
+            if not isinstance(criteria, Mapping):
+                criteria = {f"{role}_{index}": criterion for index, criterion in enumerate(criteria)}
+            for name in criteria.keys() & named.keys():
+                raise DataError(f"CriteriaLoss({role}s): expected a new name for each criterion, got {name!r} again.")
+            named.update(criteria)
+        if len(named) == 1:
+            raise DataError("CriteriaLoss: expected at least one criterion beside the anchor, got none.")
+        for name, criterion in named.items():
+            if not isinstance(criterion, Tensor) or not criterion.is_floating_point() or criterion.numel() == 0:
+                raise DataError(
+                    f"CriteriaLoss({name}): expected a non-empty floating-point tensor, a scalar or a map, got "
+                    f"{describe(criterion)}."
+                )
+        return named

@@ -7,14 +7,8 @@ from torch import Tensor
 
 from contrastive_sr.functional.logsumexp import pair_statistics
 from contrastive_sr.functional.nce import one_against_rest
-from contrastive_sr.losses.positions import (
-    Features,
-    PositionContrast,
-    PositionLoss,
-    joined_mean,
-    mean_figure,
-    own_first,
-)
+from contrastive_sr.losses.contrast import Contrast
+from contrastive_sr.losses.positions import Features, PositionLoss, mean_metric, own_first
 
 
 class InfoNCELoss(PositionLoss):
@@ -23,9 +17,9 @@ class InfoNCELoss(PositionLoss):
     .. math:: \mathcal{L}_c(a, c) = -\frac{1}{M} \sum_{m=1}^{M} \log
         \frac{\exp(a_m \cdot c_m / \tau)}{\sum_{j=1}^{M} \exp(a_m \cdot c_j / \tau)}
 
-    The paper sums over the positions, this is the mean over positions, images and layers. How it is computed, and how
-    often it can be differentiated, says :func:`~contrastive_sr.functional.info_nce`; its arguments are those of
-    :class:`~contrastive_sr.losses.positions.PositionLoss`.
+    The paper sums over the positions (``reduction="sum"``); the default is the mean over positions, images and layers.
+    For how it is computed, and how often it can be differentiated, see :func:`~contrastive_sr.functional.info_nce`. Its
+    arguments are those of :class:`~contrastive_sr.losses.positions.PositionLoss`.
 
     Example:
         >>> sr, hr = torch.rand(2, 16, 8, 8, requires_grad=True), torch.rand(2, 16, 8, 8)
@@ -33,6 +27,7 @@ class InfoNCELoss(PositionLoss):
         torch.Size([])
     """
 
+    anchor_role = "anchor"
     bidirectional = False
 
     def forward(self, anchor: Features, candidates: Features, generator: torch.Generator | None = None) -> Tensor:
@@ -40,43 +35,38 @@ class InfoNCELoss(PositionLoss):
 
         Args:
             anchor: maps (B, C, H, W), vectors (B, C), or a list of these, one a layer.
-            candidates: likewise, of the same images.
+            candidates: features of the same images, in the form of ``anchor``.
             generator: draws the positions, on the features' device. None takes torch's own.
 
         Returns:
-            A scalar of at least 0.
+            A scalar of at least 0, or (B, M) with ``reduction="none"``.
 
         Raises:
             DataError: features that do not fit each other or the heads.
         """
         return self.contrast(anchor, candidates, generator).loss
 
-    def contrast(
-        self, anchor: Features, candidates: Features, generator: torch.Generator | None = None
-    ) -> PositionContrast:
-        """The loss with the similarity behind it, for logs; arguments and errors are those of :meth:`forward`."""
-        return self._contrast({"anchor": anchor, "candidates": candidates}, "anchor", generator)
+    def contrast(self, anchor: Features, candidates: Features, generator: torch.Generator | None = None) -> Contrast:
+        """The loss, with the mean cosine of what belongs together, ``positive_similarity``.
 
-    def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
+        Arguments and errors are those of :meth:`forward`.
+        """
+        return self._contrast({"anchor": anchor, "candidates": candidates}, generator)
+
+    def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
         a, b = vectors["anchor"], vectors["candidates"]
+        joined: list[Tensor] = []
         if self.gather:
-            loss, positive = self._direction(a, b)
-            if self.bidirectional:
-                loss = loss + self._direction(b, a)[0]
+            joined = [own_first(b), own_first(a)] if self.bidirectional else [own_first(b)]
+            directions = zip((a, b), joined, strict=False)
+            statistics = [pair_statistics(anchors, others, self.temperature) for anchors, others in directions]
+            pairs = [(direction.positive, direction.rows) for direction in statistics]
         else:
-            statistics = pair_statistics(a, b, self.temperature, columns=self.bidirectional)
-            positive = statistics.positive
-            loss = one_against_rest(positive, statistics.rows).mean()
-            if statistics.columns is not None:
-                loss = loss + one_against_rest(positive, statistics.columns).mean()
-        return PositionContrast(loss, mean_figure(positive) * self.temperature)
-
-    def _direction(self, anchor: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Against the candidates of all ranks: this rank's part of the loss, and the logits of its positives."""
-        joined = own_first(candidates)
-        statistics = pair_statistics(anchor, joined, self.temperature)
-        values = one_against_rest(statistics.positive, statistics.rows)
-        return joined_mean(values, joined), statistics.positive
+            both = pair_statistics(a, b, self.temperature, columns=self.bidirectional)
+            pairs = [(both.positive, rest) for rest in (both.rows, both.columns) if rest is not None]
+        values = torch.stack([one_against_rest(positive, rest) for positive, rest in pairs]).sum(0)
+        similarity = mean_metric(pairs[0][0]) * self.temperature
+        return Contrast(self._reduce(values, *joined), {"positive_similarity": similarity})
 
 
 class BidirectionalNCELoss(InfoNCELoss):

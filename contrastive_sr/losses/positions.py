@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
-from contrastive_sr.distributed import gather_rows, mean_over_ranks
+from contrastive_sr._checks import check_choice, check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr.distributed import gather_rows, reduce_over_ranks
 from contrastive_sr.embeddings import MLPHead
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, check_reduction, reduce
+from contrastive_sr.losses.contrast import Contrast
 
 Features = Tensor | Sequence[Tensor]
-NEGATIVES = ("image", "batch")
-
-
-class PositionContrast(NamedTuple):
-    """A loss over positions, and what to log beside it; means over positions, images and layers.
-
-    Attributes:
-        loss: a scalar; the only part with a gradient.
-        positive_similarity: mean cosine between what belongs together, a scalar.
-        lr_similarity: mean cosine between SR and LR features, a scalar; None where there are none.
-    """
-
-    loss: Tensor
-    positive_similarity: Tensor
-    lr_similarity: Tensor | None = None
+NegativesFrom = Literal["image", "batch"]
 
 
 class PositionLoss(nn.Module):
@@ -37,49 +26,60 @@ class PositionLoss(nn.Module):
 
     A role (anchor, candidates, ...) is a map (B, C, H, W), a tensor of vectors (B, C), or a list of these, one a layer.
     Maps of one layer are average pooled to the smallest of them. Vectors are contrasted over the batch, whatever
-    ``negatives`` says, since an image has only one.
+    ``negatives_from`` says, since an image has only one.
+
+    A subclass gives ``anchor_role`` and :meth:`_layer_contrast`.
+
+    Attributes:
+        anchor_role: the role whose features are to change, which ``anchor_channels`` is for.
 
     Args:
         temperature: tau, above 0.
         channels: C of each layer: it gets an MLP head (CRL-SR, section 3.3), which all roles share. None: no heads,
             features are compared as they are.
-        anchor_channels: C of each layer of the role whose features are to change (``anchor``, ``sr``), if it comes from
-            another network than the others: it gets heads of its own. It needs ``channels``.
+        anchor_channels: C of each layer of ``anchor_role``, if it comes from another network than the other roles: it
+            gets heads of its own. It needs ``channels``.
         dim: of the vectors that the heads give; the paper's S of 256.
         positions: how many positions of each layer to sample, the same in all roles and images. None: all of them.
-        negatives: ``"image"``, the other positions of the same image, as the paper argues for, or ``"batch"``, the
+        negatives_from: ``"image"``, the other positions of the same image, as the paper argues for, or ``"batch"``, the
             other positions of all images.
-        gather: whether negatives come from the batches of all ranks, with gradients; with ``negatives="batch"``. The
-            mean of the ranks' losses is then that of one process on the joined batch, also where batches differ in
+        gather: whether negatives come from the batches of all ranks, with gradients; with ``negatives_from="batch"``.
+            The mean of the ranks' losses is then that of one process on the joined batch, also where batches differ in
             size. A rank without samples gives features of shape (0, ...), and does the same forward and backward passes
             as the others.
+        reduction: ``"mean"`` over positions and images, and then over layers; ``"sum"`` over all of them, as the paper
+            prints eq. 2; ``"none"``: (B, M), the positions of all layers side by side.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
     """
 
+    anchor_role: str
+
     def __init__(
         self,
+        *,
         temperature: float = 0.07,
         channels: Sequence[int] | None = None,
         anchor_channels: Sequence[int] | None = None,
         dim: int = 256,
         positions: int | None = 256,
-        negatives: str = "image",
+        negatives_from: NegativesFrom = "image",
         gather: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         name = type(self).__name__
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
         self.positions = None if positions is None else check_count(positions, f"{name}(positions)", at_least=2)
-        if negatives not in NEGATIVES:
-            raise ConfigError(f"{name}(negatives): expected one of {', '.join(NEGATIVES)}, got {negatives!r}.")
+        check_choice(negatives_from, get_args(NegativesFrom), f"{name}(negatives_from)")
         self.gather = check_flag(gather, f"{name}(gather)")
-        if gather and negatives == "image":
+        if gather and negatives_from == "image":
             raise ConfigError(
-                f"{name}(gather): the negatives of negatives='image' are those of the same image, which no other rank "
-                "has. Leave gather out, or take negatives='batch'."
+                f"{name}(gather): the negatives of negatives_from='image' are those of the same image, which no other "
+                "rank has. Leave gather out, or take negatives_from='batch'."
             )
+        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
         _check_channels(channels, f"{name}(channels)")
         _check_channels(anchor_channels, f"{name}(anchor_channels)")
         if anchor_channels is not None and (channels is None or len(anchor_channels) != len(channels)):
@@ -87,57 +87,64 @@ class PositionLoss(nn.Module):
                 f"{name}(anchor_channels): expected `channels` with as many layers, got {channels} and "
                 f"{anchor_channels}. Heads of different networks must meet in one space."
             )
-        self.negatives = negatives
+        self.negatives_from = negatives_from
         self.heads = None if channels is None else nn.ModuleList(MLPHead(c, dim) for c in channels)
         self.anchor_heads = self.heads
         if anchor_channels is not None:
             self.anchor_heads = nn.ModuleList(MLPHead(c, dim) for c in anchor_channels)
 
-    def _contrast(self, roles: dict[str, Features], anchor: str, generator: torch.Generator | None) -> PositionContrast:
-        """The loss over all layers.
-
-        Args:
-            roles: features by role.
-            anchor: the role that ``anchor_channels`` is for.
-            generator: draws the positions.
-        """
-        layers = self._layers(roles)
-        found = []
-        for index, layer in enumerate(layers):
-            vectors = self._behind_heads(_at_positions(layer, self.positions, generator), index, anchor)
-            if self.negatives == "batch" or next(iter(layer.values())).ndim == 2:
+    def _contrast(self, roles: dict[str, Features], generator: torch.Generator | None) -> Contrast:
+        """The loss over all layers, of features by role; the generator draws the positions."""
+        contrasts = []
+        for index, layer in enumerate(self._layers(roles)):
+            vectors = self._behind_heads(_at_positions(layer, self.positions, generator), index)
+            first = next(iter(layer.values()))
+            if self.negatives_from == "batch" or first.ndim == 2:
                 vectors = {role: x.flatten(0, 1) for role, x in vectors.items()}
-            found.append(self._layer_contrast(vectors))
-        loss, positive = (torch.stack([getattr(x, key) for x in found]).mean() for key in PositionContrast._fields[:2])
-        to_lr = [x.lr_similarity for x in found if x.lr_similarity is not None]
-        return PositionContrast(loss, positive, torch.stack(to_lr).mean() if to_lr else None)
+            contrast = self._layer_contrast(vectors)
+            if self.reduction == "none":
+                contrast = contrast._replace(loss=contrast.loss.view(len(first), -1))
+            contrasts.append(contrast)
+        losses = [contrast.loss for contrast in contrasts]
+        loss = torch.cat(losses, dim=1) if self.reduction == "none" else reduce(torch.stack(losses), self.reduction)
+        return Contrast(loss, mean_metrics([contrast.metrics for contrast in contrasts]))
 
-    def maps(self, roles: dict[str, Features], anchor: str) -> list[dict[str, Tensor]]:
+    def maps(self, roles: dict[str, Features]) -> list[dict[str, Tensor]]:
         """What is contrasted, at all positions.
 
         Args:
             roles: features by role.
-            anchor: the role that ``anchor_channels`` is for.
 
         Returns:
             By layer and role (B, D, H, W), behind the heads and pooled to one size; of vectors, H and W are 1.
         """
-        found = []
+        maps = []
         for index, layer in enumerate(self._layers(roles)):
             height, width = _smallest(layer)
-            vectors = self._behind_heads(_at_positions(layer, None, None), index, anchor)
-            found.append({role: x.transpose(1, 2).unflatten(2, (height, width)) for role, x in vectors.items()})
-        return found
+            vectors = self._behind_heads(_at_positions(layer, None, None), index)
+            maps.append({role: x.transpose(1, 2).unflatten(2, (height, width)) for role, x in vectors.items()})
+        return maps
 
-    def _behind_heads(self, vectors: dict[str, Tensor], index: int, anchor: str) -> dict[str, Tensor]:
+    def _behind_heads(self, vectors: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         """What a layer's heads, if there are any, make of (B, M, C) vectors."""
         if self.heads is None or self.anchor_heads is None:
             return vectors
-        return {role: (self.anchor_heads if role == anchor else self.heads)[index](x) for role, x in vectors.items()}
+        heads = {role: self.anchor_heads if role == self.anchor_role else self.heads for role in vectors}
+        return {role: heads[role][index](x) for role, x in vectors.items()}
 
-    def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
-        """The loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch."""
+    def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
+        """The reduced loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch."""
         raise NotImplementedError
+
+    def _reduce(self, values: Tensor, *joined: Tensor) -> Tensor:
+        """The reduction of this rank's values.
+
+        Args:
+            values: of its anchors.
+            joined: with ``gather``, what :func:`own_first` gave; they stay part of the graph on a rank without rows.
+        """
+        loss = reduce_over_ranks(values, len(joined[0]) if joined else None, self.reduction)
+        return loss if not joined else loss + torch.stack([x[:0].sum() for x in joined]).sum()
 
     def _layers(self, roles: dict[str, Features]) -> list[dict[str, Tensor]]:
         """Features by layer and role, checked."""
@@ -219,16 +226,11 @@ def own_first(x: Tensor) -> Tensor:
     return torch.cat((joined[start:], joined[:start])) if start else joined
 
 
-def joined_mean(values: Tensor, joined: Tensor) -> Tensor:
-    """This rank's part of the mean over all ranks' rows; part of the graph also without rows of its own.
-
-    Args:
-        values: (M_r,) of this rank's rows.
-        joined: (sum of M_r, D), what :func:`own_first` gave.
-    """
-    return mean_over_ranks(values, joined.shape[0]) + joined[:0].sum()
-
-
-def mean_figure(x: Tensor) -> Tensor:
+def mean_metric(x: Tensor) -> Tensor:
     """The mean for a log; 0 on a rank without samples."""
     return x.detach().sum() / max(x.numel(), 1)
+
+
+def mean_metrics(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over several contrasts that have the same ones."""
+    return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
-from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, mean_over_ranks
+from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, reduce_over_ranks, unwrapped
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.queue import queue_nce
+from contrastive_sr.functional.reduction import Reduction, check_reduction
 from contrastive_sr.functional.similarity import unit_vectors
-
-
-class QueueContrast(NamedTuple):
-    """The loss, and what to log beside it; means over this rank's queries, 0 where there is nothing to compare.
-
-    Attributes:
-        loss: a scalar; the only part with a gradient.
-        positive_similarity: mean cosine between queries and their keys, a scalar.
-        negative_similarity: mean cosine between queries and the keys in the queue, a scalar.
-    """
-
-    loss: Tensor
-    positive_similarity: Tensor
-    negative_similarity: Tensor
+from contrastive_sr.losses.contrast import Contrast
 
 
 class DegradationQueueLoss(nn.Module):
@@ -36,7 +24,7 @@ class DegradationQueueLoss(nn.Module):
     .. math:: \mathcal{L} = \frac{1}{B} \sum_i -\log \frac{\exp(q_i \cdot k_i/\tau)}
         {\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot u_j/\tau)}
 
-    DASR eq. 3, read as :func:`~contrastive_sr.functional.queue_nce` says, trained as MoCo v2 is. The keys come from a
+    DASR eq. 3 in the reading of :func:`~contrastive_sr.functional.queue_nce`, trained as MoCo v2 is. The keys come from a
     momentum encoder, a copy of the encoder whose parameters follow it by a moving average. In training mode one call
     does, after the query that the caller encoded: the momentum update, the keys (no gradient), the loss against the
     keys of earlier calls, and then the keys enter the queue, the oldest leaving it. Slots not yet filled are masked,
@@ -57,6 +45,7 @@ class DegradationQueueLoss(nn.Module):
             all ranks hold one queue; the mean of the ranks' losses is then that of one process on the joined batch.
             A rank without images passes (0, dim) queries and (0, ...) images: nothing is encoded, its loss is 0.
             Every rank must make the call.
+        reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         ConfigError: an argument that makes no sense.
@@ -76,11 +65,13 @@ class DegradationQueueLoss(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
+        *,
         dim: int = 256,
         queue_size: int = 8192,
         momentum: float = 0.999,
         temperature: float = 0.07,
         gather: bool = True,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -91,7 +82,8 @@ class DegradationQueueLoss(nn.Module):
             raise ConfigError(f"{name}(momentum): expected a number from 0 to 1, got {momentum}.")
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
         self.gather = check_flag(gather, f"{name}(gather)")
-        self.key_encoder = copy.deepcopy(_unwrapped(encoder)).requires_grad_(False)
+        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
+        self.key_encoder = copy.deepcopy(unwrapped(encoder)).requires_grad_(False)
         self.queue: Tensor
         self.pointer: Tensor
         self.fill: Tensor
@@ -106,10 +98,10 @@ class DegradationQueueLoss(nn.Module):
         Args:
             query: (B, dim) vectors, what ``encoder`` made of one crop of each image, with their graph.
             key_images: (B, ...) the other crops, as the encoder takes them.
-            encoder: what made the queries, for the momentum update; DistributedDataParallel around it is well.
+            encoder: what made the queries, for the momentum update; it may be wrapped in DistributedDataParallel.
 
         Returns:
-            A scalar of at least 0, with a gradient at ``query`` alone.
+            A scalar of at least 0, or (B,) with ``reduction="none"``; its gradient reaches ``query`` alone.
 
         Raises:
             DataError: vectors of another shape, another number of key images, or no images (with ``gather``: on all
@@ -118,24 +110,28 @@ class DegradationQueueLoss(nn.Module):
         """
         return self.contrast(query, key_images, encoder).loss
 
-    def contrast(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> QueueContrast:
-        """The loss with the similarities behind it, for logs; instead of :meth:`forward`."""
+    def contrast(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Contrast:
+        """The loss, with mean cosines of this rank's queries; instead of :meth:`forward`, whose arguments it takes.
+
+        They are ``positive_similarity`` to their keys and ``negative_similarity`` to the keys in the queue; 0 where
+        there is nothing to compare.
+        """
         self._check(query, key_images)
         if self.training:
-            self._follow(_unwrapped(encoder))
+            self._follow(unwrapped(encoder))
         query = at_least_float32(query)
         keys = self._encode(key_images)
         joined = gather_rows(keys, gradient=False)[0] if self.gather else keys
         if len(joined) == 0:
             raise DataError(f"{type(self).__name__}: expected at least one image, got none on any rank.")
         values = self._contrast(query, keys) if len(query) else query.sum(1)
-        loss = mean_over_ranks(values, len(joined)) if self.gather else values.mean()
-        similarities = self._similarities(query, keys)  # to the queue as the loss saw it
+        loss = reduce_over_ranks(values, len(joined) if self.gather else None, self.reduction)
+        positive, negative = self._similarities(query, keys)  # to the queue as the loss saw it
         if self.training:
             self._enqueue(joined)
             if self.gather:
                 average_statistics_over_ranks(self.key_encoder)
-        return QueueContrast(loss, *similarities)
+        return Contrast(loss, {"positive_similarity": positive, "negative_similarity": negative})
 
     def _check(self, query: Tensor, key_images: Tensor) -> None:
         name = type(self).__name__
@@ -214,8 +210,3 @@ class DegradationQueueLoss(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._position = None
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside of DistributedDataParallel."""
-    return module.module if isinstance(module, DistributedDataParallel) else module

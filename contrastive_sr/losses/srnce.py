@@ -8,15 +8,10 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_flag
-from contrastive_sr.functional.srnce import Condition, check_variant
-from contrastive_sr.losses.positions import (
-    Features,
-    PositionContrast,
-    PositionLoss,
-    joined_mean,
-    mean_figure,
-    own_first,
-)
+from contrastive_sr.functional.reduction import Reduction
+from contrastive_sr.functional.srnce import Condition, Variant, check_variant
+from contrastive_sr.losses.contrast import Contrast
+from contrastive_sr.losses.positions import Features, NegativesFrom, PositionLoss, mean_metric, own_first
 
 
 class SRNCELoss(PositionLoss):
@@ -27,35 +22,39 @@ class SRNCELoss(PositionLoss):
         {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
         \quad p_m = 1 - h_m \cdot l_m
 
-    Mean over positions, images and layers. Which variant to take says :func:`~contrastive_sr.functional.srnce`:
-    ``"negative"`` unless the paper is to be reproduced.
+    Mean over positions, images and layers. The variants are those of :func:`~contrastive_sr.functional.srnce`; take
+    ``"negative"``, unless the paper is to be reproduced.
 
     Args:
         temperature: tau, above 0; not used by ``"paper"``, which has none.
-        variant: ``"tempered"``, ``"paper"`` or ``"negative"``.
+        variant: ``"negative"``, ``"tempered"`` or ``"paper"``.
         penalty: whether to subtract :math:`p_m`.
         detach_hr: whether the HR features get no gradient. Heads learn from them all the same.
         detach_lr: whether the LR features get no gradient. Heads learn from them all the same.
-        channels: as in :class:`~contrastive_sr.losses.positions.PositionLoss`.
-        anchor_channels: likewise, for the SR features.
-        dim: likewise.
-        positions: likewise.
-        negatives: likewise.
-        gather: likewise.
+        channels: C of each layer, which then gets a head; see :class:`~contrastive_sr.losses.positions.PositionLoss`.
+        anchor_channels: C of each layer of the SR features, if they come from another network than those of HR and LR.
+        dim: of the vectors that the heads give; the paper's 256.
+        positions: how many positions of each layer to sample. None: all of them.
+        negatives_from: ``"image"`` or ``"batch"``.
+        gather: whether negatives come from all ranks; with ``negatives_from="batch"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, see :class:`~contrastive_sr.losses.positions.PositionLoss`.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
 
     Example:
         >>> hr, sr, lr = torch.rand(3, 2, 16, 8, 8)
-        >>> SRNCELoss(variant="negative")([hr], [sr.requires_grad_()], [lr]).shape
+        >>> SRNCELoss()([hr], [sr.requires_grad_()], [lr]).shape
         torch.Size([])
     """
 
+    anchor_role = "sr"
+
     def __init__(
         self,
+        *,
         temperature: float = 0.07,
-        variant: str = "tempered",
+        variant: Variant = "negative",
         penalty: bool = True,
         detach_hr: bool = True,
         detach_lr: bool = True,
@@ -63,10 +62,20 @@ class SRNCELoss(PositionLoss):
         anchor_channels: Sequence[int] | None = None,
         dim: int = 256,
         positions: int | None = 256,
-        negatives: str = "image",
+        negatives_from: NegativesFrom = "image",
         gather: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(temperature, channels, anchor_channels, dim, positions, negatives, gather)
+        super().__init__(
+            temperature=temperature,
+            channels=channels,
+            anchor_channels=anchor_channels,
+            dim=dim,
+            positions=positions,
+            negatives_from=negatives_from,
+            gather=gather,
+            reduction=reduction,
+        )
         check_variant(variant, "SRNCELoss(variant)")
         self.detach_hr = check_flag(detach_hr, "SRNCELoss(detach_hr)")
         self.detach_lr = check_flag(detach_lr, "SRNCELoss(detach_lr)")
@@ -79,31 +88,32 @@ class SRNCELoss(PositionLoss):
 
         Args:
             hr: features of the HR images: maps (B, C, H, W), vectors (B, C), or a list of these, one a layer.
-            sr: likewise of the SR images.
-            lr: likewise of the enlarged LR images.
+            sr: features of the SR images, in the same form.
+            lr: features of the enlarged LR images, in the same form.
             generator: draws the positions, on the features' device. None takes torch's own.
 
         Returns:
-            A scalar of at least 0.
+            A scalar of at least 0, or (B, M) with ``reduction="none"``.
 
         Raises:
             DataError: features that do not fit each other or the heads.
         """
         return self.contrast(hr, sr, lr, generator).loss
 
-    def contrast(
-        self, hr: Features, sr: Features, lr: Features, generator: torch.Generator | None = None
-    ) -> PositionContrast:
-        """The loss with the similarities behind it, for logs; arguments and errors are those of :meth:`forward`."""
+    def contrast(self, hr: Features, sr: Features, lr: Features, generator: torch.Generator | None = None) -> Contrast:
+        """The loss, with mean cosines of SR features: ``positive_similarity`` to HR, ``lr_similarity`` to LR.
+
+        Arguments and errors are those of :meth:`forward`.
+        """
         hr = _detached(hr) if self.detach_hr else hr
         lr = _detached(lr) if self.detach_lr else lr
-        return self._contrast({"hr": hr, "sr": sr, "lr": lr}, "sr", generator)
+        return self._contrast({"hr": hr, "sr": sr, "lr": lr}, generator)
 
-    def _layer_contrast(self, vectors: dict[str, Tensor]) -> PositionContrast:
-        sr = own_first(vectors["sr"]) if self.gather else vectors["sr"]
-        values, to_hr, to_lr = self.condition.contrast(vectors["hr"], sr, vectors["lr"])
-        loss = joined_mean(values, sr) if self.gather else values.mean()
-        return PositionContrast(loss, mean_figure(to_hr), mean_figure(to_lr))
+    def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
+        joined = [own_first(vectors["sr"])] if self.gather else []
+        values, to_hr, to_lr = self.condition.contrast(vectors["hr"], *(joined or [vectors["sr"]]), vectors["lr"])
+        metrics = {"positive_similarity": mean_metric(to_hr), "lr_similarity": mean_metric(to_lr)}
+        return Contrast(self._reduce(values, *joined), metrics)
 
 
 def _detached(features: Features) -> Features:

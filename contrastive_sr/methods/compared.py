@@ -24,7 +24,7 @@ class Compared:
         label: what it is.
         role: ``"anchor"``, ``"positive"``, ``"negative"``, or ``"shown"`` for what only helps to understand.
         image: (3, h, w) RGB in [0, 1]. None: there is ``heat`` alone.
-        similarity: to the anchor, or whatever number the :class:`Comparison` says. None: there is none.
+        similarity: to the anchor, or another number, as the :class:`Comparison`'s ``quantity`` says. None: no number.
         bands: what the embedding's first layer sees of it, by name, (3, h, w) in [-1, 1] with 0 for nothing; none if
             that is the image.
         heat: (h, w) numbers for a map, over the image where there is one.
@@ -46,13 +46,13 @@ class Comparison:
 
     Attributes:
         title: which of the method's comparisons this is.
-        measure: what the numbers are.
+        quantity: what the numbers are, in words.
         parts: anchor, positives and negatives, in the order to be drawn.
         note: what to know before trusting the numbers, such as ``"untrained embedding"``.
     """
 
     title: str
-    measure: str
+    quantity: str
     parts: list[Compared]
     note: str = ""
 
@@ -116,7 +116,7 @@ def compare_layers(
         place: of the anchor, (row, column) from 0 to 1.
     """
     whole = {role: (name, image.clamp(0, 1)) for role, (name, image) in images.items()}
-    found = []
+    comparisons = []
     for anchor, candidates in directions:
         condition = next((role for role in images if role not in (anchor, candidates)), None)
         for number, maps in enumerate(layers, start=1):
@@ -125,14 +125,15 @@ def compare_layers(
             named = [(*whole[role], maps[role][0]) for role in (anchor, candidates)]
             also = None if condition is None else (*whole[condition], maps[condition][0])
             title = f"layer {number} of {len(layers)}, {named[0][0]} to {named[1][0]}"
-            found.append(compare_places(title, named[0], named[1], place, also))
-    return found
+            comparisons.append(compare_places(title, named[0], named[1], place=place, also=also))
+    return comparisons
 
 
 def compare_places(
     title: str,
     anchor: tuple[str, Tensor, Tensor],
     candidates: tuple[str, Tensor, Tensor],
+    *,
     place: tuple[float, float],
     also: tuple[str, Tensor, Tensor] | None = None,
 ) -> Comparison:
@@ -144,9 +145,9 @@ def compare_places(
     Args:
         title: title of the comparison.
         anchor: name, image (3, H, W) in [0, 1] and feature map (C, h, w).
-        candidates: likewise.
+        candidates: name, image and feature map in the same form.
         place: of the anchor, (row, column) from 0 to 1.
-        also: likewise, the condition under which the anchor's place is compared.
+        also: name, image and feature map of the condition under which the anchor's place is compared.
     """
     name, image, features = candidates
     height, width = features.shape[-2:]
@@ -154,10 +155,10 @@ def compare_places(
     at = (row + 0.5) / height, (column + 0.5) / width
     vector = unit_vectors(anchor[2][:, row, column])
     heat = unit_vectors(features.permute(1, 2, 0)) @ vector
-    found = [("least similar place", *_extreme(-heat, [at])[0])]
+    least = ("least similar place", *_extreme(-heat, [at])[0])
     nearest = _extreme(heat, [at], _NEGATIVES)
     labels = ["most similar place", "2nd most similar", "3rd most similar"]
-    found = [*((label, *there) for label, there in zip(labels, nearest, strict=False)), *found]
+    others_shown = [*((label, *there) for label, there in zip(labels, nearest, strict=False)), least]
     others = (heat.sum() - heat[row, column]) / max(heat.numel() - 1, 1)
     parts = [
         Compared(f"{anchor[0]}, a place", "anchor", _around(anchor[1], *at)),
@@ -167,7 +168,7 @@ def compare_places(
         similarity = float(unit_vectors(also[2][:, row, column]) @ vector)
         parts.append(Compared(f"{also[0]}, the condition", "shown", _around(also[1], *at), similarity))
     marks = [("positive", *at)]
-    for label, y, x in found:
+    for label, y, x in others_shown:
         index = min(int(y * height), height - 1), min(int(x * width), width - 1)
         parts.append(Compared(f"{name}, {label}", "negative", _around(image, y, x), float(heat[index])))
         marks.append(("negative", y, x))

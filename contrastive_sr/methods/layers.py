@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DataParallel
 
 from contrastive_sr._checks import describe, describe_error
+from contrastive_sr.distributed import average_gradients, unwrapped, world_size
 from contrastive_sr.embeddings import training_mode
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError
 
 DRY_RUN_SIZE = 32  # a multiple of what window attention asks for
 
 
 def feature_key(layer: str) -> str:
-    """Where a layer's output stands in a batch."""
+    """The name of a layer's output in a batch."""
     return f"features/{layer}"
 
 
-def super_resolve(net: Callable[[Tensor], Tensor], lr: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def super_resolve(
+    net: Callable[..., Tensor], lr: Tensor, layers: Sequence[str], inputs: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """One call of the SR network, with the outputs of some of its layers.
 
     Args:
         net: the SR network, wrapped for several processes or not.
         lr: (B, 3, h, w) RGB in [0, 1].
         layers: names of its modules, such as ``"body.15"``.
+        inputs: what the network is called with beside the LR images, by keyword.
 
     Returns:
         ``"sr"`` as the network gave it, and ``"features/<name>"`` for each layer, all part of the network's graph.
@@ -37,17 +41,47 @@ def super_resolve(net: Callable[[Tensor], Tensor], lr: Tensor, layers: Sequence[
         ConfigError: a layer that is not there, that did not run exactly once, or whose output has no gradient.
     """
     with tapped(net, layers) as outputs:
-        sr = net(lr)
-    batch = {"sr": sr}
-    for name in layers:
-        features = _one_map(name, outputs[name])
-        if isinstance(sr, Tensor) and sr.requires_grad and not features.requires_grad:
+        sr = net(lr, **(inputs or {}))
+    return {"sr": sr, **_features(outputs, isinstance(sr, Tensor) and sr.requires_grad)}
+
+
+def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """One module of the SR network called on its own, with the outputs of some of the network's layers.
+
+    The wrapper around the network, which averages gradients over processes, does not see such a call; so it is done
+    here.
+
+    Args:
+        net: the SR network, without a wrapper.
+        name: of the module, which takes the LR images.
+        lr: (B, 3, h, w) RGB in [0, 1].
+        layers: names of modules within this one.
+
+    Returns:
+        ``"features/<name>"`` for each layer, part of the module's graph.
+
+    Raises:
+        ConfigError: a layer or module that is not there, or a layer that did not run exactly once.
+    """
+    module = _modules(net, [name])[name]
+    with tapped(net, layers) as outputs:
+        if world_size() == 1:
+            module(lr)
+        else:
+            torch.func.functional_call(module, average_gradients(module), (lr,))
+    return _features(outputs, any(p.requires_grad for p in module.parameters()))
+
+
+def _features(outputs: Mapping[str, list[object]], trained: bool) -> dict[str, Tensor]:
+    """The outputs of layers as entries of a batch; those of a network in training have a gradient."""
+    features = {name: _one_map(name, output) for name, output in outputs.items()}
+    for name, x in features.items():
+        if trained and torch.is_grad_enabled() and not x.requires_grad:
             raise ConfigError(
                 f"layers: {name!r} has no gradient, so a loss on it would train nothing. Is that part of the network "
                 "frozen, or under activation checkpointing? Choose another layer."
             )
-        batch[feature_key(name)] = features
-    return batch
+    return {feature_key(name): x for name, x in features.items()}
 
 
 @contextmanager
@@ -81,35 +115,30 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
             handle.remove()
 
 
-def dry_run(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
-    """As :func:`super_resolve`, on a small black image, before anything is trained.
+def dry_run(net: nn.Module, lr: Tensor, layers: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As :func:`super_resolve`, before anything is trained, without a graph.
 
     Args:
-        net: the SR network, wrapped for several processes or not. Its parameters, statistics and mode are left alone.
+        net: the SR network, without a wrapper. Its parameters, statistics and mode are left alone.
+        lr: (1, 3, h, w) a small black image.
         layers: names of its modules.
+        inputs: what the network is called with beside it, by keyword.
 
     Raises:
         ConfigError: a layer that is not there, that does not run exactly once, or does not return a (B, C, H, W) map.
     """
-    bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
-    like = next(bare.parameters(), torch.empty(()))
     # Autocast would keep this run's weights, which have no graph, for the next one.
-    without = torch.autocast(like.device.type, enabled=False)
-    with torch.no_grad(), without, training_mode(bare, False), tapped(bare, layers) as outputs:
+    without = torch.autocast(lr.device.type, enabled=False)
+    with torch.no_grad(), without, training_mode(net, False):
         try:
-            sr = bare(like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
+            return super_resolve(net, lr, layers, inputs)
         except RuntimeError as error:
+            if isinstance(error, ContrastiveSRError):
+                raise
             raise ConfigError(
-                f"layers: expected an SR network for RGB images; {type(bare).__name__} fails on one of "
-                f"{DRY_RUN_SIZE} x {DRY_RUN_SIZE} ({describe_error(error)})."
+                f"layers: expected an SR network for RGB images; {type(net).__name__} fails on one of "
+                f"{lr.shape[-1]} x {lr.shape[-2]} ({describe_error(error)})."
             ) from error
-    return {"sr": sr, **{feature_key(name): _one_map(name, outputs[name]) for name in layers}}
-
-
-def layer_channels(net: nn.Module, layers: Sequence[str]) -> list[int]:
-    """How many channels the outputs of some layers have; arguments and errors are those of :func:`dry_run`."""
-    found = dry_run(net, layers)
-    return [found[feature_key(name)].shape[1] for name in layers]
 
 
 def _one_map(name: str, outputs: list[object]) -> Tensor:
@@ -120,9 +149,9 @@ def _one_map(name: str, outputs: list[object]) -> Tensor:
         )
     (output,) = outputs
     if not isinstance(output, Tensor) or output.ndim != 4:
-        found = describe(output) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        kind = describe(output) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise ConfigError(
-            f"layers: expected a layer that returns feature maps (B, C, H, W), but {name!r} returns {found}. "
+            f"layers: expected a layer that returns feature maps (B, C, H, W), but {name!r} returns {kind}. "
             "Choose another; a convolution's output always fits."
         )
     return output
@@ -135,7 +164,7 @@ def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str
         raise ConfigError(
             "layers: the layers of a network under DataParallel cannot be read. Use one process a GPU (torchrun)."
         )
-    bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+    bare = unwrapped(net)
     if not isinstance(bare, nn.Module):
         raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
     modules = dict(bare.named_modules(remove_duplicate=False))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contrastive_sr.losses import PCLLoss
-from contrastive_sr.methods.embedding import EmbeddingConfig, ImageMethod
+from contrastive_sr.methods.embedding import BLURRED, SHARPENED, EmbeddingConfig
+from contrastive_sr.methods.images import ImageMethod
+from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SampleConfig
 
 
+@register_method
 class PCL(ImageMethod):
     """PCL-SR: contrast of the SR image with sharpened positives and blurred negatives, in a space learnt alongside.
 
@@ -17,11 +19,11 @@ class PCL(ImageMethod):
     ranks; then, frozen, it gives the contrastive term of eq. 8 to 10. HR and SR images share one pass, and so one
     normalisation, when it trains; in the contrastive term all images see its running statistics, unmoved.
 
-    Terms: ``contrastive``. Figures: ``positive_similarity``, ``negative_similarity``.
+    Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 
     Args:
         loss_weight: fixed weight of the term. The paper's 0.1 is for images in [0, 255]; for ours it is 0.1 / 255.
-        loss_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
+        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         temperature: tau, above 0; the paper names none and used 1.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. Its choices are the rows of
             Table IV: ``VGGFeatures`` (config 1), ``RGBDiscriminator`` (2), ``HaarDiscriminator`` (3),
@@ -30,7 +32,7 @@ class PCL(ImageMethod):
             PCL-F (Table V).
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and
             three sharpened, four in all.
-        negatives: likewise. Default: four blurred.
+        negatives: mappings or sample generators. Default: four blurred.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
         share_interval: steps from one measurement of the share to the next.
@@ -40,28 +42,35 @@ class PCL(ImageMethod):
 
     Example:
         >>> import torch
-        >>> method = PCL(loss_weight=0.1 / 255)
-        >>> net = torch.nn.Upsample(scale_factor=4)
-        >>> batch = method.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})
-        >>> list(method.auxiliary_losses(batch))
+        >>> from contrastive_sr.methods import Methods
+        >>> net, methods = torch.nn.Upsample(scale_factor=4), Methods([PCL(loss_weight=0.1 / 255)])
+        >>> methods.attach(net)
+        >>> batch = methods.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})
+        >>> list(methods.auxiliary_losses(batch))
         ['pcl_discriminator']
     """
 
-    loss: PCLLoss
-
     def __init__(
         self,
+        *,
         loss_weight: float | None = None,
         loss_share: float | None = None,
         temperature: float = 1.0,
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
-        positives: Sequence[SampleConfig] = ({"type": "HighResolution"}, {"type": "Sharpen", "count": 3}),
-        negatives: Sequence[SampleConfig] = ({"type": "GaussianBlur", "count": 4},),
+        positives: Sequence[SampleConfig] = SHARPENED,
+        negatives: Sequence[SampleConfig] = BLURRED,
         seed: int = 0,
         name: str = "pcl",
         share_interval: int = 5,
     ) -> None:
-        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
-        super().__init__(name, seed, weight, positives, negatives)
-        self.loss = PCLLoss(self.build_embedding(embedding, train_embedding), temperature)
+        super().__init__(
+            name,
+            seed=seed,
+            weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
+            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            train_embedding=train_embedding,
+            positives=positives,
+            negatives=negatives,
+            temperature=temperature,
+        )

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contrastive_sr.losses import ContrastiveRegularizationLoss
-from contrastive_sr.methods.embedding import EmbeddingConfig, ImageMethod
+from contrastive_sr.functional.embedded import Similarity
+from contrastive_sr.methods.embedding import BLURRED, SHARPENED, UPSAMPLED, EmbeddingConfig
+from contrastive_sr.methods.images import ImageMethod
+from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SampleConfig
 
 
+@register_method
 class ContrastiveRegularization(ImageMethod):
     """MPF-Net eq. 9 to 11: contrast of the SR image with any positives and negatives, in any embedding.
 
-    The training of an embedding that can learn is that of :class:`~contrastive_sr.methods.PCL`; with the variant
-    ``"cosine"`` the loss is PCL's as well. How the samples differ from the paper's says
-    :class:`~contrastive_sr.losses.ContrastiveRegularizationLoss`; with the paper's own samples, embedding and schedule
-    it is :class:`~contrastive_sr.methods.MPF`.
+    An embedding that can learn is trained as that of :class:`~contrastive_sr.methods.PCL`; with the similarity
+    ``"cosine"`` the loss is PCL's as well, over other samples. The paper's are HR, three high-passed HR images and a
+    teacher's output, against four blurred HR images with noise and the LR image (eq. 7 and 8). Ours are the same with
+    sharpened images for the high-passed ones, whose filters the paper does not give, without teacher and noise; with
+    all of it, the paper's embedding and its schedule it is :class:`~contrastive_sr.methods.MPF`.
 
-    Terms: ``contrastive``. Figures: ``positive_similarity``, ``negative_similarity``.
+    Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
+        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         temperature: tau, above 0.
-        variant: ``"cosine"``, or ``"paper"`` for the paper's dot product of whole maps.
+        similarity: ``"cosine"``, or ``"dot"`` for the paper's dot product of whole maps.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default: ``HaarDiscriminator``.
         train_embedding: whether the embedding learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
             sharpened.
-        negatives: likewise. Default: four blurred and the enlarged LR image.
+        negatives: mappings or sample generators. Default: four blurred and the enlarged LR image.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
         share_interval: steps from one measurement of the share to the next.
@@ -39,31 +43,37 @@ class ContrastiveRegularization(ImageMethod):
 
     Example:
         >>> import torch
-        >>> method = ContrastiveRegularization(loss_share=0.05)
-        >>> net = torch.nn.Upsample(scale_factor=4)
-        >>> batch = method.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})
-        >>> list(method.auxiliary_losses(batch))
+        >>> from contrastive_sr.methods import Methods
+        >>> net, methods = torch.nn.Upsample(scale_factor=4), Methods([ContrastiveRegularization()])
+        >>> methods.attach(net)
+        >>> batch = methods.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})
+        >>> list(methods.auxiliary_losses(batch))
         ['regularization_discriminator']
     """
 
-    loss: ContrastiveRegularizationLoss
-
     def __init__(
         self,
+        *,
         loss_weight: float | None = None,
         loss_share: float | None = None,
         temperature: float = 1.0,
-        variant: str = "cosine",
+        similarity: Similarity = "cosine",
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
-        positives: Sequence[SampleConfig] = ({"type": "HighResolution"}, {"type": "Sharpen", "count": 3}),
-        negatives: Sequence[SampleConfig] = ({"type": "GaussianBlur", "count": 4}, {"type": "UpsampledLowResolution"}),
+        positives: Sequence[SampleConfig] = SHARPENED,
+        negatives: Sequence[SampleConfig] = (*BLURRED, *UPSAMPLED),
         seed: int = 0,
         name: str = "regularization",
         share_interval: int = 5,
     ) -> None:
-        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval)
-        super().__init__(name, seed, weight, positives, negatives)
-        network = self.build_embedding(embedding, train_embedding)
-        self.loss = ContrastiveRegularizationLoss(network, self.positives, self.negatives, temperature, variant)
-        self.measure = self.loss.measure
+        super().__init__(
+            name,
+            seed=seed,
+            weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
+            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            train_embedding=train_embedding,
+            positives=positives,
+            negatives=negatives,
+            temperature=temperature,
+            similarity=similarity,
+        )

@@ -12,30 +12,36 @@ from contrastive_sr._checks import check_count, check_number
 from contrastive_sr.distributed import rank, sum_over_ranks
 from contrastive_sr.errors import ConfigError, DataError
 
+DEFAULT_SHARE = 0.05
+
 
 class TermWeight(nn.Module):
-    r"""Weights one term of the SR network's loss, and measures how strongly it pulls.
+    r"""Weighs one term of the SR network's loss, and measures how strongly it pulls.
 
     The share of a term is the norm of its weighted gradient, over that of the host's pixel loss: at the SR images, or,
-    for a term on layers of the SR network, at their outputs. With ``loss_weight`` the weight is fixed; with
-    ``loss_share`` it is set such that the share has this value. The ratio of the unweighted gradients is measured over
-    the batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast,
-    and of the first 25 from ``start`` on; else every ``interval`` steps. The weight follows the smoothed ratio; the
-    share that is reported is that of the latest measurement. Both lag: where the ratio grows from measurement to
-    measurement, the share is above the one asked for. Where a term vanishes, the weight stops growing at 100 times the
-    least it was.
+    for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured; else the weight is
+    set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the batches,
+    of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast, and of the
+    first 25 after the warm-up; else every ``interval`` steps. The weight follows the smoothed ratio; the share that is
+    logged is that of the latest measurement. Both lag: where the ratio grows from measurement to measurement, the share
+    is above the one asked for. Where a term vanishes, the weight grows to 100 times its smallest value and no further.
 
     Args:
         name: the term's name, for messages.
-        loss_weight: a fixed weight, at least 0.
-        loss_share: the share to keep, above 0; e.g. 0.05. Exactly one of the two must be given.
+        weight: a fixed weight, at least 0.
+        share: the share to keep, above 0. With neither it is 0.05.
         interval: steps from one measurement to the next.
-        start: the first SR step at which the term counts; before, it is measured and its weight is 0.
+        warmup_steps: in the first so many SR steps the weight is ``warmup_weight``.
+        warmup_weight: 0: the term is measured and does not count.
         warn: whether to warn, once, where the share is above 1. False for a term that does not reach the SR image.
         key: what a config's keys for the two have before ``weight`` and ``share``, for messages.
 
     Raises:
-        ConfigError: both or neither given, or not such numbers.
+        ConfigError: both a weight and a share, or not such numbers.
+
+    Example:
+        >>> TermWeight("pcl_contrastive", 0.1 / 255).at(0)
+        tensor(0.0004)
     """
 
     MOMENTUM = 0.5
@@ -45,27 +51,23 @@ class TermWeight(nn.Module):
     def __init__(
         self,
         name: str,
-        loss_weight: float | None = None,
-        loss_share: float | None = None,
+        weight: float | None = None,
+        share: float | None = None,
+        *,
         interval: int = 5,
-        start: int = 0,
+        warmup_steps: int = 0,
+        warmup_weight: float = 0.0,
         warn: bool = True,
         key: str = "loss_",
     ) -> None:
         super().__init__()
-        if (loss_weight is None) == (loss_share is None):
-            given = "neither" if loss_weight is None else "both"
-            raise ConfigError(
-                f"{name}: expected one of `{key}weight` (e.g. 0.0004) and `{key}share` (e.g. 0.05), got {given}."
-            )
+        if weight is not None and share is not None:
+            raise ConfigError(f"{name}: expected one of `{key}weight` (e.g. 0.0004) and `{key}share` (e.g. 0.05), got both.")
         self.name, self.key = name, key
-        self.loss_weight, self.loss_share = loss_weight, loss_share
-        if loss_weight is not None:
-            self.loss_weight = check_number(loss_weight, f"{name}: {key}weight", at_least=0)
-        if loss_share is not None:
-            self.loss_share = check_number(loss_share, f"{name}: {key}share", above=0)
+        self.fixed = None if weight is None else check_number(weight, f"{name}: {key}weight", at_least=0)
+        self.asked = check_number(DEFAULT_SHARE if share is None else share, f"{name}: {key}share", above=0)
         self.interval = check_count(interval, f"{name}: share_interval")
-        self.start = start
+        self.warmup_steps, self.warmup_weight = warmup_steps, warmup_weight
         self.ratio: Tensor
         self.latest: Tensor
         self.largest: Tensor
@@ -76,15 +78,15 @@ class TermWeight(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight in force, a scalar; 0 while a share is asked for and nothing was measured."""
-        if self.loss_share is None:
-            return torch.full_like(self.ratio, self.loss_weight or 0.0)
+        """The weight after the warm-up, a scalar; 0 while a share is asked for and nothing was measured."""
+        if self.fixed is not None:
+            return torch.full_like(self.ratio, self.fixed)
         ratio = torch.maximum(self.ratio, self.largest / self.GROWTH)
-        return torch.where(ratio > 0, self.loss_share / ratio, 0.0)
+        return torch.where(ratio > 0, self.asked / ratio, 0.0)
 
     def at(self, step: int) -> Tensor:
-        """The weight in force at an SR step, a scalar; 0 before ``start``."""
-        return self.weight if step >= self.start else torch.zeros_like(self.ratio)
+        """The weight in force at an SR step, a scalar."""
+        return self.weight if step >= self.warmup_steps else torch.full_like(self.ratio, self.warmup_weight)
 
     @property
     def share(self) -> Tensor:
@@ -97,7 +99,7 @@ class TermWeight(nn.Module):
         Raises:
             ConfigError: a share is asked for and there is no pixel loss.
         """
-        if pixel_loss is None and self.loss_share is not None:
+        if pixel_loss is None and self.fixed is None:
             raise ConfigError(
                 f"{self.name}: `{self.key}share` is a share of the pixel loss, and this training has none. "
                 f"Give the pixel loss, or use `{self.key}weight`."
@@ -120,20 +122,19 @@ class TermWeight(nn.Module):
         self.check_pixel_loss(pixel_loss)
         if pixel_loss is None:
             return
-        early = step < self.EARLY or 0 <= step - self.start < self.EARLY
+        early = step < self.EARLY or 0 <= step - self.warmup_steps < self.EARLY
         if not early and step % self.interval:
             return
-        pixel_square = None
-        if pixel_loss.requires_grad and all(x.requires_grad for x in points):
-            pixel_square = _gradient_square(pixel_loss, points)
-        term_square = _gradient_square(term, points)
-        if pixel_square is None or term_square is None:
+        pixel_square = gradient_square(pixel_loss, points)
+        term_square = gradient_square(term, points)
+        if pixel_square is None:
             raise DataError(
                 f"{self.name}: expected a pixel loss computed from batch['sr'], got one that does not depend on it. "
                 "Use the tensor that run() returned, in float32, for the pixel loss."
             )
-        # Mean gradients over the global batch: the same number on every rank.
-        term_square, pixel_square = sum_over_ranks(torch.stack((term_square, pixel_square))).unbind()
+        # Mean gradients over the global batch: the same number on every rank. A term may depend on nothing on one of them.
+        squares = torch.stack((torch.zeros_like(pixel_square) if term_square is None else term_square, pixel_square))
+        term_square, pixel_square = sum_over_ranks(squares).unbind()
         now = (term_square / pixel_square).sqrt()
         usable = torch.isfinite(now) & (now > 0)
         smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
@@ -151,10 +152,12 @@ class TermWeight(nn.Module):
                 )
 
 
-def _gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:
+def gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:
     """Square of the gradient's norm at all points together, times one constant; None if the loss depends on none."""
+    if not loss.requires_grad or not all(x.requires_grad for x in points):
+        return None
     # Gradients of means underflow in half precision, as GradScaler's users know.
     scale = torch.full_like(loss, 2.0**16) if any(x.dtype == torch.float16 for x in points) else None
-    found = torch.autograd.grad(loss, list(points), scale, retain_graph=True, allow_unused=True)
-    squares = [g.float().square().sum() for g in found if g is not None]
+    gradients = torch.autograd.grad(loss, list(points), scale, retain_graph=True, allow_unused=True)
+    squares = [g.float().square().sum() for g in gradients if g is not None]
     return torch.stack(squares).sum() if squares else None

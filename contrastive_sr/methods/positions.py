@@ -1,0 +1,202 @@
+"""What methods share that contrast features position by position, on any SR network: CRL-SR (arXiv 2107.00708)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_sr._checks import check_count, describe
+from contrastive_sr.embeddings import frozen
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.losses import Contrast
+from contrastive_sr.losses.positions import PositionLoss, mean_metrics
+from contrastive_sr.methods.base import Step
+from contrastive_sr.methods.compared import Comparison, compare_layers, mean_cosine, strongest_place
+from contrastive_sr.methods.embedding import EmbeddingConfig, EmbeddingMethod
+from contrastive_sr.methods.layers import feature_key
+from contrastive_sr.methods.weighting import TermWeight
+from contrastive_sr.samples import Batch, SampleConfig, draw
+
+
+class PositionMethod(EmbeddingMethod):
+    """A method whose term is a :class:`~contrastive_sr.losses.positions.PositionLoss`.
+
+    The anchors are the SR image's features in the embedding, frozen, or the outputs of the SR network's own layers in
+    its one forward pass. The others are embedded without a graph. So the term's gradient reaches the SR image, or
+    the tapped layers and what lies before them, and nothing else; the heads learn in the auxiliary step, from the same
+    loss on detached features at the same positions.
+
+    Attributes:
+        roles: the loss's names of the SR image's features, of those of positives and of negatives, by our role.
+        directions: the roles of the loss that are anchor and candidates; one pair a direction.
+
+    Args:
+        name: prefix of everything that is logged.
+        seed: seed of the randomness of samples and positions.
+        weight: of the term.
+        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding.
+        train_embedding: whether it learns. None: if it can.
+        positives: mappings such as ``{"type": "Sharpen"}``, or sample generators.
+        negatives: mappings or sample generators; None for a loss that reads none.
+        layers: names of the SR network's modules, one for each feature map of the embedding. None: the SR image's
+            features in the embedding.
+        dim: of the vectors behind the heads. None: no heads.
+        loss: makes the loss, with ``channels``, ``anchor_channels`` and ``dim`` if it gets heads.
+
+    Raises:
+        ConfigError: an argument that makes no sense; the message says which.
+    """
+
+    roles: ClassVar[Mapping[str, str]]
+    directions: tuple[tuple[str, str], ...]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seed: int,
+        weight: TermWeight,
+        embedding: EmbeddingConfig,
+        train_embedding: bool | None,
+        positives: Sequence[SampleConfig],
+        negatives: Sequence[SampleConfig] | None,
+        layers: Sequence[str] | None,
+        dim: int | None,
+        loss: Callable[..., PositionLoss],
+    ) -> None:
+        super().__init__(
+            name,
+            seed=seed,
+            weight=weight,
+            embedding=embedding,
+            train_embedding=train_embedding,
+            positives=positives,
+            negatives=negatives,
+        )
+        self.network_of_features = self.embedding
+        self.channels = self.embedding.channels()
+        self.layers = self._check_layers(layers)
+        self.dim = None if dim is None else check_count(dim, f"{name}: dim")
+        self._make_loss = loss
+        # With layers, the heads follow in build(): how many channels the layers have is known only then.
+        self.loss = loss() if self.layers or self.dim is None else loss(channels=self.channels, dim=self.dim)
+
+    def _check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
+        if layers is None:
+            return ()
+        listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+        if not listed or not layers or not all(isinstance(name, str) for name in layers):
+            raise ConfigError(
+                f"{self.name}: layers: expected a list of names of the SR network's modules, e.g. [body.15], or "
+                f"none for the SR image's features in the embedding; got {describe(layers)}."
+            )
+        if len(layers) != len(self.channels):
+            raise ConfigError(
+                f"{self.name}: layers: expected one for each feature map of {type(self.embedding).__name__}, which "
+                f"has {len(self.channels)} (of {self.channels} channels), got {len(layers)}. Name others, or give "
+                "the embedding as many out_indices."
+            )
+        return tuple(layers)
+
+    def build(self, net: nn.Module, dry: Batch) -> None:
+        """Make the heads for the SR network's layers; see :meth:`Method.build`.
+
+        Raises:
+            ConfigError: without heads, layers whose channels are not those of the embedding's maps.
+        """
+        if not self.layers:
+            return
+        tapped = [dry[feature_key(name)].shape[1] for name in self.layers]
+        if self.dim is not None:
+            loss = self._make_loss(channels=self.channels, anchor_channels=tapped, dim=self.dim)
+            self.loss = loss.to(next(self.embedding.parameters(), torch.empty(())))
+        elif tapped != self.channels:
+            raise ConfigError(
+                f"{self.name}: layers: they have {tapped} channels and the embedding's maps {self.channels}, which can "
+                "be compared only behind heads. Give `dim`, e.g. 256."
+            )
+
+    def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """``discriminator``, if the embedding learns, and ``contrast_head``, if there are heads."""
+        losses = super().auxiliary(batch, step)
+        if self.loss.heads is not None:
+            with torch.no_grad():
+                anchors = self._anchors(batch)
+            loss = self._contrast(batch, [anchor.detach() for anchor in anchors], step).loss
+            losses["contrast_head"] = Contrast(loss)
+        return losses
+
+    def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """The contrastive term."""
+        with frozen(self.loss):
+            anchors = self._anchors(batch)
+            contrast = self._contrast(batch, anchors, step)
+        return {"contrastive": contrast._replace(points=anchors if self.layers else None)}
+
+    def _anchors(self, batch: Batch) -> list[Tensor]:
+        """The features that are to change, one a layer."""
+        if self.layers:
+            return [batch[feature_key(name)] for name in self.layers]
+        with frozen(self.embedding):
+            return list(self.embedding(batch["sr"]))
+
+    def _contrast(self, batch: Batch, anchors: list[Tensor], step: Step) -> Contrast:
+        """The mean over all positives (and negatives) of this step."""
+        generator = step.generator(batch["hr"].device)
+        with torch.no_grad(), frozen(self.embedding):
+            images = draw([*self.positives, *self.negatives], batch, generator).to(batch["sr"].dtype)
+            maps = [x.unflatten(0, images.shape[:2]).unbind(1) for x in self.embedding(images.flatten(0, 1))]
+        count = sum(sample.count for sample in self.positives)
+        keys = [list(layer) for layer in zip(*maps, strict=True)]
+        contrasts = [
+            self.loss.contrast(**roles, generator=generator)
+            for roles in self._combinations(anchors, keys[:count], keys[count:])
+        ]
+        loss = torch.stack([contrast.loss for contrast in contrasts]).mean()
+        return Contrast(loss, mean_metrics([contrast.metrics for contrast in contrasts]))
+
+    def _combinations(
+        self, anchors: list[Tensor], positives: list[list[Tensor]], negatives: list[list[Tensor]]
+    ) -> list[dict[str, Any]]:
+        """Features by the loss's roles, for each positive and, if the loss reads them, each negative."""
+        pairs = [(p, n) for p in positives for n in (negatives if "negative" in self.roles else [[]])]
+        return [
+            {name: {"sr": anchors, "positive": p, "negative": n}[role] for role, name in self.roles.items()}
+            for p, n in pairs
+        ]
+
+    # ------------------------------------------------------------------------------------------- for a person to look at
+
+    def untrained(self, step: Step) -> str:
+        """As :meth:`EmbeddingMethod.untrained`; also heads."""
+        heads = "untrained heads" if self.loss.heads is not None and step.number == 0 else ""
+        return " and ".join(filter(None, (super().untrained(step), heads))).replace(" and untrained", " and")
+
+    def compared(self, batch: Batch, step: Step) -> list[Comparison]:
+        """The images with their mean cosines, and for each layer a place; see :meth:`Method.compared`.
+
+        Of several positives or negatives the first is taken.
+        """
+        images = {"sr": ("SR", batch["sr"][0].detach())}
+        for label, role, image in self.named_samples(batch, step):
+            images.setdefault(role, (label, image))
+        anchors = [anchor[:1] for anchor in self._anchors(batch)]
+        features = {"sr": anchors}
+        for role, (_, image) in images.items():
+            if role != "sr":
+                with frozen(self.embedding):
+                    features[role] = self.embedding(image[None].to(anchors[0].dtype))
+        layers = self.loss.maps({self.roles[role]: x for role, x in features.items()})
+        named = {self.roles[role]: image for role, image in images.items()}
+        comparisons = compare_layers(layers, named, self.directions, strongest_place(batch["hr"]))
+        sr, *others = (self.roles[role] for role in images)
+        parts = self.shown(
+            [(label, "anchor" if role == "sr" else role, image) for role, (label, image) in images.items()],
+            [None, *(mean_cosine(layers, sr, other) for other in others)],
+        )
+        means = Comparison("images", "cosine, mean over places and layers", parts)
+        return [replace(comparison, note=self.untrained(step)) for comparison in (means, *comparisons)]
