@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_flag, check_number, check_shape
-from contrastive_sr.distributed import gather_rows, mean_over_ranks
+from contrastive_sr.distributed import gather_rows, reduce_over_ranks
 from contrastive_sr.functional.supcon import supcon_values
 
 
@@ -64,7 +64,7 @@ class SimCLRLoss(nn.Module):
         partner = torch.cat((index + total, index))[:, None] == column
         anchors, candidates = torch.cat((first, second)), torch.cat((all_first, all_second))
         values = supcon_values(anchors, candidates, partner, same, self.temperature)
-        return mean_over_ranks(values, 2 * total)
+        return reduce_over_ranks(values, 2 * total, "mean")
 
 
 class FakeContrastLoss(nn.Module):
@@ -117,4 +117,4 @@ class FakeContrastLoss(nn.Module):
         same = index[:, None] == column
         positive = (column < len(all_fake)) & ~same
         values = supcon_values(fake, torch.cat((all_fake, all_real)), positive, same, self.temperature)
-        return mean_over_ranks(values, len(all_fake))
+        return reduce_over_ranks(values, len(all_fake), "mean")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_flag, check_number, describe
+from contrastive_sr._checks import check_flag, check_number, describe
 from contrastive_sr.distributed import sum_over_ranks, world_size
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
+from contrastive_sr.functional.precision import at_least_float32
 
 Criteria = Mapping[str, Tensor] | Sequence[Tensor]
 

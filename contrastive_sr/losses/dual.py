@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_flag
-from contrastive_sr.distributed import gather_rows, mean_over_ranks
+from contrastive_sr.distributed import gather_rows, reduce_over_ranks
 from contrastive_sr.functional.dual import check_logits, dual_contrastive_loss, one_against_all
 
 
@@ -52,4 +52,5 @@ class DualContrastiveLoss(nn.Module):
         check_logits(all_real, "DualContrastiveLoss(real_logits)")
         check_logits(all_fake, "DualContrastiveLoss(fake_logits)")
         real_values, fake_values = one_against_all(real_logits, all_fake), one_against_all(-fake_logits, -all_real)
-        return mean_over_ranks(real_values, all_real.numel()) + mean_over_ranks(fake_values, all_fake.numel())
+        real = reduce_over_ranks(real_values, all_real.numel(), "mean")
+        return real + reduce_over_ranks(fake_values, all_fake.numel(), "mean")

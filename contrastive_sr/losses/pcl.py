@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_number
 from contrastive_sr.embeddings import HaarDiscriminator, frozen
-from contrastive_sr.functional import EmbeddedNCE, embedded_nce
+from contrastive_sr.functional import embedded_nce
+
+
+class ImageContrast(NamedTuple):
+    """A loss between images, and the similarities behind it.
+
+    Attributes:
+        loss: the loss, a scalar; the only part with a gradient.
+        positive_similarity: (B, P) similarities to the positives, mean over the layers.
+        negative_similarity: (B, N) similarities to the negatives, mean over the layers.
+    """
+
+    loss: Tensor
+    positive_similarity: Tensor
+    negative_similarity: Tensor
 
 
 class PCLLoss(nn.Module):
@@ -61,7 +77,8 @@ class PCLLoss(nn.Module):
         """
         return self.contrast(sr, positives, negatives).loss
 
-    def contrast(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> EmbeddedNCE:
+    def contrast(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> ImageContrast:
         """The loss with the similarities behind it, for logs; arguments and errors are those of :meth:`forward`."""
         with frozen(self.embedding):
-            return embedded_nce(sr, positives, negatives, self.embedding, self.temperature)
+            loss, similarity = embedded_nce(sr, positives, negatives, self.embedding, self.temperature)
+        return ImageContrast(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
-from contrastive_sr.distributed import gather_rows, mean_over_ranks
+from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr.distributed import gather_rows, reduce_over_ranks
 from contrastive_sr.embeddings import MLPHead
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 
 Features = Tensor | Sequence[Tensor]
 NEGATIVES = ("image", "batch")
@@ -226,7 +227,7 @@ def joined_mean(values: Tensor, joined: Tensor) -> Tensor:
         values: (M_r,) of this rank's rows.
         joined: (sum of M_r, D), what :func:`own_first` gave.
     """
-    return mean_over_ranks(values, joined.shape[0]) + joined[:0].sum()
+    return reduce_over_ranks(values, joined.shape[0], "mean") + joined[:0].sum()
 
 
 def mean_figure(x: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_number, check_shape, describe
-from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, mean_over_ranks
+from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, reduce_over_ranks
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.queue import queue_nce
 from contrastive_sr.functional.similarity import unit_vectors
 
@@ -129,7 +130,7 @@ class DegradationQueueLoss(nn.Module):
         if len(joined) == 0:
             raise DataError(f"{type(self).__name__}: expected at least one image, got none on any rank.")
         values = self._contrast(query, keys) if len(query) else query.sum(1)
-        loss = mean_over_ranks(values, len(joined)) if self.gather else values.mean()
+        loss = reduce_over_ranks(values, len(joined), "mean") if self.gather else values.mean()
         similarities = self._similarities(query, keys)  # to the queue as the loss saw it
         if self.training:
             self._enqueue(joined)
@@ -178,7 +179,13 @@ class DegradationQueueLoss(nn.Module):
         valid = torch.arange(self.queue_size, device=self.queue.device) < fill if fill < self.queue_size else None
         # A copy, because the backward pass needs the queue as it was.
         return queue_nce(
-            unit_vectors(query), keys, self.queue.clone(), self.temperature, valid, "none", normalize=False
+            unit_vectors(query),
+            keys,
+            self.queue.clone(),
+            self.temperature,
+            valid=valid,
+            reduction="none",
+            normalize=False,
         )
 
     @torch.no_grad()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, check_number
+from contrastive_sr._checks import check_number
 from contrastive_sr.embeddings import HaarDiscriminator, frozen
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.functional import EmbeddedNCE, embedded_nce, multi_positive_nce
-from contrastive_sr.functional.embedded import check_images, embed_maps
+from contrastive_sr.functional import embedded_nce, plain_embedded_nce
+from contrastive_sr.losses.pcl import ImageContrast
 from contrastive_sr.samples import Batch, SampleConfig, build_samples, draw
 
 VARIANTS = ("cosine", "paper")
@@ -95,7 +95,7 @@ class ContrastiveRegularizationLoss(nn.Module):
         positives, negatives = draw(self.positives, batch, generator), draw(self.negatives, batch, generator)
         return self.contrast(sr, positives, negatives).loss
 
-    def contrast(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> EmbeddedNCE:
+    def contrast(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> ImageContrast:
         """The loss over given samples, with the similarities behind it, for logs.
 
         Args:
@@ -112,24 +112,9 @@ class ContrastiveRegularizationLoss(nn.Module):
         """
         with frozen(self.embedding):
             if self.variant == "cosine":
-                return embedded_nce(sr, positives, negatives, self.embedding, self.temperature)
-            return self._contrast_dot_products(sr, positives, negatives)
-
-    def _contrast_dot_products(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> EmbeddedNCE:
-        check_images(sr, positives, negatives)
-        with torch.no_grad():
-            keys = torch.cat((positives, negatives), dim=1).to(at_least_float32(sr).dtype)
-            key_maps = embed_maps(self.embedding, keys.flatten(0, 1))
-        anchor_maps = embed_maps(self.embedding, at_least_float32(sr))
-        with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
-            pairs = zip(anchor_maps, key_maps, strict=True)
-            similarity = torch.stack([_dot_products(anchor, key) for anchor, key in pairs])
-            near, far = similarity.split((positives.shape[1], negatives.shape[1]), dim=2)
-            loss = multi_positive_nce(near.flatten(0, 1), far.flatten(0, 1), self.temperature)
-        return EmbeddedNCE(loss, near.detach().mean(0), far.detach().mean(0))
-
-
-def _dot_products(anchor: Tensor, keys: Tensor) -> Tensor:
-    """Eq. 10's dot products (B, K) of maps (B, C, H, W) with those of their keys (B K, C, H, W)."""
-    anchor, keys = at_least_float32(anchor).flatten(1), at_least_float32(keys).flatten(1)
-    return (keys.view(len(anchor), -1, keys.shape[1]) @ anchor[..., None])[..., 0]
+                loss, similarity = embedded_nce(sr, positives, negatives, self.embedding, self.temperature)
+            else:
+                loss, similarity = plain_embedded_nce(
+                    sr, positives, negatives, self.embedding, self.temperature, similarity="dot"
+                )
+        return ImageContrast(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_flag
-from contrastive_sr.functional.srnce import Condition, check_variant
+from contrastive_sr.functional.srnce import Condition, Variant, check_variant
 from contrastive_sr.losses.positions import (
     Features,
     PositionContrast,
@@ -55,7 +55,7 @@ class SRNCELoss(PositionLoss):
     def __init__(
         self,
         temperature: float = 0.07,
-        variant: str = "tempered",
+        variant: Variant = "tempered",
         penalty: bool = True,
         detach_hr: bool = True,
         detach_lr: bool = True,
