@@ -62,7 +62,7 @@ def dense_srnce(a: Tensor, b: Tensor) -> Tensor:
 
 def tiled_srnce(a: Tensor, b: Tensor) -> Tensor:
     """The library's SRNCE."""
-    return srnce(a, b, a.roll(1, 1), TEMPERATURE)
+    return srnce(a, b, a.roll(1, 1), TEMPERATURE, "tempered")
 
 
 def linear_cross_entropy(a: Tensor, b: Tensor) -> Tensor:

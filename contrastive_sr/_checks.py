@@ -6,14 +6,10 @@ import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 def describe(x: object) -> str:
@@ -143,40 +139,3 @@ def check_range(value: object, name: str, *, at_least: float) -> tuple[float, fl
     if high < low:
         raise ConfigError(f"{name}: expected a pair (low, high), the smaller number first, got ({low:g}, {high:g}).")
     return low, high
-
-
-def reduce(values: Tensor, reduction: str) -> Tensor:
-    """Apply ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Raises:
-        ConfigError: another name.
-    """
-    if reduction == "mean":
-        return values.mean()
-    if reduction == "sum":
-        return values.sum()
-    if reduction == "none":
-        return values
-    raise ConfigError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, all others as they are: similarities need the exponent's range.
-
-    The gradient at float16 ends at that type's largest number, where it would be infinite: at vectors near zero.
-    """
-    if x.dtype == torch.float16:
-        widened: Tensor = _FromFloat16.apply(x)
-        return widened
-    return x.float() if x.dtype == torch.bfloat16 else x
-
-
-class _FromFloat16(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.float()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        largest = torch.finfo(torch.float16).max
-        return gradient.clamp(-largest, largest).half()

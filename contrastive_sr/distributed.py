@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from contrastive_sr.functional.reduction import Reduction, check_reduction
+
 
 def world_size() -> int:
     """Number of processes that train together, 1 without torch.distributed."""
@@ -72,20 +74,59 @@ def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
     return joined, sum(lengths[: rank()])
 
 
-def mean_over_ranks(values: Tensor, count: int) -> Tensor:
-    """This rank's part of a mean over the joined batch, scaled so that the mean over ranks is that mean.
+def reduce_over_ranks(values: Tensor, count: int, reduction: Reduction) -> Tensor:
+    """This rank's part of a reduction over the joined batch, scaled so that the mean over ranks is that reduction.
 
     DistributedDataParallel averages gradients over ranks. With ``values.mean()`` on each, samples of a smaller batch
     would weigh more.
 
     Args:
-        values: this rank's values, any shape; none is well.
+        values: this rank's values, of any shape; there may be none.
         count: how many values all ranks have together.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
-        The scalar world size * sum / count; without torch.distributed the mean. 0 if there are none at all.
+        The scalar world size * sum / count for ``"mean"`` (0 if no rank has a value), world size * sum for ``"sum"``,
+        and for ``"none"`` this rank's values as they are. Without torch.distributed the mean, the sum, the values.
+
+    Raises:
+        ConfigError: another reduction.
+
+    Example:
+        >>> reduce_over_ranks(torch.tensor([1.0, 3.0]), count=2, reduction="mean")
+        tensor(2.)
     """
-    return world_size() * values.sum() / max(count, 1)
+    check_reduction(reduction, "reduction")
+    if reduction == "none":
+        return values
+    total = world_size() * values.sum()
+    return total / max(count, 1) if reduction == "mean" else total
+
+
+def average_gradients(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module that need a gradient, which in the backward pass is averaged over the ranks.
+
+    For a part of a network under DistributedDataParallel that is called on its own, so that DDP does not see the call
+    and averages nothing. Every rank must run the backward pass through what it got, each the same number of times:
+    the ranks wait for each other. One collective a pass (one for each dtype of the parameters). Differentiable once.
+
+    Args:
+        module: the part that is called.
+
+    Returns:
+        The parameters by name, for ``torch.func.functional_call(module, parameters, args)``. Without torch.distributed
+        the module's own. With it, a parameter that a rank's pass does not reach counts there as one with a gradient of
+        0, and has a gradient on all ranks afterwards.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> torch.func.functional_call(layer, average_gradients(layer), torch.ones(3, 2)).shape
+        torch.Size([3, 1])
+    """
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if world_size() == 1 or not parameters:
+        return dict(parameters)
+    return dict(zip(parameters, _AverageGradients.apply(*parameters.values()), strict=True))
 
 
 def _exchange(x: Tensor) -> tuple[list[int], list[bool]]:
@@ -113,3 +154,21 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         # Every rank's loss used this rank's rows: their gradients add up.
         return sum_over_ranks(gradient.contiguous())[ctx.own], None
+
+
+class _AverageGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> tuple[Tensor, ...]:
+        return tuple(parameter.view_as(parameter) for parameter in parameters)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        # Of a parameter that was not reached autograd gives zeros, so that all ranks send as much.
+        averaged = list(gradients)
+        for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
+            indices = [index for index, gradient in enumerate(gradients) if gradient.dtype == dtype]
+            mean = sum_over_ranks(torch.cat([gradients[index].flatten() for index in indices])) / world_size()
+            for index, part in zip(indices, mean.split([gradients[index].numel() for index in indices]), strict=True):
+                averaged[index] = part.view_as(gradients[index])
+        return tuple(averaged)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from contrastive_sr._checks import check_count, check_number, check_range, check_shape, reduce
+from contrastive_sr._checks import check_count, check_number, check_range, check_shape
 from contrastive_sr.config import HostRegistry, build
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError, NonFiniteError
 
@@ -102,11 +102,6 @@ def test_shapes() -> None:
     for bad in (torch.rand(2, 4, 4), torch.rand(2, 3), torch.rand(2, 3, 0), torch.rand(1, 2, 3, 4)):
         with pytest.raises(DataError, match=r"x: expected a non-empty tensor \(B, 3, W\), got a float32 tensor"):
             check_shape(bad, ("B", 3, "W"), "x")
-
-
-def test_reduce_refuses_other_names() -> None:
-    with pytest.raises(ConfigError, match="expected one of mean, sum, none, got None"):
-        reduce(torch.zeros(2), None)  # type: ignore[arg-type]
 
 
 def test_errors_are_of_one_family_and_of_python_s_kinds() -> None:

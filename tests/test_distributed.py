@@ -9,7 +9,15 @@ import ranks
 import torch
 from oracles import dual_loops
 
-from contrastive_sr.distributed import gather_rows, mean_over_ranks, rank, sum_over_ranks, world_size
+from contrastive_sr.distributed import (
+    average_gradients,
+    gather_rows,
+    rank,
+    reduce_over_ranks,
+    sum_over_ranks,
+    world_size,
+)
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import DualContrastiveLoss
 
 Results = list[dict[str, Any]]
@@ -72,15 +80,51 @@ def test_gather_rows_of_any_number(results: Results, case: int, index: int) -> N
 
 
 @pytest.mark.parametrize("case", range(len(ranks.SIZES)))
-def test_mean_over_ranks(results: Results, case: int) -> None:
-    mean = sum(result["rows"][case]["mean"] for result in results) / 2
-    assert mean == pytest.approx(ranks.uneven_rows(ranks.SIZES[case]).mean().item(), rel=1e-6)
+def test_reduce_over_ranks(results: Results, case: int) -> None:
+    joined = ranks.uneven_rows(ranks.SIZES[case])
+    mean, total = (sum(result["rows"][case][key] for result in results) / 2 for key in ("mean", "sum"))
+    assert mean == pytest.approx(joined.mean().item(), rel=1e-6)
+    assert total == pytest.approx(joined.sum().item(), rel=1e-6)
+    assert torch.equal(torch.cat([result["rows"][case]["none"] for result in results]), joined)
 
 
-def test_mean_alone() -> None:
+def test_reductions_alone() -> None:
     values = torch.rand(3, 2)
-    torch.testing.assert_close(mean_over_ranks(values, 6), values.mean())
-    assert mean_over_ranks(values[:0], 0) == 0
+    torch.testing.assert_close(reduce_over_ranks(values, 6, "mean"), values.mean())
+    torch.testing.assert_close(reduce_over_ranks(values, 6, "sum"), values.sum())
+    assert reduce_over_ranks(values, 6, "none") is values
+    assert reduce_over_ranks(values[:0], 0, "mean") == 0
+    with pytest.raises(ConfigError, match="reduction: expected one of mean, sum, none, got 'average'"):
+        reduce_over_ranks(values, 6, "average")  # type: ignore[arg-type]
+
+
+def test_average_gradients_equal_one_process_on_the_joined_batch(results: Results) -> None:
+    """Also where one rank's pass does not reach a parameter, or none does, and with several dtypes."""
+    part = ranks.MixedPart()
+    losses = [ranks.mixed_loss(part(ranks.mixed_images(index)), index) for index in range(2)]
+    (sum(losses) / 2).backward()
+    expected = {name: parameter.grad for name, parameter in part.named_parameters()}
+    assert expected["unused"] is None
+    assert expected["fixed"] is None
+    first, second = both(results, "average_gradients")
+    assert first.keys() == expected.keys()
+    for name, gradient in expected.items():
+        if name == "fixed":
+            assert first[name] is None
+            continue
+        gradient = torch.zeros_like(part.unused) if gradient is None else gradient
+        assert name == "unused" or gradient.abs().sum() > 0
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], gradient)
+    assert [result["collectives"] for result in results] == [2, 2]  # one for each dtype
+
+
+def test_average_gradients_alone_are_the_parameters() -> None:
+    part = ranks.MixedPart()
+    parameters = average_gradients(part)
+    assert parameters.keys() == {"both.weight", "both.bias", "of_first", "of_second", "single", "unused"}
+    assert all(parameters[name] is part.get_parameter(name) for name in parameters)
+    assert average_gradients(torch.nn.ReLU()) == {}
 
 
 @pytest.mark.parametrize("sizes", ranks.SIZES)

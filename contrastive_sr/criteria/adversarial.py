@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32
 from contrastive_sr.config import build
 from contrastive_sr.criteria.base import Criterion, check_images
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, frozen, training_mode
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.precision import at_least_float32
 
 
 class Adversarial(Criterion):

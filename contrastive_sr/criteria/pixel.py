@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, describe
+from contrastive_sr._checks import describe
 from contrastive_sr.criteria.base import Criterion, check_images
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.precision import at_least_float32
 
 NORMS = ("l1", "l2")
 

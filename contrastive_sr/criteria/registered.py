@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import at_least_float32, describe, describe_error
+from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.criteria.base import Criterion, check_images
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.precision import at_least_float32
 
 TRIAL_SIZE = 64
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32
 from contrastive_sr.criteria.base import Criterion, check_images
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 
 SIGMA = 1.5
 WINDOW = 11  # what torchmetrics makes of the width, and Wang et al. have

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32
 from contrastive_sr.criteria.base import Criterion, check_images
 from contrastive_sr.embeddings import VGGFeatures
+from contrastive_sr.functional.precision import at_least_float32
 
 BOTTOM, TOP = "relu1_2", "conv5_4"
 

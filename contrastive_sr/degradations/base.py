@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_count, check_flag, check_range, check_shape, describe
+from contrastive_sr._checks import check_count, check_flag, check_range, check_shape, describe
 from contrastive_sr.config import build
 from contrastive_sr.degradations.functional import check_downsample, check_kernel_size, check_sides, gaussian_kernels
 from contrastive_sr.degradations.kernels import (
@@ -23,6 +23,7 @@ from contrastive_sr.degradations.kernels import (
     uniform,
 )
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 
 NOISE_LAYOUTS = ("uniform", *LAYOUTS)
 

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_count, check_shape, describe
+from contrastive_sr._checks import check_count, check_shape, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.precision import at_least_float32
 
 DOWNSAMPLINGS = ("bicubic", "s_fold")
 

@@ -2,7 +2,7 @@
 
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
 from contrastive_sr.functional.dual import dual_contrastive_loss
-from contrastive_sr.functional.embedded import EmbeddedNCE, embedded_nce
+from contrastive_sr.functional.embedded import embedded_nce, plain_embedded_nce
 from contrastive_sr.functional.haar import haar_high_bands
 from contrastive_sr.functional.info_nce import bidirectional_nce, info_nce
 from contrastive_sr.functional.logsumexp import set_tiling
@@ -13,7 +13,6 @@ from contrastive_sr.functional.srnce import srnce
 from contrastive_sr.functional.supcon import supcon
 
 __all__ = [
-    "EmbeddedNCE",
     "bidirectional_nce",
     "criteria_alignment",
     "criteria_uniformity",
@@ -23,6 +22,7 @@ __all__ = [
     "info_nce",
     "multi_positive_nce",
     "pixel_cosine_similarity",
+    "plain_embedded_nce",
     "queue_nce",
     "set_tiling",
     "srnce",

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, describe, reduce
+from contrastive_sr._checks import check_number, describe
 from contrastive_sr.errors import DataError
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
 
 
 def criteria_alignment(
@@ -16,7 +18,7 @@ def criteria_alignment(
     positives: Sequence[Tensor],
     exponent: float = 2.0,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Pulls criteria, which are values of loss functions, to one value (Cria-CL eq. 8).
 
@@ -61,7 +63,7 @@ def criteria_uniformity(
     negatives: Sequence[Tensor],
     t: float = 2.0,
     mask: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""A soft minimum of squared sums of criteria, which are values of loss functions (Cria-CL eq. 9).
 
@@ -125,5 +127,5 @@ def _broadcast(
     return tensors[0], torch.stack(tensors[1 : 1 + count]), None if mask is None else tensors[-1]
 
 
-def _weigh(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+def _weigh(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     return reduce(values if weight is None else values * weight, reduction)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, describe
+from contrastive_sr._checks import describe
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import one_against_rest
+from contrastive_sr.functional.precision import at_least_float32
 
 
 def one_against_all(positives: Tensor, negatives: Tensor) -> Tensor:

@@ -1,48 +1,44 @@
-"""PCL-SR's contrastive loss on images: embedding passes, similarities and gradient in one lean step."""
+"""Contrast of images over the layers of an embedding network: once as a lean step, once as one would write it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_shape, describe
-from contrastive_sr.errors import DataError
+from contrastive_sr._checks import check_number, check_shape, describe
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.nce import multi_positive_nce
-from contrastive_sr.functional.similarity import inverse_norm, invert_norm
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
+from contrastive_sr.functional.similarity import inverse_norm, invert_norm, pixel_cosine_similarity
 
 Embed = Callable[[Tensor], Sequence[Tensor]]
-
-
-class EmbeddedNCE(NamedTuple):
-    """What :func:`embedded_nce` returns.
-
-    Attributes:
-        loss: the loss, a scalar; the only part with a gradient.
-        positive_similarity: (B, P) similarities to the positives, mean over the layers.
-        negative_similarity: (B, N) similarities to the negatives, mean over the layers.
-    """
-
-    loss: Tensor
-    positive_similarity: Tensor
-    negative_similarity: Tensor
+Similarity = Literal["cosine", "dot"]
 
 
 def embedded_nce(
-    sr: Tensor, positives: Tensor, negatives: Tensor, embed: Embed, temperature: float = 1.0
-) -> EmbeddedNCE:
+    sr: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    embed: Embed,
+    temperature: float = 1.0,
+    *,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, Tensor]:
     r"""Multi-positive contrast of SR images over the layers of an embedding network (PCL-SR eq. 8 to 10).
 
     .. math:: \mathcal{L}_{CL} = \frac{1}{NL} \sum_{i=1}^{N} \sum_{l=1}^{L} \mathcal{L}_{i,l}
 
     with :func:`~contrastive_sr.functional.multi_positive_nce` over
-    :func:`~contrastive_sr.functional.pixel_cosine_similarity` as the inner loss. The value and the gradient are
-    those of the plain composition; only the order of the work differs. Positives and negatives are embedded
-    without a graph, image by image on a CPU, and the gradient at ``sr`` is formed in the forward pass, so
-    that no feature map outlives the call. Therefore it is differentiable once only, and a graph break under
-    ``torch.compile``.
+    :func:`~contrastive_sr.functional.pixel_cosine_similarity` as the inner loss. The value and the gradient are those
+    of :func:`plain_embedded_nce`; only the order of the work differs. Positives and negatives are embedded without a
+    graph, image by image on a CPU, and the gradient at ``sr`` is formed in the forward pass, so that no feature map
+    outlives the call. Therefore it is differentiable once only, and a graph break under ``torch.compile``. Half
+    precision is computed in float32; where the embedding computes in float16, its gradient is scaled so as not to
+    underflow.
 
     Args:
         sr: (B, C, H, W) super-resolved images, the anchors.
@@ -52,21 +48,124 @@ def embedded_nce(
             as maps of one position, each image on its own (BatchNorm in eval mode). Only the gradient at ``sr`` is
             taken, none at its parameters.
         temperature: tau, above 0.
+        reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``. The mean over layers and positives is always
+            taken.
 
     Returns:
-        :class:`EmbeddedNCE`: the loss and the similarities to log.
+        The loss, a scalar, or (B,) with ``reduction="none"``; and the similarities (B, P + N) without a gradient,
+        those to the positives first, as means over the layers.
 
     Raises:
         DataError: shapes that do not fit, no positives, no negatives, or an embedding that gives no layers, or
             neither maps nor vectors.
-        ConfigError: a temperature of 0 or less.
+        ConfigError: a temperature of 0 or less, or an unknown reduction.
+
+    Example:
+        >>> sr, hr = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8)
+        >>> conv = torch.nn.Conv2d(3, 4, 3)
+        >>> loss, similarity = embedded_nce(sr, hr[:, None], torch.rand(1, 2, 3, 8, 8), lambda x: [x, conv(x)])
+        >>> loss.backward()
+        >>> similarity.shape, sr.grad.shape, conv.weight.grad
+        (torch.Size([1, 3]), torch.Size([1, 3, 8, 8]), None)
     """
     check_images(sr, positives, negatives)
     check_number(temperature, "temperature", above=0)
+    keys = _joined(sr, positives, negatives)
+    losses, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
+    return reduce(losses, reduction), similarity
+
+
+def plain_embedded_nce(
+    sr: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    embed: Embed,
+    temperature: float = 1.0,
+    *,
+    reduction: Reduction = "mean",
+    similarity: Similarity = "cosine",
+) -> tuple[Tensor, Tensor]:
+    r"""What :func:`embedded_nce` computes as one would write it, to read and to compare with; or with dot products.
+
+    .. math:: \mathcal{L} = \frac{1}{NLP} \sum_{i,l,j} -\log
+        \frac{\exp(s(f_i^l, p_{ij}^l)/\tau)}{\exp(s(f_i^l, p_{ij}^l)/\tau) + \sum_k \exp(s(f_i^l, n_{ik}^l)/\tau)}
+
+    PCL-SR eq. 8 to 10, where s is the mean pixel cosine, and MPF-Net eq. 9 to 11, where it is the dot product of two
+    whole maps. That grows with their size and the features' scale, so that no temperature fits all layers and the
+    softmax saturates. Positives and negatives are embedded without a graph. Differentiable as often as the embedding,
+    also with respect to its parameters. Half precision is computed in float32, under autocast too, but for what the
+    embedding does; if that is in float16, small gradients underflow.
+
+    Args:
+        sr: (B, C, H, W) super-resolved images, the anchors.
+        positives: (B, P, C, H, W) images to be close to. They get no gradient.
+        negatives: (B, N, C, H, W) images to be far from. They get no gradient.
+        embed: maps (M, C, H, W) images to a list of (M, C_l, H_l, W_l) feature maps or (M, D_l) vectors, which count
+            as maps of one position, each image on its own.
+        temperature: tau, above 0.
+        reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``. The mean over layers and positives is always
+            taken.
+        similarity: ``"cosine"``, the mean over positions, or ``"dot"``, of whole maps.
+
+    Returns:
+        The loss, a scalar, or (B,) with ``reduction="none"``; and the similarities (B, P + N) without a gradient,
+        those to the positives first, as means over the layers.
+
+    Raises:
+        DataError: shapes that do not fit, no positives, no negatives, or an embedding that gives no layers, or
+            neither maps nor vectors.
+        ConfigError: a temperature of 0 or less, or an unknown reduction or similarity.
+
+    Example:
+        >>> images = torch.rand(4, 1, 3, 8, 8)
+        >>> sr, positives, negatives = images[0], images[1:2], images[2:].transpose(0, 1)
+        >>> plain, _ = plain_embedded_nce(sr, positives, negatives, lambda x: [x])
+        >>> torch.allclose(plain, embedded_nce(sr, positives, negatives, lambda x: [x])[0])
+        True
+    """
+    check_images(sr, positives, negatives)
+    check_number(temperature, "temperature", above=0)
+    check_similarity(similarity, "similarity")
     with torch.no_grad():
-        keys = torch.cat((positives, negatives), dim=1).to(at_least_float32(sr).dtype)
-    loss, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
-    return EmbeddedNCE(loss, *similarity.split((positives.shape[1], negatives.shape[1]), dim=1))
+        keys = _joined(sr, positives, negatives)
+        key_maps = [maps.unflatten(0, keys.shape[:2]) for maps in embed_maps(embed, keys.flatten(0, 1))]
+    anchor_maps = embed_maps(embed, at_least_float32(sr))
+    compare = _pixel_cosines if similarity == "cosine" else _dot_products
+    with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
+        layers = [compare(*maps) for maps in zip(anchor_maps, key_maps, strict=True)]
+        count = positives.shape[1]
+        losses = [multi_positive_nce(s[:, :count], s[:, count:], temperature, reduction="none") for s in layers]
+    return reduce(torch.stack(losses).mean(0), reduction), torch.stack(layers).mean(0).detach()
+
+
+def check_similarity(similarity: str, name: str) -> None:
+    """Require ``"cosine"`` or ``"dot"``.
+
+    Args:
+        similarity: the value to check.
+        name: the argument's name, for the message.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if similarity not in get_args(Similarity):
+        raise ConfigError(f"{name}: expected one of {', '.join(get_args(Similarity))}, got {similarity!r}.")
+
+
+def _pixel_cosines(anchor: Tensor, keys: Tensor) -> Tensor:
+    """PCL-SR eq. 9 of maps (B, C, H, W) and their keys' (B, K, C, H, W): (B, K)."""
+    return torch.stack([pixel_cosine_similarity(anchor, key) for key in keys.unbind(1)], dim=1)
+
+
+def _dot_products(anchor: Tensor, keys: Tensor) -> Tensor:
+    """MPF-Net eq. 10's dot products of maps (B, C, H, W) and their keys' (B, K, C, H, W): (B, K)."""
+    return (at_least_float32(keys).flatten(2) @ at_least_float32(anchor).flatten(1)[..., None])[..., 0]
+
+
+@torch.no_grad()
+def _joined(sr: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Positives and negatives (B, P + N, C, H, W) in the precision in which they are compared with ``sr``."""
+    return torch.cat((positives, negatives), dim=1).to(torch.promote_types(sr.dtype, torch.float32))
 
 
 def check_images(sr: Tensor, positives: Tensor, negatives: Tensor) -> None:
@@ -99,6 +198,8 @@ def embed_maps(embed: Embed, images: Tensor) -> list[Tensor]:
 
 
 class _EmbeddedNCE(torch.autograd.Function):
+    """The loss (B,) and the similarities (B, K); each image's loss has a gradient at that image alone."""
+
     @staticmethod
     def forward(
         ctx: Any, sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float
@@ -116,28 +217,28 @@ class _EmbeddedNCE(torch.autograd.Function):
             losses.append(loss)
             similarities.append(similarity)
         if gradient is not None:
-            ctx.save_for_backward(gradient.div_(batch), sr)
+            ctx.save_for_backward(gradient, sr)
         similarity = torch.cat(similarities)
         ctx.mark_non_differentiable(similarity)
-        return torch.cat(losses).mean(), similarity
+        return torch.cat(losses), similarity
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return _Once.apply(*ctx.saved_tensors, grad_loss), None, None, None, None
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return _Once.apply(*ctx.saved_tensors, upstream), None, None, None, None
 
 
 class _Once(torch.autograd.Function):
     """The gradient at ``sr``. It depends on ``sr``, so that differentiating again is an error and not silently zero."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, sr: Tensor, grad_loss: Tensor) -> Tensor:
-        return gradient * grad_loss
+    def forward(ctx: Any, gradient: Tensor, sr: Tensor, upstream: Tensor) -> Tensor:
+        return gradient * upstream[:, None, None, None]
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError(
-            "embedded_nce is differentiable once. For a loss on its gradient, compose pixel_cosine_similarity and "
-            "multi_positive_nce, which are differentiable twice."
+            "embedded_nce is differentiable once. For a loss on its gradient, take plain_embedded_nce, "
+            "which is differentiable as often as the embedding."
         )
 
 

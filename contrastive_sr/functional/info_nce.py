@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from contrastive_sr._checks import check_number, check_shape, describe, reduce
+from contrastive_sr._checks import check_number, check_shape, describe
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.logsumexp import pair_statistics
 from contrastive_sr.functional.nce import one_against_rest
+from contrastive_sr.functional.reduction import Reduction, reduce
 
 
 def check_vectors(vectors: dict[str, Tensor], name: str) -> None:
@@ -33,7 +34,12 @@ def check_vectors(vectors: dict[str, Tensor], name: str) -> None:
 
 
 def info_nce(
-    anchor: Tensor, candidates: Tensor, temperature: float = 0.07, reduction: str = "mean", *, normalize: bool = True
+    anchor: Tensor,
+    candidates: Tensor,
+    temperature: float = 0.07,
+    reduction: Reduction = "mean",
+    *,
+    normalize: bool = True,
 ) -> Tensor:
     r"""Tell the candidate at the anchor's own index from all others of the same image (CRL-SR eq. 2).
 
@@ -73,7 +79,7 @@ def info_nce(
 
 
 def bidirectional_nce(
-    a: Tensor, b: Tensor, temperature: float = 0.07, reduction: str = "mean", *, normalize: bool = True
+    a: Tensor, b: Tensor, temperature: float = 0.07, reduction: Reduction = "mean", *, normalize: bool = True
 ) -> Tensor:
     r""":func:`info_nce` in both directions, from one pass over the logits (CRL-SR eq. 3).
 

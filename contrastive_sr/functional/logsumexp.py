@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_count, check_number
+from contrastive_sr._checks import check_count, check_number
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives

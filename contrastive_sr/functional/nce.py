@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_shape, reduce
+from contrastive_sr._checks import check_number, check_shape
 from contrastive_sr.errors import DataError
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
 
 
 def one_against_rest(positive: Tensor, rest: Tensor) -> Tensor:
@@ -16,7 +18,7 @@ def one_against_rest(positive: Tensor, rest: Tensor) -> Tensor:
 
 
 def multi_positive_nce(
-    positive_similarity: Tensor, negative_similarity: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    positive_similarity: Tensor, negative_similarity: Tensor, temperature: float = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
     r"""One softmax per positive, that positive against all negatives (PCL-SR eq. 8).
 

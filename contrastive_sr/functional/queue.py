@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_shape, describe, reduce
+from contrastive_sr._checks import check_number, check_shape, describe
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import one_against_rest
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
 from contrastive_sr.functional.similarity import unit_vectors
 
 
@@ -16,9 +18,9 @@ def queue_nce(
     key: Tensor,
     queue: Tensor,
     temperature: float = 0.07,
-    valid: Tensor | None = None,
-    reduction: str = "mean",
     *,
+    valid: Tensor | None = None,
+    reduction: Reduction = "mean",
     normalize: bool = True,
 ) -> Tensor:
     r"""Each query against its own key and all keys of a queue (DASR eq. 3).

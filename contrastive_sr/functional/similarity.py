@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_shape
+from contrastive_sr._checks import check_shape
+from contrastive_sr.functional.precision import at_least_float32
 
 
 def inverse_norm(x: Tensor, dim: int) -> Tensor:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, reduce
+from contrastive_sr._checks import check_number
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.info_nce import check_vectors
 from contrastive_sr.functional.logsumexp import pair_statistics
 from contrastive_sr.functional.nce import one_against_rest
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
 from contrastive_sr.functional.similarity import unit_vectors
 
-VARIANTS = ("tempered", "paper", "negative")
+Variant = Literal["negative", "tempered", "paper"]
 
 
 def srnce(
@@ -22,9 +24,9 @@ def srnce(
     sr: Tensor,
     lr: Tensor,
     temperature: float = 0.07,
-    variant: str = "tempered",
-    reduction: str = "mean",
+    variant: Variant = "negative",
     *,
+    reduction: Reduction = "mean",
     penalty: bool = True,
     detach_hr: bool = True,
     detach_lr: bool = True,
@@ -36,13 +38,13 @@ def srnce(
         {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
         \quad p_m = 1 - h_m \cdot l_m
 
-    Which variant to take:
+    The variants:
 
-    - ``"negative"``: :math:`l_m` is one more negative,
+    - ``"negative"``, the default: :math:`l_m` is one more negative,
       :math:`-\log \frac{e^{(h_m \cdot s_m - p_m)/\tau}}{e^{(h_m \cdot s_m - p_m)/\tau} + e^{s_m \cdot l_m/\tau}
       + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}}`. Not in the paper, but what its text describes: optimised alone, SR
       features end near the HR ones from every start. Take this one unless you reproduce the paper.
-    - ``"tempered"``, the default: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start,
+    - ``"tempered"``: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start,
       near HR or near LR, and far from both from a random one. So train with a pixel loss alone first.
     - ``"paper"``: eq. 6 as printed, without a temperature (the argument is not used). The numerator adds pull and push,
       either will do, and the push, which can reach 2 where the pull can reach 1, wins: SR features end at the opposite
@@ -58,8 +60,8 @@ def srnce(
         sr: (..., M, D) features of the SR image.
         lr: (..., M, D) features of the enlarged LR image, the condition.
         temperature: tau, above 0; 0.07 is the paper's for its other losses.
-        variant: ``"tempered"``, ``"paper"`` or ``"negative"``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see above.
+        reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``.
         penalty: whether to subtract :math:`p_m`; without it, ``"paper"`` is eq. 4.
         detach_hr: whether the HR features get no gradient.
         detach_lr: whether the LR features get no gradient.
@@ -90,8 +92,8 @@ def check_variant(variant: str, name: str) -> None:
     Raises:
         ConfigError: another name.
     """
-    if variant not in VARIANTS:
-        raise ConfigError(f"{name}: expected one of {', '.join(VARIANTS)}, got {variant!r}.")
+    if variant not in get_args(Variant):
+        raise ConfigError(f"{name}: expected one of {', '.join(get_args(Variant))}, got {variant!r}.")
 
 
 class ConditionalContrast(NamedTuple):
@@ -100,7 +102,7 @@ class ConditionalContrast(NamedTuple):
     Attributes:
         values: the loss of each anchor.
         to_hr: similarity of the SR features to the HR features of their place.
-        to_lr: likewise to the LR features.
+        to_lr: similarity of the SR features to the LR features of their place.
     """
 
     values: Tensor
@@ -112,7 +114,7 @@ class Condition(NamedTuple):
     """The settings of :func:`srnce`."""
 
     temperature: float
-    variant: str
+    variant: Variant
     penalty: bool
     detach_hr: bool
     detach_lr: bool

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import at_least_float32, check_number, check_shape, describe, reduce
+from contrastive_sr._checks import check_number, check_shape, describe
 from contrastive_sr.errors import DataError
+from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.functional.reduction import Reduction, reduce
 from contrastive_sr.functional.similarity import unit_vectors
 
 
@@ -16,7 +18,8 @@ def supcon(
     positive: Tensor,
     same: Tensor,
     temperature: float = 0.1,
-    reduction: str = "mean",
+    *,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Supervised contrastive loss, :math:`\mathcal{L}^{sup}_{out}` (Khosla et al., NeurIPS 2020, eq. 2).
 

@@ -15,7 +15,7 @@ from contrastive_sr import networks
 from contrastive_sr._checks import check_count, describe
 from contrastive_sr.embeddings import frozen
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.functional.srnce import check_variant
+from contrastive_sr.functional.srnce import Variant, check_variant
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 from contrastive_sr.methods.base import Method, Term
 from contrastive_sr.methods.compared import Comparison, compare_layers, strongest_place
@@ -108,7 +108,7 @@ class CRLSR(Method):
         decoupling_weight: float | None = None,
         decoupling_share: float | None = None,
         model: str = "f",
-        variant: str = "tempered",
+        variant: Variant = "tempered",
         warm_start: int = 1000,
         temperature: float = 0.07,
         dim: int = 256,

@@ -77,7 +77,7 @@ class PositionMethod(EmbeddingMethod):
             positives=positives,
             negatives=negatives,
         )
-        self.network_of_features = self.embedding
+        self.features = self.embedding
         self.channels = self.embedding.channels()
         self.layers = self._check_layers(layers)
         self.dim = None if dim is None else check_count(dim, f"{name}: dim")

@@ -497,7 +497,7 @@ def test_needs_torch_alone_and_nothing_of_the_methods_and_hosts(project: Path) -
     loaded = done.stdout.split()
     assert not {"PIL", "cv2", "yaml", "rich", "typer", "basicsr", "mmengine"} & {name.split(".")[0] for name in loaded}
     ours = {name.split(".")[1] for name in loaded if name.startswith("contrastive_sr.")}
-    assert ours == {"degradations", "_checks", "config", "errors"}
+    assert ours == {"degradations", "_checks", "config", "errors", "functional"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

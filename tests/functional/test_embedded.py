@@ -1,19 +1,24 @@
-"""embedded_nce, whose work is reordered, against the plain composition with an ordinary graph."""
+"""plain_embedded_nce against the papers' equations, and embedded_nce, whose work is reordered, against that."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from oracles import plain_contrast, relative_distance
+from loss_oracles import dot_loops
+from oracles import cosine_loops, nce_loops, plain_contrast, relative_distance
 from small_models import IdentityEmbedding, SmoothEmbedding, settled
-from torch import Tensor
+from torch import Tensor, nn
 from versions import autocast_to_float16
 
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.functional import embedded_nce
+from contrastive_sr.functional import embedded_nce, plain_embedded_nce
+from contrastive_sr.functional.embedded import Embed, Similarity
+from contrastive_sr.functional.reduction import Reduction
 
 
 def problem(
@@ -31,25 +36,125 @@ def smooth(dtype: torch.dtype = torch.float64) -> SmoothEmbedding:
     return SmoothEmbedding().to(dtype)
 
 
+class VectorEmbedding(nn.Module):
+    """A layer of maps, and one of vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.linear = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = torch.tanh(self.conv(images))
+        return [maps, self.linear(maps.mean((2, 3)))]
+
+
+EMBEDDINGS: dict[str, Callable[[], nn.Module]] = {
+    "maps": smooth,
+    "vectors": lambda: VectorEmbedding().double(),
+    "images": IdentityEmbedding,
+}
+FORMS = {"cosine": plain_embedded_nce, "dot": partial(plain_embedded_nce, similarity="dot"), "lean": embedded_nce}
+
+
 @pytest.fixture(scope="module")
 def discriminator() -> HaarDiscriminator:
     torch.manual_seed(0)
     return settled(HaarDiscriminator().double())
 
 
+def similarity_loops(embed: Embed, similarity: str, sr: Tensor, keys: Tensor) -> list[Tensor]:
+    """(B, K) of each layer, from the equations."""
+    out = []
+    for layer, f in enumerate(embed(sr)):
+        maps = torch.stack([embed(images)[layer] for images in keys.unbind(1)], 1)
+        if f.ndim == 2:
+            f, maps = f[..., None, None], maps[..., None, None]
+        if similarity == "dot":
+            out.append(torch.tensor(dot_loops(f, maps), dtype=torch.float64))
+        else:
+            out.append(torch.stack([cosine_loops(f, m) for m in maps.unbind(1)], 1))
+    return out
+
+
+# ------------------------------------------------------------------------------------------- the plain composition
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_the_plain_one_equals_the_equations(embedding: str, similarity: Similarity, temperature: float) -> None:
+    embed, (sr, near, far) = EMBEDDINGS[embedding](), problem(3, 2, 3, size=4)
+    near_layers = similarity_loops(embed, similarity, sr, near)
+    far_layers = similarity_loops(embed, similarity, sr, far)
+    layers = [nce_loops(n, f, temperature) for n, f in zip(near_layers, far_layers, strict=True)]
+    expected = torch.stack(layers).mean(0)
+    both = torch.cat((torch.stack(near_layers), torch.stack(far_layers)), dim=2).mean(0)
+    for reduction, value in (("mean", expected.mean()), ("sum", expected.sum()), ("none", expected)):
+        loss, similarities = plain_embedded_nce(
+            sr, near, far, embed, temperature, reduction=reduction, similarity=similarity
+        )
+        torch.testing.assert_close(loss.detach(), value, rtol=1e-11, atol=0)
+        torch.testing.assert_close(similarities, both, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_the_plain_one_has_the_gradient_of_the_equations(temperature: float) -> None:
+    embed, (sr, near, far) = smooth(), problem()
+    (gradient,) = torch.autograd.grad(plain_embedded_nce(sr, near, far, embed, temperature)[0], sr)
+    (expected,) = torch.autograd.grad(plain_contrast(embed, sr, near, far, temperature)[0], sr)
+    assert relative_distance(gradient, expected) < 1e-10
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_the_plain_one_is_differentiable_twice(embedding: str, similarity: Similarity) -> None:
+    embed, (sr, near, far) = EMBEDDINGS[embedding](), problem(2, 1, 2, size=4)
+
+    def loss(x: Tensor) -> Tensor:
+        return plain_embedded_nce(x, near, far, embed, 2.0, reduction="none", similarity=similarity)[0]
+
+    assert torch.autograd.gradcheck(loss, sr)
+    assert torch.autograd.gradgradcheck(loss, sr)
+
+
+def test_the_plain_one_trains_the_embedding_by_its_anchors_alone() -> None:
+    embed, (sr, near, far) = smooth(), problem()
+    near, far = near.clone().requires_grad_(), far.clone().requires_grad_()
+    anchors: list[Tensor] = []
+
+    def spy(images: Tensor) -> list[Tensor]:
+        maps = embed(images)
+        anchors.extend(x for x in maps if x.requires_grad)
+        return maps
+
+    loss, _ = plain_embedded_nce(sr, near, far, spy)
+    assert len(anchors) == 2
+    loss.backward()
+    assert near.grad is None
+    assert far.grad is None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in embed.parameters())
+
+
+# ------------------------------------------------------------------------------- the lean one against the plain one
+
+
 @pytest.mark.parametrize(("batch", "positives", "negatives"), [(1, 1, 1), (2, 3, 2), (3, 1, 4), (2, 4, 1)])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_equals_the_plain_composition(batch: int, positives: int, negatives: int, temperature: float) -> None:
-    embed, (sr, near, far) = smooth(), problem(batch, positives, negatives)
-    contrast = embedded_nce(sr, near, far, embed, temperature)
-    loss, near_similarity, far_similarity = plain_contrast(embed, sr, near, far, temperature)
-    torch.testing.assert_close(contrast.loss, loss, rtol=1e-10, atol=0)
-    torch.testing.assert_close(contrast.positive_similarity, near_similarity, rtol=1e-10, atol=0)
-    torch.testing.assert_close(contrast.negative_similarity, far_similarity, rtol=1e-10, atol=0)
-    (gradient,) = torch.autograd.grad(contrast.loss, sr)
-    (expected,) = torch.autograd.grad(loss, sr)
-    assert expected.abs().max() > 1e-8
-    assert relative_distance(gradient, expected) < 1e-10
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_equals_the_plain_composition(
+    embedding: str, batch: int, positives: int, negatives: int, temperature: float
+) -> None:
+    embed, (sr, near, far) = EMBEDDINGS[embedding](), problem(batch, positives, negatives)
+    loss, similarity = embedded_nce(sr, near, far, embed, temperature)
+    expected, expected_similarity = plain_embedded_nce(sr, near, far, embed, temperature)
+    assert similarity.shape == (batch, positives + negatives)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(similarity, expected_similarity, rtol=1e-10, atol=0)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, sr), torch.autograd.grad(expected, sr)
+    assert expected_gradient.abs().max() > 1e-8
+    assert relative_distance(gradient, expected_gradient) < 1e-10
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
@@ -57,12 +162,29 @@ def test_equals_the_plain_composition_over_the_discriminator(
     discriminator: HaarDiscriminator, temperature: float
 ) -> None:
     sr, near, far = problem(2, 2, 3, size=32)
-    contrast = embedded_nce(sr, near, far, discriminator, temperature)
-    loss, _, _ = plain_contrast(discriminator, sr, near, far, temperature)
-    (gradient,) = torch.autograd.grad(contrast.loss, sr)
-    (expected,) = torch.autograd.grad(loss, sr)
-    torch.testing.assert_close(contrast.loss, loss, rtol=1e-10, atol=0)
-    assert relative_distance(gradient, expected) < 1e-10
+    loss, _ = embedded_nce(sr, near, far, discriminator, temperature)
+    expected, _ = plain_embedded_nce(sr, near, far, discriminator, temperature)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, sr), torch.autograd.grad(expected, sr)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    assert relative_distance(gradient, expected_gradient) < 1e-10
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions_and_their_gradients(embedding: str, reduction: Reduction) -> None:
+    """Each image's gradient is scaled by what comes after its own loss, also by 0 or something negative."""
+    embed, (sr, near, far) = EMBEDDINGS[embedding](), problem(batch=3)
+    upstream = torch.tensor([0.7, -2.5, 0.0], dtype=torch.float64)
+    upstream = upstream if reduction == "none" else upstream[1]
+    loss, similarity = embedded_nce(sr, near, far, embed, 0.3, reduction=reduction)
+    expected, expected_similarity = plain_embedded_nce(sr, near, far, embed, 0.3, reduction=reduction)
+    assert loss.shape == upstream.shape
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(similarity, expected_similarity, rtol=1e-10, atol=0)
+    (gradient,) = torch.autograd.grad(loss, sr, upstream)
+    (expected_gradient,) = torch.autograd.grad(expected, sr, upstream)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
+    assert gradient[1].abs().sum() > 0
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
@@ -70,11 +192,11 @@ def test_float32_is_close_to_float64(temperature: float) -> None:
     torch.manual_seed(0)
     embed = settled(HaarDiscriminator())
     sr, near, far = problem(2, 2, 2, size=32, dtype=torch.float32)
-    loss = embedded_nce(sr, near, far, embed, temperature).loss
+    loss, _ = embedded_nce(sr, near, far, embed, temperature)
     (gradient,) = torch.autograd.grad(loss, sr)
     embed.double()
     exact_sr = sr.detach().double().requires_grad_()
-    exact, _, _ = plain_contrast(embed, exact_sr, near.double(), far.double(), temperature)
+    exact, _ = plain_embedded_nce(exact_sr, near.double(), far.double(), embed, temperature)
     (expected,) = torch.autograd.grad(exact, exact_sr)
     assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
     assert relative_distance(gradient, expected) < 2e-5
@@ -84,13 +206,13 @@ def test_gradcheck_with_an_embedding_of_ones_own() -> None:
     embed = smooth()
     sr, near, far = problem(2, 2, 2, size=4)
     for temperature in (0.2, 1.0):
-        assert torch.autograd.gradcheck(lambda x, t=temperature: embedded_nce(x, near, far, embed, t).loss, sr)
+        assert torch.autograd.gradcheck(lambda x, t=temperature: embedded_nce(x, near, far, embed, t)[0], sr)
 
 
 def test_gradient_is_scaled_by_what_comes_after() -> None:
     embed, (sr, near, far) = smooth(), problem()
-    (once,) = torch.autograd.grad(embedded_nce(sr, near, far, embed).loss, sr)
-    (scaled,) = torch.autograd.grad(-3.5 * embedded_nce(sr, near, far, embed).loss, sr)
+    (once,) = torch.autograd.grad(embedded_nce(sr, near, far, embed)[0], sr)
+    (scaled,) = torch.autograd.grad(-3.5 * embedded_nce(sr, near, far, embed)[0], sr)
     torch.testing.assert_close(scaled, -3.5 * once)
 
 
@@ -98,7 +220,7 @@ def test_gradient_reaches_what_made_the_images_and_nothing_else() -> None:
     embed, (sr, near, far) = smooth(), problem()
     near, far = near.clone().requires_grad_(), far.clone().requires_grad_()
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
-    embedded_nce(factor * sr, near, far, embed).loss.backward()
+    embedded_nce(factor * sr, near, far, embed)[0].backward()
     assert sr.grad is not None
     assert sr.grad.abs().sum() > 0
     assert factor.grad is not None
@@ -107,29 +229,29 @@ def test_gradient_reaches_what_made_the_images_and_nothing_else() -> None:
     assert [p.grad for p in embed.parameters()] == [None] * 4
 
 
-def test_similarities_have_no_gradient() -> None:
-    contrast = embedded_nce(*problem(), smooth())
-    assert contrast.loss.requires_grad
-    assert not contrast.positive_similarity.requires_grad
-    assert not contrast.negative_similarity.requires_grad
+@pytest.mark.parametrize("form", FORMS)
+def test_similarities_have_no_gradient(form: str) -> None:
+    loss, similarity = FORMS[form](*problem(), smooth())
+    assert loss.requires_grad
+    assert not similarity.requires_grad
 
 
 def test_twice_differentiating_is_refused() -> None:
     sr, near, far = problem()
-    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, smooth()).loss, sr, create_graph=True)
+    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, smooth())[0], sr, create_graph=True)
     penalty = gradient.square().sum() + sr.square().sum()  # must not silently train on its second half alone
-    with pytest.raises(RuntimeError, match=r"embedded_nce is differentiable once.*multi_positive_nce"):
+    with pytest.raises(RuntimeError, match=r"embedded_nce is differentiable once.*plain_embedded_nce"):
         torch.autograd.grad(penalty, sr)
 
 
 def test_without_a_gradient_to_take() -> None:
     embed, (sr, near, far) = smooth(), problem()
-    expected = embedded_nce(sr, near, far, embed).loss.item()
+    expected = embedded_nce(sr, near, far, embed)[0].item()
     with torch.no_grad():
-        inside = embedded_nce(sr, near, far, embed).loss
-    detached = embedded_nce(sr.detach(), near, far, embed).loss
+        inside = embedded_nce(sr, near, far, embed)[0]
+    detached = embedded_nce(sr.detach(), near, far, embed)[0]
     with torch.inference_mode():
-        inference = embedded_nce(sr.detach().clone(), near, far, embed).loss
+        inference = embedded_nce(sr.detach().clone(), near, far, embed)[0]
     for loss in (inside, detached, inference):
         assert not loss.requires_grad
         assert loss.item() == pytest.approx(expected, rel=1e-12)
@@ -138,23 +260,24 @@ def test_without_a_gradient_to_take() -> None:
 def test_images_do_not_see_each_other() -> None:
     embed, (sr, near, far) = smooth(), problem(batch=3)
     order = [2, 0, 1]
-    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, embed).loss, sr)
-    (shuffled,) = torch.autograd.grad(embedded_nce(sr[order], near[order], far[order], embed).loss, sr)
+    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, embed)[0], sr)
+    (shuffled,) = torch.autograd.grad(embedded_nce(sr[order], near[order], far[order], embed)[0], sr)
     torch.testing.assert_close(shuffled, gradient)
 
 
 def test_equal_images_give_log_of_one_plus_n() -> None:
     sr, _, _ = problem()
     keys = sr.detach()[:, None].expand(-1, 3, -1, -1, -1)
-    contrast = embedded_nce(sr, keys, keys, smooth())
-    assert contrast.loss.item() == pytest.approx(math.log(4))
-    torch.testing.assert_close(contrast.positive_similarity, torch.ones(2, 3, dtype=torch.float64))
+    loss, similarity = embedded_nce(sr, keys, keys, smooth())
+    assert loss.item() == pytest.approx(math.log(4))
+    torch.testing.assert_close(similarity, torch.ones(2, 6, dtype=torch.float64))
 
 
-def test_black_images_give_finite_numbers() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_black_images_give_finite_numbers(form: str) -> None:
     _, near, far = problem(dtype=torch.float32)
     black = torch.zeros(2, 3, 6, 6, requires_grad=True)
-    loss = embedded_nce(black, near, torch.zeros_like(far), IdentityEmbedding()).loss
+    loss, _ = FORMS[form](black, near, torch.zeros_like(far), IdentityEmbedding())
     loss.backward()
     assert math.isfinite(loss.item())
     assert black.grad is not None
@@ -165,27 +288,30 @@ def test_autocast_bfloat16_is_finite_and_close() -> None:
     torch.manual_seed(0)
     embed = settled(HaarDiscriminator())
     sr, near, far = problem(2, 2, 2, size=32, dtype=torch.float32)
-    expected = embedded_nce(sr, near, far, embed)
-    (expected_gradient,) = torch.autograd.grad(expected.loss, sr)
+    expected, expected_similarity = embedded_nce(sr, near, far, embed)
+    (expected_gradient,) = torch.autograd.grad(expected, sr)
     with torch.autocast("cpu", torch.bfloat16):
         assert embed(sr)[0].dtype == torch.bfloat16  # autocast is at work
-        contrast = embedded_nce(sr, near, far, embed)
-    (gradient,) = torch.autograd.grad(contrast.loss, sr)
-    assert contrast.loss.dtype == contrast.positive_similarity.dtype == gradient.dtype == torch.float32
-    torch.testing.assert_close(contrast.loss, expected.loss, rtol=1e-3, atol=0)
-    torch.testing.assert_close(contrast.positive_similarity, expected.positive_similarity, rtol=0, atol=5e-3)
+        loss, similarity = embedded_nce(sr, near, far, embed)
+    (gradient,) = torch.autograd.grad(loss, sr)
+    assert loss.dtype == similarity.dtype == gradient.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(similarity, expected_similarity, rtol=0, atol=5e-3)
     assert torch.isfinite(gradient).all()
     assert relative_distance(gradient, expected_gradient) < 0.1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=autocast_to_float16)])
-def test_similarities_are_float32_under_autocast(dtype: torch.dtype) -> None:
-    embed, (sr, near, far) = IdentityEmbedding(), problem(dtype=torch.float32)
-    loss, near_similarity, _ = plain_contrast(embed, sr.double(), near.double(), far.double(), 0.02)
+@pytest.mark.parametrize("form", FORMS)
+def test_similarities_are_float32_under_autocast(form: str, dtype: torch.dtype) -> None:
+    temperature = 2.0 if form == "dot" else 0.02
+    embed, images = IdentityEmbedding(), problem(dtype=torch.float32)
+    expected, expected_similarity = FORMS[form](*(x.double() for x in images), embed, temperature)
     with torch.autocast("cpu", dtype):
-        contrast = embedded_nce(sr, near, far, embed, 0.02)
-    torch.testing.assert_close(contrast.positive_similarity.double(), near_similarity, rtol=0, atol=1e-6)
-    torch.testing.assert_close(contrast.loss.double(), loss, rtol=1e-5, atol=0)
+        loss, similarity = FORMS[form](*images, embed, temperature)
+    scale = expected_similarity.abs().max() if form == "dot" else 1
+    torch.testing.assert_close(similarity.double() / scale, expected_similarity / scale, rtol=0, atol=1e-6)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_float16_gradients_do_not_underflow() -> None:
@@ -194,23 +320,26 @@ def test_float16_gradients_do_not_underflow() -> None:
             return [images.half()]
 
     sr, near, far = problem(size=64, dtype=torch.float32)
-    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, HalfEmbedding(), 10.0).loss, sr)
-    (expected,) = torch.autograd.grad(plain_contrast(IdentityEmbedding(), sr, near, far, 10.0)[0], sr)
+    (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, HalfEmbedding(), 10.0)[0], sr)
+    (expected,) = torch.autograd.grad(plain_embedded_nce(sr, near, far, IdentityEmbedding(), 10.0)[0], sr)
     assert expected.abs().mean() < 1e-6  # float16 has steps of 6e-8 there
     assert relative_distance(gradient, expected) < 5e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_images_are_computed_in_float32(dtype: torch.dtype) -> None:
-    embed, (sr, near, far) = smooth(torch.float32), problem(dtype=dtype)
-    contrast = embedded_nce(sr, near, far, embed)
-    expected = embedded_nce(sr.float(), near.float(), far.float(), embed)
-    torch.testing.assert_close(contrast.loss, expected.loss)
-    (gradient,) = torch.autograd.grad(contrast.loss, sr)
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_images_are_computed_in_float32(form: str, dtype: torch.dtype) -> None:
+    embed, images = smooth(torch.float32), problem(dtype=dtype)
+    loss, similarity = FORMS[form](*images, embed)
+    expected, expected_similarity = FORMS[form](*(x.float() for x in images), embed)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(similarity, expected_similarity)
+    (gradient,) = torch.autograd.grad(loss, images[0])
     assert gradient.dtype == dtype
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected.loss, sr)[0])
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, images[0])[0])
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
@@ -222,19 +351,25 @@ def test_half_precision_images_are_computed_in_float32(dtype: torch.dtype) -> No
         ([(2, 3, 6, 6), (2, 1, 3, 6, 6), (2, 0, 3, 6, 6)], "negatives: expected a non-empty"),
     ],
 )
-def test_wrong_shapes_are_refused(shapes: list[tuple[int, ...]], message: str) -> None:
+def test_wrong_shapes_are_refused(form: str, shapes: list[tuple[int, ...]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        embedded_nce(*(torch.rand(shape) for shape in shapes), smooth(torch.float32))  # type: ignore[misc]
+        FORMS[form](*(torch.rand(shape) for shape in shapes), smooth(torch.float32))  # type: ignore[operator]
 
 
-def test_impossible_temperature_is_refused() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_impossible_settings_are_refused(form: str) -> None:
     with pytest.raises(ConfigError, match="temperature: expected a number above 0, got 0"):
-        embedded_nce(*problem(), smooth(), 0)
+        FORMS[form](*problem(), smooth(), 0)
+    with pytest.raises(ConfigError, match="reduction: expected one of mean, sum, none, got 'average'"):
+        FORMS[form](*problem(), smooth(), reduction="average")  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="similarity: expected one of cosine, dot, got 'paper'"):
+        plain_embedded_nce(*problem(), smooth(), similarity="paper")  # type: ignore[arg-type]
 
 
-def test_embedding_without_layers_is_refused() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_embedding_without_layers_is_refused(form: str) -> None:
     with pytest.raises(DataError, match="at least one layer"):
-        embedded_nce(*problem(), lambda images: [])
+        FORMS[form](*problem(), lambda images: [])
 
 
 @pytest.mark.parametrize(("size", "message"), [(33, "multiples of 2, got 33 x 33"), (30, "at least 32 x 32.*30 x 30")])

@@ -345,7 +345,7 @@ def test_onednn_leaves_float64_to_torch() -> None:
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "info_nce": lambda x: info_nce(x[0], x[1]),
     "bidirectional_nce": lambda x: bidirectional_nce(x[0], x[1]),
-    "tempered": lambda x: srnce(x[0], x[1], x[2]),
+    "tempered": lambda x: srnce(x[0], x[1], x[2], variant="tempered"),
     "paper": lambda x: srnce(x[0], x[1], x[2], variant="paper"),
     "negative": lambda x: srnce(x[0], x[1], x[2], variant="negative"),
 }

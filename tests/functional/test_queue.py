@@ -38,7 +38,7 @@ def test_equals_equation_3(sizes: tuple[int, int, int], temperature: float, norm
 def test_masked_slots_do_not_count() -> None:
     query, key, queue = vectors(size=6)
     valid = torch.tensor([True, False, True, True, False, False])
-    values = queue_nce(query, key, queue, 0.3, valid, "none").detach()
+    values = queue_nce(query, key, queue, 0.3, valid=valid, reduction="none").detach()
     torch.testing.assert_close(values, queue_loops(query, key, queue, 0.3, valid))
     torch.testing.assert_close(values, queue_nce(query, key, queue[valid], 0.3, reduction="none").detach())
     assert not torch.allclose(values, queue_loops(query, key, queue, 0.3))
@@ -48,9 +48,9 @@ def test_masked_slots_do_not_count() -> None:
 def test_masked_slots_may_hold_anything(junk: float) -> None:
     query, key, queue = vectors(size=4)
     valid = torch.tensor([True, True, False, True])
-    (expected,) = torch.autograd.grad(queue_nce(query, key, queue, 0.3, valid), query)
+    (expected,) = torch.autograd.grad(queue_nce(query, key, queue, 0.3, valid=valid), query)
     dirty = queue.masked_fill(~valid[:, None], junk)
-    loss = queue_nce(query, key, dirty, 0.3, valid)
+    loss = queue_nce(query, key, dirty, 0.3, valid=valid)
     (gradient,) = torch.autograd.grad(loss, query)
     assert torch.equal(gradient, expected)
 
@@ -77,7 +77,7 @@ def test_gradients(normalize: bool) -> None:
     valid = torch.tensor([True, False, True])
 
     def loss(q: Tensor) -> Tensor:
-        return queue_nce(q, key, queue, 0.5, valid, normalize=normalize)
+        return queue_nce(q, key, queue, 0.5, valid=valid, normalize=normalize)
 
     assert torch.autograd.gradcheck(loss, query)
     assert torch.autograd.gradgradcheck(loss, query)
@@ -164,7 +164,9 @@ def test_compiles_without_graph_breaks() -> None:
     query, key, queue = vectors()
     valid = torch.tensor([True, False, True, True, True])
     compiled = torch.compile(queue_nce, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(query, key, queue, 0.07, valid), queue_nce(query, key, queue, 0.07, valid))
+    torch.testing.assert_close(
+        compiled(query, key, queue, 0.07, valid=valid), queue_nce(query, key, queue, 0.07, valid=valid)
+    )
 
 
 @pytest.mark.parametrize(

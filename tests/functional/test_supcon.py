@@ -50,7 +50,7 @@ def test_supcon_is_its_equation(temperature: float) -> None:
     assert got.tolist() == pytest.approx(want, rel=1e-12)
     assert got[0] == 0
     assert supcon(anchors, candidates, positive, same, temperature).item() == pytest.approx(sum(want) / 4, rel=1e-12)
-    assert supcon(anchors, candidates, positive, same, temperature, "sum").item() == pytest.approx(sum(want))
+    assert supcon(anchors, candidates, positive, same, temperature, reduction="sum").item() == pytest.approx(sum(want))
 
 
 def test_supcon_gradients() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -13,7 +14,14 @@ from small_models import CountingNet, SmoothEmbedding, images_batch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import gather_rows, mean_over_ranks, rank, sum_over_ranks, world_size
+from contrastive_sr.distributed import (
+    average_gradients,
+    gather_rows,
+    rank,
+    reduce_over_ranks,
+    sum_over_ranks,
+    world_size,
+)
 from contrastive_sr.losses import (
     BidirectionalNCELoss,
     CriteriaLoss,
@@ -164,6 +172,7 @@ def work(index: int, folder: str) -> None:
     DualContrastiveLoss(gather=True)(real_logits, fake_logits).backward()
     out["ddp_gradients"] = [parameter.grad for parameter in model.parameters()]
 
+    out["average_gradients"], out["collectives"] = _average_gradients(index)
     out["rows"] = [_gather_uneven(sizes, index) for sizes in SIZES]
     out["in_batch"] = {
         (kind, sizes): in_batch_run(kind, sizes, [index], gather=True) for kind in IN_BATCH for sizes in SIZES
@@ -192,8 +201,44 @@ def _gather_uneven(sizes: tuple[int, int], index: int) -> dict[str, Any]:
     keys, _ = gather_rows(own, gradient=False)
     loss = (joined * (1 + index)).sum()
     loss.backward()
-    mean = mean_over_ranks(own.detach(), joined.numel())
-    return {"joined": joined.detach(), "first": first, "gradient": own.grad, "keys": keys, "mean": mean.item()}
+    reduced = {name: reduce_over_ranks(own.detach(), joined.numel(), name) for name in ("mean", "sum", "none")}
+    return {"joined": joined.detach(), "first": first, "gradient": own.grad, "keys": keys, **reduced}
+
+
+class MixedPart(nn.Module):
+    """A part of a network with parameters that only some ranks' losses reach, and of two dtypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.both = nn.Linear(3, 4).double()
+        self.of_first, self.of_second, self.unused = (nn.Parameter(torch.rand(4).double()) for _ in range(3))
+        self.single = nn.Parameter(torch.rand(4))
+        self.fixed = nn.Parameter(torch.rand(4).double(), requires_grad=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.both(images) * self.fixed
+        return [features * own + self.single for own in (self.of_first, self.of_second)]
+
+
+def mixed_images(index: int) -> Tensor:
+    """Images of one rank."""
+    return torch.rand(2, 3, generator=torch.Generator().manual_seed(40 + index), dtype=torch.float64)
+
+
+def mixed_loss(features: list[Tensor], index: int) -> Tensor:
+    """The loss of one rank, which reaches ``of_first`` on the first rank and ``of_second`` on the second."""
+    return features[index].square().mean()
+
+
+def _average_gradients(index: int) -> tuple[dict[str, Tensor | None], int]:
+    """Gradients of a part that is called on its own, inside of a network under DistributedDataParallel."""
+    network = nn.Sequential(MixedPart())
+    part = DistributedDataParallel(network).module[0]
+    features = torch.func.functional_call(part, average_gradients(part), mixed_images(index))
+    with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as collective:
+        mixed_loss(features, index).backward()
+    return {name: parameter.grad for name, parameter in part.named_parameters()}, collective.call_count
 
 
 def uneven_rows(sizes: tuple[int, int]) -> Tensor:

@@ -106,6 +106,6 @@ def test_roles_are_named_in_errors() -> None:
 
 def test_unknown_variants_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"SRNCELoss\(variant\): expected one of tempered, paper, negative, got 'eq4'"
+        ConfigError, match=r"SRNCELoss\(variant\): expected one of negative, tempered, paper, got 'eq4'"
     ):
         SRNCELoss(variant="eq4")

@@ -445,7 +445,7 @@ def test_attach_refuses_another_network_and_a_second_call() -> None:
         ),
         ({"decoupling_weight": 1, "decoupling_share": 1}, "needs one of .* got both"),
         ({"decoupling_weight": 1}, "crl_sr_refinement: expected one of `loss_weight` .* got neither"),
-        ({"variant": "soft"}, "crl_sr: variant: expected one of tempered, paper, negative, got 'soft'"),
+        ({"variant": "soft"}, "crl_sr: variant: expected one of negative, tempered, paper, got 'soft'"),
         ({"warm_start": -1}, "crl_sr: warm_start: expected a whole number of at least 0"),
         ({"dim": 0}, "crl_sr: dim: expected a whole number of at least 1"),
         ({"positions": 1}, r"\(positions\): expected a whole number of at least 2"),

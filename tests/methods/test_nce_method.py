@@ -680,7 +680,7 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
     [
         ({"type": "BidirectionalNCE", "layer": ["head"]}, "Did you mean 'layers'"),
         ({"type": "InfoNCE", "negatives": []}, "InfoNCE does not know the key 'negatives'"),
-        ({"type": "SRNCE", "variant": "negativ"}, r"variant\): expected one of tempered, paper, negative"),
+        ({"type": "SRNCE", "variant": "negativ"}, r"variant\): expected one of negative, tempered, paper"),
         ({"type": "SRNCE", "negatives": []}, "srnce: negatives: expected a list with at least one of"),
         ({"type": "SRNSE"}, "does not know the type 'SRNSE'. Did you mean 'SRNCE'"),
     ],
