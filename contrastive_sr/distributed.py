@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from contrastive_sr.functional.reduction import Reduction, check_reduction
+from contrastive_sr.functional.reduction import Reduction, check_reduction, reduce
 
 
 def world_size() -> int:
@@ -74,7 +74,7 @@ def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
     return joined, sum(lengths[: rank()])
 
 
-def reduce_over_ranks(values: Tensor, count: int, reduction: Reduction) -> Tensor:
+def reduce_over_ranks(values: Tensor, count: int | None, reduction: Reduction) -> Tensor:
     """This rank's part of a reduction over the joined batch, scaled so that the mean over ranks is that reduction.
 
     DistributedDataParallel averages gradients over ranks. With ``values.mean()`` on each, samples of a smaller batch
@@ -82,7 +82,7 @@ def reduce_over_ranks(values: Tensor, count: int, reduction: Reduction) -> Tenso
 
     Args:
         values: this rank's values, of any shape; there may be none.
-        count: how many values all ranks have together.
+        count: how many values all ranks have together. None: the batch is this rank's alone, as if there were no others.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -97,6 +97,8 @@ def reduce_over_ranks(values: Tensor, count: int, reduction: Reduction) -> Tenso
         tensor(2.)
     """
     check_reduction(reduction, "reduction")
+    if count is None:
+        return reduce(values, reduction)
     if reduction == "none":
         return values
     total = world_size() * values.sum()

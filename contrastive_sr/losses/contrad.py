@@ -30,7 +30,8 @@ class _ViewLoss(nn.Module):
         name = type(self).__name__
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
         self.gather = check_flag(gather, f"{name}(gather)")
-        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
+        check_reduction(reduction, f"{name}(reduction)")
+        self.reduction: Reduction = reduction
 
     def _joined(self, x: Tensor) -> tuple[Tensor, int]:
         """The rows of all ranks, if they are gathered, and the index of this rank's first one."""

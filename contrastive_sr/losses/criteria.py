@@ -128,7 +128,8 @@ class CriteriaLoss(nn.Module):
         self.normalize = check_flag(normalize, "CriteriaLoss(normalize)")
         self.scales = RunningScales(count)  # of anchor, positives and negatives
         self.anchor_name = anchor_name
-        self.reduction: Reduction = check_reduction(reduction, "CriteriaLoss(reduction)")
+        check_reduction(reduction, "CriteriaLoss(reduction)")
+        self.reduction: Reduction = reduction
 
     def forward(
         self, anchor: Tensor, positives: Criteria = (), negatives: Criteria = (), mask: Tensor | None = None

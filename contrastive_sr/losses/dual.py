@@ -39,7 +39,8 @@ class DualContrastiveLoss(nn.Module):
     def __init__(self, *, gather: bool = False, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.gather = check_flag(gather, "DualContrastiveLoss(gather)")
-        self.reduction: Reduction = check_reduction(reduction, "DualContrastiveLoss(reduction)")
+        check_reduction(reduction, "DualContrastiveLoss(reduction)")
+        self.reduction: Reduction = reduction
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The loss.

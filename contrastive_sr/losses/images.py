@@ -64,8 +64,10 @@ class ImageContrastLoss(nn.Module):
         super().__init__()
         name = type(self).__name__
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
-        self.similarity: Similarity = check_similarity(similarity, f"{name}(similarity)")
-        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
+        check_similarity(similarity, f"{name}(similarity)")
+        self.similarity: Similarity = similarity
+        check_reduction(reduction, f"{name}(reduction)")
+        self.reduction: Reduction = reduction
         self.embedding = embedding
 
     def forward(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class PositionLoss(nn.Module):
                 f"{name}(gather): the negatives of negatives_from='image' are those of the same image, which no other "
                 "rank has. Leave gather out, or take negatives_from='batch'."
             )
-        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
+        check_reduction(reduction, f"{name}(reduction)")
+        self.reduction: Reduction = reduction
         _check_channels(channels, f"{name}(channels)")
         _check_channels(anchor_channels, f"{name}(anchor_channels)")
         if anchor_channels is not None and (channels is None or len(anchor_channels) != len(channels)):

@@ -82,7 +82,8 @@ class DegradationQueueLoss(nn.Module):
             raise ConfigError(f"{name}(momentum): expected a number from 0 to 1, got {momentum}.")
         self.temperature = check_number(temperature, f"{name}(temperature)", above=0)
         self.gather = check_flag(gather, f"{name}(gather)")
-        self.reduction: Reduction = check_reduction(reduction, f"{name}(reduction)")
+        check_reduction(reduction, f"{name}(reduction)")
+        self.reduction: Reduction = reduction
         self.key_encoder = copy.deepcopy(unwrapped(encoder)).requires_grad_(False)
         self.queue: Tensor
         self.pointer: Tensor

@@ -5,27 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from contrastive_sr._checks import check_flag, check_number, check_shape, describe
+from contrastive_sr._checks import check_choice, check_flag, check_number, check_shape, describe
 from contrastive_sr.criteria import Adversarial, CriteriaByName, Criterion, CriterionConfig
 from contrastive_sr.criteria.build import settings_of
 from contrastive_sr.criteria.vgg import BOTTOM, TOP
-from contrastive_sr.distributed import average_statistics_over_ranks, rank
+from contrastive_sr.distributed import rank
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.functional import criteria_alignment, criteria_uniformity
-from contrastive_sr.losses.criteria import RunningScales, criteria_figures
-from contrastive_sr.methods.base import Method, Term
+from contrastive_sr.losses import Contrast, CriteriaLoss
+from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared, Comparison
-from contrastive_sr.methods.layers import dry_run, feature_key
+from contrastive_sr.methods.layers import feature_key
+from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
 
-BRANCHES = ("align", "unif", "masks")
-MASKS = ("losses", "images", "none")
+Variant = Literal[1, 2, 3, 4, 5, 6, 7]
+Masks = Literal["losses", "images", "none"]
+BRANCHES = ("align", "uniformity", "masks")
 LOOK_INTERVAL = 50  # steps from one look at the masks to the next: each waits for the device
 LEFT_ALONE = 1e-3  # a mask's mean
 # The paper's partition: what compares pixels, and what may make up texture (section III, Anchor Selection).
@@ -38,33 +38,34 @@ SR_CRITERIA: tuple[dict[str, object], ...] = (
 )
 
 
-class Row(NamedTuple):
+class Parts(NamedTuple):
     """A row of Table V.
 
     Attributes:
         criteria: whether there are a perceptual and an adversarial loss beside the pixel loss.
         align: whether there is the alignment, eq. 8.
-        unif: whether there is the uniformity, eq. 9.
+        uniformity: whether there is the uniformity, eq. 9.
         projection: whether the network has branches and masks, eq. 10.
     """
 
     criteria: bool
     align: bool
-    unif: bool
+    uniformity: bool
     projection: bool
 
 
-ROWS = {
-    1: Row(False, False, False, False),
-    2: Row(True, False, False, False),
-    3: Row(True, True, False, False),
-    4: Row(True, False, True, False),
-    5: Row(True, True, True, False),
-    6: Row(True, False, False, True),
-    7: Row(True, True, True, True),
+VARIANTS: Mapping[int, Parts] = {
+    1: Parts(False, False, False, False),
+    2: Parts(True, False, False, False),
+    3: Parts(True, True, False, False),
+    4: Parts(True, False, True, False),
+    5: Parts(True, True, True, False),
+    6: Parts(True, False, False, True),
+    7: Parts(True, True, True, True),
 }
 
 
+@register_method
 class CriaCL(Method):
     r"""Cria-CL's training of :class:`contrastive_sr.networks.CriteriaBranches`, and the seven rows of its Table V.
 
@@ -73,32 +74,32 @@ class CriaCL(Method):
 
     Eq. 11. The pixel loss is the host's. Perceptual and adversarial loss of the SR image are ``sr_criteria`` here (or,
     if that is empty, the host's). The alignment (eq. 8) is between anchor and positives, criteria of the image of the
-    branch ``align``; the uniformity (eq. 9) between anchor and negatives, criteria of that of ``unif``; on a network
-    without branches (rows 3 to 5) both are of the SR image. What the two do is not what their names say: the alignment
-    raises the anchor wherever it is below a positive, the uniformity lowers all; see
+    branch ``align``; the uniformity (eq. 9) between anchor and negatives, criteria of that of ``uniformity``; on a
+    network without branches (variants 3 to 5) both are of the SR image. What the two do is not what their names say: the
+    alignment raises the anchor wherever it is below a positive, the uniformity lowers all; see
     :class:`~contrastive_sr.losses.CriteriaLoss`. So each criterion is logged with its ``push``.
 
     Discriminators of adversarial criteria are parts of this method. They learn in its own step, before the SR network's
     and on detached images, to tell HR images from all the images that they judge.
 
-    Terms: ``align``, ``unif``, whose shares are measured at the branch's image, and one a criterion of
-    ``sr_criteria``, by the criterion's name. Figures: ``align_<criterion>`` and ``unif_<criterion>``, the mean of
+    Terms: ``align``, ``uniformity``, whose shares are measured at the branch's image, and one a criterion of
+    ``sr_criteria``, by the criterion's name. Metrics: ``align_<criterion>`` and ``uniformity_<criterion>``, the mean of
     each criterion, and with ``_push`` behind it 1 if the term raises it and -1 if it lowers it; ``align_mask`` and
-    ``unif_mask``, the mean of S and of 1 - S. Trained parts: ``<criterion>_discriminator``.
+    ``uniformity_mask``, the mean of S and of 1 - S. Trained parts: ``<criterion>_discriminator``.
 
     Args:
         align_weight: lambda_a, fixed; the paper's is 0.01, beside 0.01 of the pixel loss.
-        align_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
-        unif_weight: lambda_u, fixed; the paper's is 0.01.
-        unif_share: instead, its share.
-        row: of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in its place.
-            5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a row does not have are not
-            used.
+        align_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        uniformity_weight: lambda_u, fixed; the paper's is 0.01.
+        uniformity_share: instead, its share. With neither it is 0.05.
+        variant: a row of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in its place.
+            5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a variant
+            does not have are not used.
         anchor: a criterion: a name (``"Pixel"``, ``"SSIM"``, ``"VGG"``, ``"Adversarial"``, or that of a loss of the
             host in use), or a mapping with ``type``, its arguments and, if wanted, a ``name``. Table VI: ``"Pixel"``,
             ``"VGG"`` or ``"Adversarial"``.
-        positives: likewise, a list. None: the paper's for this anchor, see below.
-        negatives: likewise.
+        positives: a list of criteria, each in that form. None: the paper's for this anchor, see below.
+        negatives: a list of criteria, each in that form. None: the paper's.
         sr_criteria: criteria of the SR image, mappings with a ``weight`` beside, or a ``share``. None: those of eq. 11.
         vgg_weights: of VGG criteria that name none themselves: ``"torchvision"``, ``"timm"`` or a file. None: the
             paper's lists without those of VGG, which need pretrained weights.
@@ -106,7 +107,7 @@ class CriaCL(Method):
             eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills up what a
             mask leaves out: for a pixel criterion that is the masked image, and others do not see black holes.
         train_masks: whether the two terms train the masks too, as in the paper. They then learn to look away: 1 - S
-            goes to 0, and the branch ``unif`` is left alone. False: the masks learn from the SR image's losses only.
+            goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR image's losses only.
         exponent: eta, at least 1; the paper's is 2.
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
@@ -122,30 +123,30 @@ class CriaCL(Method):
         ConfigError: an argument that makes no sense; the message says which.
 
     Example:
-        >>> import torch
+        >>> from contrastive_sr.methods import Methods
         >>> square = {"type": "Pixel", "norm": "l2"}
-        >>> method = CriaCL(align_weight=0.01, unif_weight=0.01, row=5, vgg_weights=None, positives=[square])
+        >>> methods = Methods([CriaCL(variant=5, vgg_weights=None, positives=[square])])
         >>> net = nn.Upsample(scale_factor=4)
-        >>> batch = method.run(net, {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 48, 48)})
-        >>> list(method.auxiliary_losses(batch))
+        >>> methods.attach(net)
+        >>> batch = methods.run(net, {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 48, 48)})
+        >>> list(methods.auxiliary_losses(batch))
         ['cria_adversarial_discriminator']
-        >>> list(method.sr_losses(batch).terms)
-        ['cria_adversarial', 'cria_align', 'cria_unif']
     """
 
     def __init__(
         self,
+        *,
         align_weight: float | None = None,
         align_share: float | None = None,
-        unif_weight: float | None = None,
-        unif_share: float | None = None,
-        row: int = 7,
+        uniformity_weight: float | None = None,
+        uniformity_share: float | None = None,
+        variant: Variant = 7,
         anchor: CriterionConfig = "Pixel",
         positives: Sequence[CriterionConfig] | None = None,
         negatives: Sequence[CriterionConfig] | None = None,
         sr_criteria: Sequence[Mapping[str, object]] | None = None,
         vgg_weights: str | Path | None = "torchvision",
-        masks: str = "losses",
+        masks: Masks = "losses",
         train_masks: bool = False,
         exponent: float = 2.0,
         t: float = 2.0,
@@ -154,18 +155,11 @@ class CriaCL(Method):
         name: str = "cria",
         share_interval: int = 5,
     ) -> None:
-        super().__init__(name, 0, {})  # nothing is drawn
-        if not isinstance(row, int) or isinstance(row, bool) or row not in ROWS:
-            raise ConfigError(f"{name}: row: expected one of {', '.join(map(str, ROWS))}, got {describe(row)}.")
-        if masks not in MASKS:
-            raise ConfigError(f"{name}: masks: expected one of {', '.join(MASKS)}, got {describe(masks)}.")
-        self.row, self.parts = row, ROWS[row]
-        self.masks = masks
+        super().__init__(name)  # nothing is drawn
+        check_choice(variant, list(VARIANTS), f"{name}: variant")
+        check_choice(masks, get_args(Masks), f"{name}: masks")
+        self.variant, self.parts, self.masks = variant, VARIANTS[variant], masks
         self.train_masks = check_flag(train_masks, f"{name}: train_masks")
-        self.exponent = check_number(exponent, f"{name}: exponent", at_least=1)
-        self.t = check_number(t, f"{name}: t", above=0)
-        self.detach_anchor = check_flag(detach_anchor, f"{name}: detach_anchor")
-        self.normalize = check_flag(normalize, f"{name}: normalize")
         if not isinstance(vgg_weights, (str, Path, type(None))):
             raise ConfigError(
                 f"{name}: vgg_weights: expected torchvision, timm, a file or null, got {describe(vgg_weights)}."
@@ -173,30 +167,41 @@ class CriaCL(Method):
         self.vgg_weights = vgg_weights
         self.criteria = CriteriaByName()
         self.roles: dict[str, tuple[str, ...]] = {}  # by term: the names of the anchor and then of the others
+        self.losses = nn.ModuleDict()  # by term
         self.sr_criteria: tuple[str, ...] = ()
-        # The weights first: they cost nothing to refuse.
-        for role, used, given in (
-            ("align", self.parts.align, (align_weight, align_share)),
-            ("unif", self.parts.unif, (unif_weight, unif_share)),
-        ):
-            if used and given.count(None) != 1:
-                raise ConfigError(
-                    f"{name}: row {row} needs one of `{role}_weight` (the paper's 0.01) and `{role}_share` (e.g. 0.05),"
-                    f" got {'neither' if given.count(None) else 'both'}."
-                )
-            if used:
-                self.weights[role] = TermWeight(f"{name}_{role}", *given, share_interval, key=f"{role}_")
-        if self.parts.align:
-            self._add_role("align", anchor, positives, "positives")
-        if self.parts.unif:
-            self._add_role("unif", anchor, negatives, "negatives")
+        roles = {
+            "align": (self.parts.align, align_weight, align_share, positives, "positives"),
+            "uniformity": (self.parts.uniformity, uniformity_weight, uniformity_share, negatives, "negatives"),
+        }
+        roles = {role: settings for role, settings in roles.items() if settings[0]}
+        for role, (_, weight, share, _, _) in roles.items():  # the weights first: they cost nothing to refuse
+            self.weights[role] = TermWeight(
+                f"{name}_{role}", weight, share, interval=share_interval, key=f"{role}_"
+            )
+        settings = {
+            "exponent": check_number(exponent, f"{name}: exponent", at_least=1),
+            "t": check_number(t, f"{name}: t", above=0),
+            "detach_anchor": check_flag(detach_anchor, f"{name}: detach_anchor"),
+            "normalize": check_flag(normalize, f"{name}: normalize"),
+        }
+        for role, (_, _, _, others, key) in roles.items():
+            self._add_role(role, anchor, others, key)
+            names = self.roles[role]
+            self.losses[role] = CriteriaLoss(
+                align_weight=1.0, uniformity_weight=1.0, count=len(names), anchor_name=names[0], **settings
+            )
         if self.parts.criteria:
             self._add_sr_criteria(sr_criteria, share_interval)
-        if self.normalize:
-            self.scales = nn.ModuleDict({role: RunningScales(len(names)) for role, names in self.roles.items()})
         if self.parts.projection and self.roles:
             self.layers = BRANCHES
-        both = sorted(set(self.roles.get("align", ())[1:]) & set(self.roles.get("unif", ())[1:]))
+        self.metrics = {
+            role: [
+                *(f"{role}_{label}{end}" for label in labels for end in ("", "_push")),
+                *([f"{role}_mask"] if self.layers and masks != "none" else []),
+            ]
+            for role, labels in self.roles.items()
+        }
+        both = sorted(set(self.roles.get("align", ())[1:]) & set(self.roles.get("uniformity", ())[1:]))
         if both:
             warnings.warn(
                 f"{name}: {', '.join(both)} among positives and negatives at once: the alignment moves it to the "
@@ -241,17 +246,17 @@ class CriaCL(Method):
                 f"them, e.g. `{key}: [SSIM]`."
             )
         own, other = (STRUCTURE, TEXTURE) if same in kinds[0] else (TEXTURE, STRUCTURE)
-        found: list[CriterionConfig] = [
+        known: list[CriterionConfig] = [
             config
             for config in (own if key == "positives" else other)
             if settings_of(self._complete(config)) != same and (config["type"] != "VGG" or self.vgg_weights is not None)
         ]
-        if not found:
+        if not known:
             raise ConfigError(
                 f"{self.name}: without VGG (`vgg_weights: ~`) the paper has no {key} for the anchor {anchor!r}. Give "
                 f"`{key}`, or `vgg_weights`."
             )
-        return found
+        return known
 
     def _add_sr_criteria(self, configs: Sequence[Mapping[str, object]] | None, share_interval: int) -> None:
         """Build the criteria of the SR image, and their weights."""
@@ -274,7 +279,7 @@ class CriaCL(Method):
             if label in self.weights:
                 raise ConfigError(f"{self.name}: {where}: there is a term {label!r} already. Take one out.")
             name = f"{self.name}: {where}"
-            self.weights[label] = TermWeight(name, weight, share, share_interval, warn=False, key="")
+            self.weights[label] = TermWeight(name, weight, share, interval=share_interval, warn=False, key="")
             self.sr_criteria += (label,)
 
     def _complete(self, config: CriterionConfig) -> Mapping[str, object] | nn.Module:
@@ -294,31 +299,25 @@ class CriaCL(Method):
             )
         return self.criteria.add(config, f"{self.name}: {where}")
 
-    def attach(self, net: nn.Module) -> None:
-        """Look whether the SR network has branches; see :meth:`Method.attach`.
-
-        Raises:
-            ConfigError: branches are missing, are not those of ``row``, or give images or masks of other sizes.
-        """
-        bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
-        missing = [part for part in BRANCHES if not isinstance(getattr(bare, part, None), nn.Module)]
-        if not self.parts.projection:
-            if not missing:
-                raise ConfigError(
-                    f"{self.name}: row {self.row} has no branches and masks, but the SR network, "
-                    f"{type(bare).__name__}, has. Take its trunk as the network, or row 6 or 7."
-                )
-            return
-        if missing:
+    def check_network(self, net: nn.Module) -> None:
+        """Refuse an SR network whose branches are missing, or are not those of the variant."""
+        missing = [part for part in BRANCHES if not isinstance(getattr(net, part, None), nn.Module)]
+        if not self.parts.projection and not missing:
             raise ConfigError(
-                f"{self.name}: row {self.row} needs an SR network with the modules {', '.join(BRANCHES)}; "
-                f"{type(bare).__name__} has no {', '.join(missing)}. Take CriteriaBranches, e.g. with "
-                f"`trunk: {{type: {type(bare).__name__}, ...}}`, or a row from 1 to 5."
+                f"{self.name}: variant {self.variant} has no branches and masks, but the SR network, "
+                f"{type(net).__name__}, has. Take its trunk as the network, or variant 6 or 7."
             )
-        found = dry_run(net, BRANCHES)
-        size = tuple(found["sr"].shape[-2:])
-        for part, channels in zip(BRANCHES, (3, 3, 2), strict=True):
-            shape = tuple(found[feature_key(part)].shape)
+        if self.parts.projection and missing:
+            raise ConfigError(
+                f"{self.name}: variant {self.variant} needs an SR network with the modules {', '.join(BRANCHES)}; "
+                f"{type(net).__name__} has no {', '.join(missing)}. Take CriteriaBranches, e.g. with "
+                f"`trunk: {{type: {type(net).__name__}, ...}}`, or a variant from 1 to 5."
+            )
+
+    def build(self, net: nn.Module, dry: Batch) -> None:
+        """Refuse branches that give images or masks of other sizes than the SR image; see :meth:`Method.build`."""
+        for part, channels in zip(self.layers, (3, 3, 2), strict=False):
+            size, shape = tuple(dry["sr"].shape[-2:]), tuple(dry[feature_key(part)].shape)
             if shape != (1, channels, *size):
                 raise ConfigError(
                     f"{self.name}: expected the SR network's module {part!r} to give {(1, channels, *size)}, as large "
@@ -326,8 +325,7 @@ class CriaCL(Method):
                 )
 
     def check_batch(self, batch: Batch) -> None:
-        """Also refuse HR patches that a criterion cannot take; see :meth:`Method.check_batch`."""
-        super().check_batch(batch)
+        """Refuse HR patches that a criterion cannot take; see :meth:`Method.check_batch`."""
         for criterion in self._all().values():
             criterion.check_size(*batch["hr"].shape[-2:])
 
@@ -339,31 +337,21 @@ class CriaCL(Method):
             if isinstance(criterion, Adversarial)
         }
 
-    def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """``<criterion>_discriminator``, one for each adversarial criterion.
-
-        Args:
-            batch: what :meth:`run` returned.
-        """
+    def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """``<criterion>_discriminator``, one for each adversarial criterion."""
         losses = {}
         for label, criterion in self._all().items():
             if isinstance(criterion, Adversarial):
-                judged = [self._compared(batch, role)[0] for role, names in self.roles.items() if label in names]
+                judged = [self._judged(batch, role)[0] for role, names in self.roles.items() if label in names]
                 if label in self.sr_criteria:
                     judged.append(batch["sr"])
                 once = {id(image): image for image in judged}  # without branches they are all the SR image
-                losses[f"{label}_discriminator"] = criterion.discriminator_loss(
-                    batch["hr"].to(batch["sr"]), list(once.values())
-                )
+                loss = criterion.discriminator_loss(batch["hr"].to(batch["sr"]), list(once.values()))
+                losses[f"{label}_discriminator"] = Contrast(loss)
         return losses
 
-    def terms(self, batch: Batch) -> dict[str, Term]:
-        """``sr_criteria``, ``align`` and ``unif``, as far as the row has them.
-
-        Args:
-            batch: what :meth:`run` returned.
-        """
-        average_statistics_over_ranks(self.criteria)
+    def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """``sr_criteria``, ``align`` and ``uniformity``, as far as the variant has them."""
         hr = batch["hr"].to(batch["sr"])
         known: dict[tuple[str, str], Tensor] = {}  # without branches several terms are of the same criteria
 
@@ -373,26 +361,35 @@ class CriaCL(Method):
                 known[key] = self._all()[label](image, hr)
             return known[key]
 
-        terms = {label: Term(value(label, "sr", batch["sr"]).mean()) for label in self.sr_criteria}
+        terms = {label: Contrast(value(label, "sr", batch["sr"]).mean()) for label in self.sr_criteria}
         for role, names in self.roles.items():
             mask = self._mask(batch, role)
-            covered = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
-            if covered and self.step.value % LOOK_INTERVAL == 0:
-                self._look(role, covered[f"{role}_mask"])
-            image, mask = self._compared(batch, role)
-            named = {label: value(label, role, image) for label in names}
-            loss = self._loss(role, list(named.values()), mask)
+            metrics = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
+            if metrics and step.number % LOOK_INTERVAL == 0:
+                self._look(role, metrics[f"{role}_mask"])
+            image, mask = self._judged(batch, role)
+            anchor, *others = (value(label, role, image) for label in names)
+            contrast = self._contrast(role, anchor, dict(zip(names[1:], others, strict=True)), mask)
+            metrics |= {f"{role}_{label}": metric for label, metric in contrast.metrics.items()}
             points = [batch[feature_key(role)]] if self.layers else None
-            terms[role] = Term(loss, {**covered, **self._figures(role, named, mask)}, points)
+            terms[role] = Contrast(contrast.loss, metrics, points)
         return terms
 
-    def compared(self, batch: Batch) -> list[Comparison]:
+    def _contrast(self, role: str, anchor: Tensor, others: Mapping[str, Tensor], mask: Tensor | None) -> Contrast:
+        """Eq. 8 or 9; the mask weights the term as it is."""
+        loss = self.losses[role]
+        assert isinstance(loss, CriteriaLoss)
+        if role == "align":
+            return loss.contrast(anchor, positives=others, mask=mask)
+        return loss.contrast(anchor, negatives=others, mask=None if mask is None else 1 - mask)
+
+    def compared(self, batch: Batch, step: Step) -> list[Comparison]:
         """For each term the image that is judged, its mask, and the criteria; see :meth:`Method.compared`."""
         hr = batch["hr"].to(batch["sr"])
-        found = []
+        comparisons = []
         for role, names in self.roles.items():
             mask = self._mask(batch, role)
-            image, _ = self._compared(batch, role)
+            image, _ = self._judged(batch, role)
             judged = f"image of the branch {role}" if self.layers else "SR"
             parts = [Compared(judged, "shown", image[0].clamp(0, 1)), Compared("HR", "shown", hr[0].clamp(0, 1))]
             if mask is not None:
@@ -403,15 +400,10 @@ class CriaCL(Method):
                 kind = "anchor" if number == 0 else "positive" if role == "align" else "negative"
                 heat = values if values.numel() > 1 else None
                 parts.append(Compared(label, kind, None, float(values.mean()), heat=heat))
-            new = any(isinstance(self._all()[label], Adversarial) for label in names) and self.step.value == 0
+            new = any(isinstance(self._all()[label], Adversarial) for label in names) and step.number == 0
             note = "untrained discriminator" if new else ""
-            found.append(Comparison(role, "mean of the criterion, 0 for HR itself", parts, note))
-        return found
-
-    @classmethod
-    def example(cls, scale: int) -> tuple[Method, nn.Module | None]:
-        """Row 5, without branches and VGG-19, which need a trunk and weights; see :meth:`Method.example`."""
-        return cls(align_weight=1.0, unif_weight=1.0, row=5, vgg_weights=None), None
+            comparisons.append(Comparison(role, "mean of the criterion, 0 for HR itself", parts, note))
+        return comparisons
 
     def _look(self, role: str, mean: Tensor) -> None:
         """Say once that the masks leave a branch alone; its share then says nothing."""
@@ -421,7 +413,7 @@ class CriaCL(Method):
         if rank() == 0:
             weight = self.weights[role]
             assert isinstance(weight, TermWeight)
-            advice = f"a smaller {role}_share" if weight.loss_share else f"{role}_share, e.g. 0.05, for {role}_weight"
+            advice = f"a smaller {role}_share" if weight.fixed is None else f"{role}_share, e.g. 0.05, for {role}_weight"
             warnings.warn(
                 f"{self.name}: the masks leave the branch {role!r} alone (mean {mean.item():.1g}), and so the SR image "
                 f"does not learn from that term any more. Start anew with {advice}, or with a smaller weight or share "
@@ -429,28 +421,8 @@ class CriaCL(Method):
                 stacklevel=2,
             )
 
-    def _loss(self, role: str, criteria: list[Tensor], mask: Tensor | None, measure: bool = True) -> Tensor:
-        """Eq. 8 or 9 of the anchor and the others."""
-        if self.normalize:
-            scales = self.scales[role]
-            assert isinstance(scales, RunningScales)
-            if measure and self.training:
-                scales.measure(criteria)
-            criteria = scales(criteria)
-        anchor, *others = criteria
-        if role == "align":
-            fixed = anchor.detach() if self.detach_anchor else anchor
-            return criteria_alignment(fixed, others, self.exponent, mask)
-        return criteria_uniformity(anchor, others, self.t, mask)
-
-    def _figures(self, role: str, named: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        found = criteria_figures(
-            named, lambda criteria: self._loss(role, criteria, None if mask is None else mask.detach(), measure=False)
-        )
-        return {f"{role}_{label}": figure for label, figure in found.items()}
-
-    def _compared(self, batch: Batch, role: str) -> tuple[Tensor, Tensor | None]:
-        """The image that a term's criteria judge, its branch's or the SR image, and what weights their maps."""
+    def _judged(self, batch: Batch, role: str) -> tuple[Tensor, Tensor | None]:
+        """The image that a term's criteria judge, its branch's or the SR image, and the weights of their maps."""
         if not self.layers:
             return batch["sr"], None
         image, mask = batch[feature_key(role)].to(batch["sr"]), self._mask(batch, role)

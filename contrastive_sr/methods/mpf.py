@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import check_count, describe
+from contrastive_sr._checks import check_choice, check_count, describe
 from contrastive_sr.config import build
 from contrastive_sr.embeddings import MLPHead, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.losses import ContrastiveRegularizationLoss, FakeContrastLoss, SimCLRLoss
-from contrastive_sr.methods.base import Method, SRLosses, Term
+from contrastive_sr.functional.embedded import Similarity
+from contrastive_sr.losses import Contrast, FakeContrastLoss, SimCLRLoss
+from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
-from contrastive_sr.methods.embedding import EmbeddingConfig, ImageMethod
+from contrastive_sr.methods.embedding import EmbeddingConfig
+from contrastive_sr.methods.images import ImageMethod
+from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import SAMPLES, Batch, SampleConfig, SampleGenerator, TeacherOutput, random_view
+from contrastive_sr.samples import SAMPLES, Batch, SampleConfig, TeacherOutput, random_view
 from contrastive_sr.samples.views import view_size
 
+Variant = Literal[1, 2, 3, 4, 5, 6, 7]
+Training = Literal["dual", "contrad", "frozen"]
 HIGH_PASSED = 3
 BLURRED = 4
-TRAININGS = ("dual", "contrad", "frozen")
 DIM = 128  # of the vectors that "contrad" compares
 
 
-class Row(NamedTuple):
+class Parts(NamedTuple):
     """A row of Table VII that has a contrast.
 
     Attributes:
@@ -41,26 +45,27 @@ class Row(NamedTuple):
     negatives: tuple[str, ...]
 
 
-CONFIGS = {
+VARIANTS: Mapping[int, Parts | None] = {
     1: None,
-    2: Row("VGGFeatures", ("gt", "gen"), ("gen", "lr")),
-    3: Row("SNResNet18", ("gen",), ("gen",)),
-    4: Row("SNResNet18", ("gt", "gen"), ("random",)),
-    5: Row("SNResNet18", ("gt", "gen"), ("lr",)),
-    6: Row("SNResNet18", ("gt",), ("gen", "lr")),
-    7: Row("SNResNet18", ("gt", "gen"), ("gen", "lr")),
+    2: Parts("VGGFeatures", ("gt", "gen"), ("gen", "lr")),
+    3: Parts("SNResNet18", ("gen",), ("gen",)),
+    4: Parts("SNResNet18", ("gt", "gen"), ("random",)),
+    5: Parts("SNResNet18", ("gt", "gen"), ("lr",)),
+    6: Parts("SNResNet18", ("gt",), ("gen", "lr")),
+    7: Parts("SNResNet18", ("gt", "gen"), ("gen", "lr")),
 }
 
 
+@register_method
 class MPF(ImageMethod):
-    """MPF-Net's contrastive regularization, on its network or any other, and the seven configurations of Table VII.
+    """MPF-Net's contrastive regularization, on its network or any other, and the seven rows of Table VII.
 
     Positives (eq. 7) are the HR image, three high-passed ones and the SR image of a trained network, the teacher;
     negatives (eq. 8) four HR images with blur and noise, and the enlarged LR image. The paper names no high-pass
     filter: ours is PCL-SR's random sharpening (:class:`~contrastive_sr.samples.Sharpen`), which it follows. Without a
     teacher there are four positives.
 
-    Schedule: the first ``start`` SR steps train the network by the host's own losses, the paper's L1, alone, and
+    Schedule: the first ``warmup_steps`` SR steps train the network by the host's own losses, the paper's L1, alone, and
     nothing of the contrast is computed; from then on the contrast counts as well. The learning rate belongs to the
     host's scheduler.
 
@@ -69,25 +74,25 @@ class MPF(ImageMethod):
     among all views, and by drawing SR images together and away from HR ones, behind a head each; the views of
     :func:`~contrastive_sr.samples.random_view` are ours. ``"frozen"``: not at all.
 
-    Terms: ``contrastive``; none with ``config`` 1. Figures: ``positive_similarity``, ``negative_similarity``. Before
-    ``start`` all of these are 0. Trained parts: ``discriminator``, or with ``"contrad"`` ``simclr`` and
+    Terms: ``contrastive``; none with variant 1. Metrics: ``positive_similarity``, ``negative_similarity``. In the
+    warm-up all of these are 0. Trained parts: ``discriminator``, or with ``"contrad"`` ``simclr`` and
     ``fake_contrast``.
 
     Args:
-        loss_weight: fixed weight of the term; beta, the paper's is 1. Not used by ``config`` 1.
-        loss_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
-        config: row of Table VII. 1: no contrast. 2: the embedding is VGG-19. 3: generated positives (high-passed,
+        loss_weight: fixed weight of the term; beta, the paper's is 1. Not used by variant 1.
+        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        variant: a row of Table VII. 1: no contrast. 2: the embedding is VGG-19. 3: generated positives (high-passed,
             teacher) and negatives (blurred). 4: negatives are other images of the batch. 5: the negative is the LR
             image. 6: the positive is HR. 7: all, the paper's.
-        start: SR steps before the contrast counts; the paper's is 200,000.
-        embedding_start: SR steps before the embedding learns, at most ``start``. None: ``start``; the first contrasts
-            are then in an embedding that has learnt next to nothing, at full weight. Below ``start`` is better.
+        warmup_steps: SR steps before the contrast counts; the paper's is 200,000.
+        embedding_warmup_steps: SR steps before the embedding learns, at most ``warmup_steps``. None: as many; the first
+            contrasts are then in an embedding that has learnt next to nothing, at full weight. Fewer is better.
         teacher: the arguments of :class:`~contrastive_sr.samples.TeacherOutput`, ``network`` and ``weights``, or a
             built one. None: no teacher.
         noise: (low, high) of the blurred images' noise, as a standard deviation for images in [0, 1]. The paper gives
             no level; ours is up to 10 / 255.
         temperature: tau, above 0. The paper gives none; ours is PCL-SR's.
-        variant: ``"cosine"``, or ``"paper"`` for eq. 10's dot product of whole maps.
+        similarity: ``"cosine"``, or ``"dot"`` for eq. 10's dot product of whole maps.
         embedding: a mapping such as ``{"type": "SNResNet18"}``, or an embedding. None: the row's.
         embedding_training: ``"dual"``, ``"contrad"`` or ``"frozen"``. None: ``"dual"`` if it can learn.
         seed: seed of samples and views.
@@ -98,68 +103,70 @@ class MPF(ImageMethod):
         ConfigError: an argument that makes no sense; the message says which.
 
     Example:
-        >>> method = MPF(loss_weight=1.0, teacher={"network": torch.nn.Upsample(scale_factor=4)})
+        >>> from contrastive_sr.methods import Methods
         >>> net = torch.nn.Upsample(scale_factor=4)
-        >>> batch = method.run(net, {"lr": torch.rand(2, 3, 8, 8), "hr": torch.rand(2, 3, 32, 32)})
-        >>> list(method.auxiliary_losses(batch))
+        >>> methods = Methods([MPF(loss_weight=1.0, teacher={"network": torch.nn.Upsample(scale_factor=4)})])
+        >>> methods.attach(net)
+        >>> batch = methods.run(net, {"lr": torch.rand(2, 3, 8, 8), "hr": torch.rand(2, 3, 32, 32)})
+        >>> list(methods.auxiliary_losses(batch))
         ['mpf_discriminator']
-        >>> list(method.sr_losses(batch).terms)
-        ['mpf_contrastive']
     """
 
     def __init__(
         self,
+        *,
         loss_weight: float | None = None,
         loss_share: float | None = None,
-        config: int = 7,
-        start: int = 0,
-        embedding_start: int | None = None,
+        variant: Variant = 7,
+        warmup_steps: int = 0,
+        embedding_warmup_steps: int | None = None,
         teacher: Mapping[str, object] | TeacherOutput | None = None,
         noise: tuple[float, float] = (0.0, 10 / 255),
         temperature: float = 1.0,
-        variant: str = "cosine",
+        similarity: Similarity = "cosine",
         embedding: EmbeddingConfig | None = None,
-        embedding_training: str | None = None,
+        embedding_training: Training | None = None,
         seed: int = 0,
         name: str = "mpf",
         share_interval: int = 5,
     ) -> None:
-        if not isinstance(config, int) or isinstance(config, bool) or config not in CONFIGS:
+        check_choice(variant, list(VARIANTS), f"{name}: variant")
+        check_count(warmup_steps, f"{name}: warmup_steps", at_least=0)
+        if embedding_warmup_steps is None:
+            embedding_warmup_steps = warmup_steps
+        elif check_count(embedding_warmup_steps, f"{name}: embedding_warmup_steps", at_least=0) > warmup_steps:
             raise ConfigError(
-                f"{name}: config: expected a row of Table VII, one of {', '.join(map(str, CONFIGS))}; got "
-                f"{describe(config)}."
+                f"{name}: embedding_warmup_steps: expected at most warmup_steps, {warmup_steps}, got "
+                f"{embedding_warmup_steps}. The contrast would be in an embedding that has learnt nothing; "
+                "`embedding_training: frozen` is for one that need not."
             )
-        check_count(start, f"{name}: start", at_least=0)
-        if embedding_start is not None and check_count(embedding_start, f"{name}: embedding_start", at_least=0) > start:
-            raise ConfigError(
-                f"{name}: embedding_start: expected at most start, {start}, got {embedding_start}. The contrast would "
-                "be in an embedding that has learnt nothing; `embedding_training: frozen` is for one that need not."
-            )
-        if embedding_training not in (None, *TRAININGS):
-            raise ConfigError(
-                f"{name}: embedding_training: expected one of {', '.join(TRAININGS)}, got {embedding_training!r}."
-            )
-        row = CONFIGS[config]
-        if row is None:
-            super().__init__(name, seed, None, None, None)
-            self.start = self.embedding_start = start
+        if embedding_training is not None:
+            check_choice(embedding_training, get_args(Training), f"{name}: embedding_training")
+        parts = VARIANTS[variant]
+        if parts is None:
+            Method.__init__(self, name, seed=seed)
+            self.trains_embedding, self.metrics = False, {}
             return
-        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share, share_interval, start)
-        positives = _positives(row, teacher, name)
-        super().__init__(name, seed, weight, positives, _negatives(row, noise))
-        self.start = start
-        self.embedding_start = start if embedding_start is None else embedding_start
-        network = self.build_embedding(
-            {"type": row.embedding} if embedding is None else embedding,
-            False if embedding_training == "frozen" else None,
+        super().__init__(
+            name,
+            seed=seed,
+            weight=TermWeight(
+                f"{name}_contrastive", loss_weight, loss_share, interval=share_interval, warmup_steps=warmup_steps
+            ),
+            embedding={"type": parts.embedding} if embedding is None else embedding,
+            train_embedding=False if embedding_training == "frozen" else None,
+            positives=_positives(parts, teacher, name),
+            negatives=_negatives(parts, noise),
+            temperature=temperature,
+            similarity=similarity,
         )
+        network = self.embedding
+        self.contrast_begins, self.embedding_begins = warmup_steps, embedding_warmup_steps
         if embedding_training not in (None, "frozen") and not self.trains_embedding:
             raise ConfigError(
                 f"{name}: embedding_training: {type(network).__name__} cannot learn, got {embedding_training!r}. Leave "
                 "it out, or choose SNResNet18."
             )
-        self.loss = ContrastiveRegularizationLoss(network, self.positives, self.negatives, temperature, variant)
-        self.measure = self.loss.measure
         self.contrad: ContraD | None = None
         if embedding_training == "contrad":
             assert isinstance(network, TrainableEmbedding)
@@ -170,7 +177,7 @@ class MPF(ImageMethod):
                 )
             self.contrad = ContraD(network.vector_size)
             network.head.requires_grad_(False)  # nothing reads the logits
-        if teacher is None and "gen" in row.positives:
+        if teacher is None and "gen" in parts.positives:
             warnings.warn(
                 f"{name}: there is no teacher, so that there are {sum(s.count for s in self.positives)} positives "
                 "where the paper has one more. Give `teacher` a network and its weights.",
@@ -183,9 +190,8 @@ class MPF(ImageMethod):
         return len(self.weights) > 0
 
     def check_batch(self, batch: Batch) -> None:
-        """Also refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
+        """Refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         if not self.contrasts:
-            Method.check_batch(self, batch)
             return
         super().check_batch(batch)
         if self.contrad is not None:
@@ -194,51 +200,29 @@ class MPF(ImageMethod):
             except DataError as error:
                 raise DataError(f"{self.name}: views of HR images are an eighth smaller. {error}") from error
 
-    def compared(self, batch: Batch) -> list[Comparison]:
-        """As :meth:`ImageMethod.compared`, also before ``start``; nothing with ``config`` 1."""
-        return super().compared(batch) if self.contrasts else []
-
-    def auxiliary_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What trains the embedding, from ``embedding_start`` on: ``discriminator``, or ``simclr``, ``fake_contrast``.
-
-        Args:
-            batch: what :meth:`run` returned.
-        """
-        if not self.trains_embedding or self.step.value < self.embedding_start:
+    def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """Trains the embedding: by ``discriminator``, or by ``simclr`` and ``fake_contrast``."""
+        if not self.trains_embedding or step.number < self.embedding_begins:
             return {}
         if self.contrad is None:
-            return super().auxiliary_terms(batch)
+            return super().auxiliary(batch, step)
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)
-        generator = self.generator(batch["hr"].device)
+        generator = step.generator(batch["hr"].device)
         hr, sr = batch["hr"].to(batch["sr"]), batch["sr"].detach()
         views = torch.cat([random_view(images, generator) for images in (hr, hr, sr)])
         with training_mode(embedding, True):
             vectors = embedding.vectors(views)
-        return self.contrad(*vectors.chunk(3))
+        losses = self.contrad(*vectors.chunk(3))
+        return {name: Contrast(loss) for name, loss in losses.items()}
 
-    def terms(self, batch: Batch) -> dict[str, Term]:
-        """The contrastive term, from ``start`` on.
+    def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        """The contrastive term, after the warm-up."""
+        return super().terms(batch, step) if self.contrasts and step.number >= self.contrast_begins else {}
 
-        Args:
-            batch: what :meth:`run` returned.
-        """
-        return super().terms(batch) if self.contrasts and self.step.value >= self.start else {}
-
-    def sr_losses(self, batch: Batch, pixel_loss: Tensor | None = None) -> SRLosses:
-        """As :meth:`Method.sr_losses`; before ``start`` with zeros under the same names."""
-        losses = super().sr_losses(batch, pixel_loss)
-        if self.contrasts and not losses.terms:
-            weight = self.weights["contrastive"]
-            assert isinstance(weight, TermWeight)
-            weight.check_pixel_loss(pixel_loss)  # now, and not when the contrast begins
-            zero = batch["sr"].new_zeros(())
-            label = f"{self.name}_contrastive"
-            losses.terms[label] = zero
-            names = [f"{label}_raw", f"{self.name}_positive_similarity", f"{self.name}_negative_similarity"]
-            names += [f"{label}_weight"] + [f"{label}_share"] * (pixel_loss is not None)
-            losses.logs.update(dict.fromkeys(names, zero))
-        return losses
+    def compared(self, batch: Batch, step: Step) -> list[Comparison]:
+        """As :meth:`ImageMethod.compared`, also in the warm-up; nothing with variant 1."""
+        return super().compared(batch, step) if self.contrasts else []
 
 
 class ContraD(torch.nn.Module):
@@ -268,14 +252,14 @@ class ContraD(torch.nn.Module):
         }
 
 
-def _positives(row: Row, teacher: Mapping[str, object] | TeacherOutput | None, name: str) -> list[SampleConfig]:
+def _positives(parts: Parts, teacher: Mapping[str, object] | TeacherOutput | None, name: str) -> list[SampleConfig]:
     samples: list[SampleConfig] = []
-    if "gt" in row.positives:
+    if "gt" in parts.positives:
         samples.append({"type": "HighResolution"})
-    if "gen" in row.positives:
+    if "gen" in parts.positives:
         samples.append({"type": "Sharpen", "count": HIGH_PASSED})
         if isinstance(teacher, Mapping):
-            samples.append(build(SampleGenerator, SAMPLES, {"type": "TeacherOutput", **teacher}, f"{name}: teacher"))
+            samples.append(build(SAMPLES, {"type": "TeacherOutput", **teacher}, f"{name}: teacher"))
         elif isinstance(teacher, TeacherOutput):
             samples.append(teacher)
         elif teacher is not None:
@@ -285,10 +269,10 @@ def _positives(row: Row, teacher: Mapping[str, object] | TeacherOutput | None, n
     return samples
 
 
-def _negatives(row: Row, noise: tuple[float, float]) -> list[SampleConfig]:
+def _negatives(parts: Parts, noise: tuple[float, float]) -> list[SampleConfig]:
     every: dict[str, SampleConfig] = {
         "gen": {"type": "GaussianBlur", "count": BLURRED, "noise": noise},
         "lr": {"type": "UpsampledLowResolution"},
         "random": {"type": "OtherInstances", "count": BLURRED + 1},
     }
-    return [every[kind] for kind in row.negatives]
+    return [every[kind] for kind in parts.negatives]
