@@ -1,4 +1,4 @@
-"""Builds methods, embeddings and samples from the mappings that config files hold."""
+"""Registries of classes by name, and what builds objects from the mappings that config files hold."""
 
 from __future__ import annotations
 
@@ -11,31 +11,81 @@ from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
-class HostRegistry(dict[str, type[T]]):
-    """Our classes by name, and behind them those of the host that a training runs in.
+class Registry(dict[str, type[T]]):
+    """Classes by name, for configs: ours, those that a user registers, and behind them those of the host in use.
 
-    A host adds what it has when it is loaded, so that a config may name a network or a loss of either.
+    A host, which is the framework that a training runs in, adds its classes when it is loaded, so that a config may
+    name a network or a loss of either.
+
+    Args:
+        base: what all classes are subclasses of.
+        word: what they are, in messages and in the name of the decorator, ``register_<word>``.
+        own: whether there is such a decorator; the message for an unknown name then says how to use it.
+
+    Example:
+        >>> class Shape: ...
+        >>> SHAPES = Registry(Shape, "shape")
+        >>> @SHAPES.register
+        ... class Circle(Shape):
+        ...     def __init__(self, *, radius):
+        ...         self.radius = radius
+        >>> build(SHAPES, {"type": "Circle", "radius": 2.0}, "drawing").radius
+        2.0
     """
 
-    def __init__(self, own: Mapping[str, type[T]]) -> None:
-        super().__init__(own)
+    def __init__(self, base: type[T], word: str, *, own: bool = True) -> None:
+        super().__init__()
+        self.base, self.word = base, word
+        self.hint = (
+            f" To add your own, put @register_{word} above its class, in a file that you name in `contrastive-sr train "
+            "--import FILE`."
+            if own
+            else ""
+        )
         self._host = ""
-        self._find: Callable[[], Mapping[str, type[T]]] = dict
+        self._host_classes: Callable[[], Mapping[str, type[T]]] = dict
 
-    def add_host(self, host: str, find: Callable[[], Mapping[str, type[T]]]) -> None:
+    def register(self, cls: C) -> C:
+        """Let configs name a class by its name; a decorator, for ours and for your own.
+
+        Args:
+            cls: a subclass of what this registry holds.
+
+        Returns:
+            The class itself.
+
+        Raises:
+            ConfigError: no such subclass, or its name is taken by a class of another module.
+        """
+        fits = isinstance(cls, type) and issubclass(cls, self.base)
+        if not fits:
+            package = self.base.__module__.rpartition(".")[0] or self.base.__module__
+            raise ConfigError(
+                f"register_{self.word}: expected a subclass of {package}.{self.base.__name__}, got {cls!r}."
+            )
+        known = self.get(cls.__name__)
+        if known is not None and known.__module__ != cls.__module__:
+            raise ConfigError(
+                f"register_{self.word}: the name {cls.__name__} is taken by {known.__module__}. Rename yours."
+            )
+        self[cls.__name__] = cls
+        return cls
+
+    def add_host(self, host: str, classes: Callable[[], Mapping[str, type[T]]]) -> None:
         """Add the classes of a host.
 
         Args:
             host: its name, for messages.
-            find: gives its classes by name; called anew at each look-up, as users register their own.
+            classes: gives its classes by name; called anew at each look-up, as users register their own.
         """
-        self._host, self._find = host, find
+        self._host, self._host_classes = host, classes
 
     def of_host(self) -> Mapping[str, type[T]]:
         """The host's classes by name; none without a host."""
-        return self._find()
+        return self._host_classes()
 
     @property
     def host(self) -> str:
@@ -43,21 +93,22 @@ class HostRegistry(dict[str, type[T]]):
         return self._host
 
 
-def build(base: type[T], registry: Mapping[str, type[T]], config: object, where: str, own: str = "") -> T:
+def build(registry: Registry[T], config: object, where: str) -> T:
     """Build one object from ``{"type": name, **arguments}``.
 
     Args:
-        base: what the objects are.
-        registry: the classes to choose from, by name.
-        config: the mapping, or a ``base`` that is built already, which is returned as it is.
+        registry: the classes to choose from.
+        config: the mapping, or an object of the registry's kind that is built already, which is returned as it is.
         where: what the mapping configures, for messages.
-        own: a sentence on how to add a type, for the message that there is none of a name.
+
+    Returns:
+        The object.
 
     Raises:
         ConfigError: an unknown type, an unknown or misspelt argument, one that is missing, or a class of a host that
             fails.
     """
-    if isinstance(config, base):
+    if isinstance(config, registry.base):
         return config
     if not isinstance(config, Mapping) or "type" not in config:
         raise ConfigError(
@@ -65,11 +116,11 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
         )
     arguments = dict(config)
     name = arguments.pop("type")
-    more = registry.of_host() if isinstance(registry, HostRegistry) else {}
-    if not isinstance(name, str) or (name not in registry and name not in more):
-        also = f"the registered ones of {registry.host}" if isinstance(registry, HostRegistry) and more else ""
-        raise ConfigError(f"{where}: {unknown('type', name, list(registry), also, list(more))}{own}")
-    cls = registry[name] if name in registry else more[name]
+    of_host = registry.of_host()
+    if not isinstance(name, str) or (name not in registry and name not in of_host):
+        also = f"the registered ones of {registry.host}" if of_host else ""
+        raise ConfigError(f"{where}: {unknown('type', name, list(registry), also, list(of_host))}{registry.hint}")
+    cls = registry[name] if name in registry else of_host[name]
     every = inspect.signature(cls).parameters
     parameters = {key: p for key, p in every.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     for key in arguments:
@@ -79,7 +130,7 @@ def build(base: type[T], registry: Mapping[str, type[T]], config: object, where:
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where}: {name} needs the key {missing[0]!r}; its keys are {', '.join(parameters)}.")
-    # Ours check all but whether there is as much memory; a host's classes check little, and can fail in any way.
+    # Ours check all but whether there is enough memory; a host's classes check little, and can fail in any way.
     expected: tuple[type[Exception], ...] = (RuntimeError, MemoryError) if name in registry else (Exception,)
     try:
         return cls(**arguments)
@@ -96,11 +147,14 @@ def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Seq
     """The end of a sentence that refuses a name: the closest accepted one, and all of them.
 
     Args:
-        kind: what it is the name of.
+        kind: what the name is for, such as ``"key"``.
         name: the name.
         accepted: names to list.
-        also: a word for further names that are too many to list.
-        more: those names.
+        also: words for further names that are too many to list.
+        more: those further names.
+
+    Returns:
+        The text, from "does not know" on.
     """
     close = difflib.get_close_matches(str(name), [*accepted, *more], n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""How real images look to a discriminator."""
+"""A discriminator's verdict on SR images."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrastive_sr.config import build
-from contrastive_sr.criteria.base import Criterion, check_images
+from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, frozen, training_mode
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.precision import at_least_float32
 
 
+@CRITERIA.register
 class Adversarial(Criterion):
-    r"""How far a discriminator is from taking the SR image for real: the generator's loss of a GAN.
+    r"""How far a discriminator is from calling the SR image real: the generator's loss of a GAN.
 
     .. math:: \frac1K \sum_k \log\left(1 + e^{-D_k(I_{SR})}\right)
 
-    It holds the discriminator. Whoever uses it trains that by :meth:`discriminator_loss`; in :meth:`forward` the
-    discriminator is a fixed function. ESRGAN, which Cria-CL follows, compares SR with HR logits over a batch
-    (relativistic); as a criterion of each image we take the plain form. The HR images enter by BatchNorm alone, where
-    the discriminator has it: HR and SR images are normalised together, as when it is trained.
+    It holds the discriminator, which :meth:`discriminator_loss` trains; in :meth:`forward` the discriminator is a fixed
+    function. ESRGAN, which Cria-CL follows, compares SR with HR logits over a batch (relativistic); as a criterion of
+    each image we take the plain form. The HR images matter only if the discriminator has BatchNorm: HR and SR images
+    are normalised together, as in its training.
 
     Args:
         discriminator: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding, with logits. Default:
@@ -41,7 +42,7 @@ class Adversarial(Criterion):
     def __init__(self, discriminator: Mapping[str, object] | Embedding | None = None) -> None:
         super().__init__()
         discriminator = {"type": "HaarDiscriminator"} if discriminator is None else discriminator
-        network = build(Embedding, EMBEDDINGS, discriminator, "Adversarial(discriminator)")
+        network = build(EMBEDDINGS, discriminator, "Adversarial(discriminator)")
         if not isinstance(network, TrainableEmbedding):
             able = ", ".join(name for name, cls in EMBEDDINGS.items() if issubclass(cls, TrainableEmbedding))
             raise ConfigError(
@@ -55,21 +56,21 @@ class Adversarial(Criterion):
         self.discriminator.check_size(height, width)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """One value an image, (B, 1, 1, 1), with a gradient at ``sr`` alone; see :meth:`Criterion.forward`."""
+        """One value for each image, (B, 1, 1, 1), with a gradient at ``sr`` alone; see :meth:`Criterion.forward`."""
         check_images(sr, hr, "Adversarial")
         with frozen(self.discriminator), self._as_in_training():
             _, logits = self._logits(hr.detach(), sr)
         return F.softplus(-logits).flatten(1).mean(1)[:, None, None, None]
 
     def discriminator_loss(self, hr: Tensor, fakes: Sequence[Tensor]) -> Tensor:
-        """What trains the discriminator: HR images should look real, all others fake.
+        """The loss that trains the discriminator: HR images should look real, all others fake.
 
         Args:
             hr: (B, 3, H, W) RGB in [0, 1].
             fakes: one or more (B, 3, H, W), detached here.
 
         Returns:
-            A scalar, 2 log 2 for chance: the mean over ``fakes``.
+            A scalar, the mean over ``fakes``; 2 log 2 for a discriminator that only guesses.
         """
         losses = []
         with training_mode(self.discriminator, True):
@@ -79,16 +80,16 @@ class Adversarial(Criterion):
         return torch.stack(losses).mean()
 
     def _logits(self, hr: Tensor, sr: Tensor) -> tuple[Tensor, Tensor]:
-        """Of both in one pass, and so with one normalisation."""
+        """Logits of both in one pass, and so under one normalisation."""
         real, fake = at_least_float32(self.discriminator.logits(torch.cat((hr, sr)))).chunk(2)
         return real, fake
 
     @contextmanager
     def _as_in_training(self) -> Iterator[None]:
-        """Let BatchNorm normalise by the images at hand, and leave its running statistics alone.
+        """Let BatchNorm normalise by these images, and leave its running statistics alone.
 
-        Those are means over the past steps of a discriminator that changes fast: with them its verdict is not the one
-        that it was trained to give, and often the opposite.
+        The running statistics are means over past steps, while the discriminator changes fast: with them its verdict is
+        not the one that it was trained to give, and often the opposite.
         """
         norms = [part for part in self.discriminator.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]

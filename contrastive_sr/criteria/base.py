@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape
+from contrastive_sr.config import Registry
 
 
 class Criterion(nn.Module):
-    """How far SR images are from HR images, place by place or as a whole: 0 or more, and smaller is better."""
+    """How far SR images are from HR images, pixel by pixel or as a whole: 0 or more, and smaller is better."""
 
     @property
     def label(self) -> str:
@@ -30,12 +31,17 @@ class Criterion(nn.Module):
             hr: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            A map (B, 1, H, W), or one value an image (B, 1, 1, 1).
+            A map (B, 1, H, W), or one value for each image (B, 1, 1, 1).
 
         Raises:
             DataError: images of other or different shapes.
         """
         raise NotImplementedError
+
+
+# of any module, so that a training framework's own losses can be criteria too
+CRITERIA = Registry(nn.Module, "criterion")
+register_criterion = CRITERIA.register
 
 
 def check_images(sr: Tensor, hr: Tensor, name: str) -> None:

@@ -9,18 +9,13 @@ import torch
 from torch import nn
 
 from contrastive_sr._checks import describe
-from contrastive_sr.config import HostRegistry, build
+from contrastive_sr.config import build
 from contrastive_sr.criteria.adversarial import Adversarial
-from contrastive_sr.criteria.base import Criterion
-from contrastive_sr.criteria.pixel import Pixel
+from contrastive_sr.criteria.base import CRITERIA, Criterion
 from contrastive_sr.criteria.registered import TRIAL_SIZE, Registered
-from contrastive_sr.criteria.ssim import SSIM
-from contrastive_sr.criteria.vgg import VGG
 from contrastive_sr.errors import ConfigError
 
 CriterionConfig = str | Mapping[str, object] | nn.Module
-
-CRITERIA: HostRegistry[nn.Module] = HostRegistry({cls.__name__: cls for cls in (Pixel, SSIM, VGG, Adversarial)})
 
 
 class CriteriaByName(nn.ModuleDict):
@@ -39,16 +34,16 @@ class CriteriaByName(nn.ModuleDict):
         self._settings: dict[str, object] = {}
 
     def add(self, config: CriterionConfig, where: str) -> str:
-        """Build a criterion unless there is the same.
+        """Build a criterion, unless the same one is here already.
 
         Args:
             config: a name such as ``"SSIM"``; a mapping with ``type``, its arguments and, if wanted, a ``name`` for the
-                log; or a module that is called with SR and HR images. Names are those of :data:`CRITERIA`: ours, and
-                the losses of the host in use.
+                log; or a module that is called with SR and HR images. Types are those of :data:`CRITERIA`: ours, your
+                own, and the losses of the training framework in use.
             where: what the config configures, for messages.
 
         Returns:
-            The criterion's name.
+            The criterion's name, by which it is found here and logged.
 
         Raises:
             ConfigError: an unknown type, key or value, or a name that is taken or cannot be one.
@@ -69,11 +64,11 @@ class CriteriaByName(nn.ModuleDict):
                     )
                 return known
         try:
-            module = build(nn.Module, CRITERIA, config, where)
+            module = build(CRITERIA, config, where)
         except ConfigError as error:
             said = str(error) if str(error).startswith(where) else f"{where}: {error}"
             if isinstance(error.__cause__, OSError) and "VGGFeatures" not in said:
-                # as of urllib, which torchvision loads weights with
+                # from urllib, by which torchvision downloads weights
                 said += " If it cannot download its weights: the criterion VGG takes them from a local file."
             raise ConfigError(said) from error
         criterion = module if isinstance(module, Criterion) else Registered(module)
@@ -83,7 +78,7 @@ class CriteriaByName(nn.ModuleDict):
                 f"{where}: another criterion has the name {name!r} already, with other settings. Give one a `name`."
             )
         if not isinstance(name, str) or not name.isidentifier() or "loss" in name:
-            # Hosts sum every log entry whose name holds "loss".
+            # Training frameworks sum every log entry whose name contains "loss".
             raise ConfigError(f"{where}: name: expected a word without 'loss', got {describe(name)}. Give another.")
         if hasattr(self, name):  # such as "half", of every torch module
             raise ConfigError(f"{where}: {name!r} cannot be a criterion's name. Give it a `name`, e.g. `my_{name}`.")
@@ -92,9 +87,9 @@ class CriteriaByName(nn.ModuleDict):
         return name
 
     def alike(self, name: str, other: str) -> bool:
-        """Whether two criteria are one and the same but for a factor, as our Pixel and a host's L1 loss are.
+        """Whether two criteria differ by a factor alone, as our Pixel and a framework's L1 loss do.
 
-        Both are tried on random images. Criteria of ours that differ in their settings are not.
+        Both are tried on random images. Two criteria of ours with different settings are never alike.
         """
         both = [self[name], self[other]]
         if not any(isinstance(criterion, Registered) for criterion in both):
@@ -113,9 +108,9 @@ class CriteriaByName(nn.ModuleDict):
 
 
 def settings_of(config: Mapping[str, object] | nn.Module) -> object:
-    """What two configs of one criterion have in common: its type and all its arguments, whether given or not."""
+    """A criterion's type and all its arguments, given or by default; equal for two configs of the same criterion."""
     kind = config.get("type") if isinstance(config, Mapping) else None
-    cls = CRITERIA.get(kind) or CRITERIA.of_host().get(kind) if isinstance(kind, str) else None
+    cls = {**CRITERIA.of_host(), **CRITERIA}.get(kind) if isinstance(kind, str) else None
     if isinstance(config, nn.Module) or cls is None:
         return config
     every = inspect.signature(cls).parameters.values()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor
 
 from contrastive_sr._checks import describe
-from contrastive_sr.criteria.base import Criterion, check_images
+from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.precision import at_least_float32
 
-NORMS = ("l1", "l2")
+Norm = Literal["l1", "l2"]
 
 
+@CRITERIA.register
 class Pixel(Criterion):
-    """Difference of the pixels, the mean over the colours: Cria-CL's anchor.
+    """Difference of the pixels, as a mean over the colours: Cria-CL's anchor.
 
-    The paper has an L1 pixel loss in its text and a Euclidean norm beside eq. 7. Here ``"l2"`` is the square of the
-    difference: the norm itself has no gradient where both images agree.
+    The paper speaks of an L1 pixel loss in its text and of a Euclidean norm at eq. 7. Here ``"l2"`` is the square of
+    the difference: the norm itself has no gradient where both images are equal.
 
     Args:
         norm: ``"l1"`` or ``"l2"``.
@@ -30,10 +33,10 @@ class Pixel(Criterion):
         0.5
     """
 
-    def __init__(self, norm: str = "l1") -> None:
+    def __init__(self, *, norm: Norm = "l1") -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ConfigError(f"Pixel(norm): expected one of {', '.join(NORMS)}, got {describe(norm)}.")
+        if norm not in get_args(Norm):
+            raise ConfigError(f"Pixel(norm): expected one of {', '.join(get_args(Norm))}, got {describe(norm)}.")
         self.norm = norm
 
     @property

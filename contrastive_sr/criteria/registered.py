@@ -14,11 +14,11 @@ TRIAL_SIZE = 64
 
 
 class Registered(Criterion):
-    """A loss of a host, or any module that is called with SR and HR images.
+    """A loss of a training framework, or any module that is called with SR and HR images.
 
-    It may give a scalar, a map, or several of those as BasicSR's and MMagic's ``PerceptualLoss`` do, some of them None:
-    they are added. Its own ``loss_weight`` counts. It is tried on small images here, so that a module that is no such
-    loss is refused at once: maps must be as large as the images, and equal images give the least.
+    It may give a scalar, a map, or several of those, as perceptual losses do; they are added, and None is passed over.
+    A weight of its own stays. It is tried on small images first, so that a module that is no such loss is refused at
+    once: maps must be as large as the images, and equal images must give the least.
 
     Args:
         loss: the module; its parameters are fixed.
@@ -41,19 +41,19 @@ class Registered(Criterion):
         try:
             with torch.no_grad():
                 values, same = self._values(flat, hr), self._values(hr, hr)
-        except Exception as error:  # what some module raises has no common base
+        except Exception as error:  # the errors of all modules have no common base
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that is called with SR and HR images alone, but it fails "
                 f"({describe_error(error)})."
             ) from error
-        sizes = ((TRIAL_SIZE, TRIAL_SIZE), (1, 1))  # the second: one value an image
+        sizes = ((TRIAL_SIZE, TRIAL_SIZE), (1, 1))  # the second: one value for each image
         if not values or any(value.ndim and (value.ndim != 4 or value.shape[2:] not in sizes) for value in values):
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that returns scalars or maps (B, C, H, W), got "
                 f"{', '.join(map(describe, values)) or 'none'} for images of {TRIAL_SIZE} x {TRIAL_SIZE}. Try "
                 "reduction='mean'."
             )
-        far, near = (sum(value.mean().item() for value in found) for found in (values, same))
+        far, near = (sum(value.mean().item() for value in of) for of in (values, same))
         if near > far:
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that is smallest where the SR image is the HR image, but it "
@@ -74,5 +74,5 @@ class Registered(Criterion):
         return total
 
     def _values(self, sr: Tensor, hr: Tensor) -> list[Tensor]:
-        found = self.loss(sr, hr)
-        return [value for value in (found if isinstance(found, (tuple, list)) else [found]) if value is not None]
+        values = self.loss(sr, hr)
+        return [value for value in (values if isinstance(values, (tuple, list)) else [values]) if value is not None]

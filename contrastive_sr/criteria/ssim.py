@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contrastive_sr.criteria.base import Criterion, check_images
+from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.precision import at_least_float32
 
 SIGMA = 1.5
-WINDOW = 11  # what torchmetrics makes of the width, and Wang et al. have
+WINDOW = 11  # the size that torchmetrics derives from SIGMA, and that Wang et al. have
 
 
+@CRITERIA.register
 class SSIM(Criterion):
-    """1 - SSIM, with the Gaussian window of 11 x 11 of Wang et al. (TIP 2004), the mean over the colours.
+    """1 - SSIM, with the Gaussian window of 11 x 11 of Wang et al. (TIP 2004), as a mean over the colours.
 
-    It is torchmetrics', one of several libraries that have it; docs/cria_cl.md compares them.
+    torchmetrics computes it; docs/cria_cl.md compares the libraries that could.
 
     Raises:
         ConfigError: torchmetrics is not installed.
@@ -38,7 +39,7 @@ class SSIM(Criterion):
         if min(height, width) < WINDOW:
             raise DataError(
                 f"SSIM: expected HR patches of at least {WINDOW} x {WINDOW} pixels, got {height} x {width}. "
-                "Raise the patch size (gt_size, gt_patch_size)."
+                "Raise the patch size."
             )
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The difference in one layer of VGG-19."""
+"""The difference at one layer of VGG-19."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastive_sr.criteria.base import Criterion, check_images
+from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.embeddings import VGGFeatures
-from contrastive_sr.functional.precision import at_least_float32
 
 BOTTOM, TOP = "relu1_2", "conv5_4"
 
 
+@CRITERIA.register
 class VGG(Criterion):
-    """Difference of the activations of a VGG-19 trained on ImageNet, the mean over the channels: perceptual.
+    """Difference of the activations of a VGG-19 trained on ImageNet, as a mean over the channels: a perceptual loss.
 
-    Cria-CL has a bottom layer among its positives and a top layer among its negatives, and does not name them. Ours:
-    ``"relu1_2"``, and ``"conv5_4"``, that of ESRGAN's perceptual loss, which the paper follows.
+    Cria-CL has a bottom layer among its positives and a top layer among its negatives, and does not say which. Ours are
+    ``"relu1_2"`` and ``"conv5_4"``, the layer of ESRGAN's perceptual loss, which the paper follows.
 
     Args:
-        layer: one of :class:`~contrastive_sr.embeddings.VGGFeatures`.
-        weights: ``"torchvision"`` or ``"timm"``, which download them once, or a file; see there.
+        layer: the name of a layer, as in :class:`~contrastive_sr.embeddings.VGGFeatures`.
+        weights: ``"torchvision"`` or ``"timm"``, which download them once, or a file, as in
+            :class:`~contrastive_sr.embeddings.VGGFeatures`.
 
     Raises:
-        ConfigError: an unknown layer, or weights that are missing, unreachable or do not fit.
+        ConfigError: an unknown layer, or weights that are missing, cannot be downloaded or do not fit.
     """
 
-    def __init__(self, layer: str = TOP, weights: str | Path = "torchvision") -> None:
+    def __init__(self, *, layer: str = TOP, weights: str | Path = "torchvision") -> None:
         super().__init__()
         self.layer = layer
-        self.features = VGGFeatures([layer], weights)
+        self.features = VGGFeatures(layers=[layer], weights=weights)
 
     @property
     def label(self) -> str:

@@ -1,8 +1,8 @@
-"""What every embedding network offers, and how it is used without being trained."""
+"""What every embedding network offers, and how to use one without training it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from contrastive_sr._checks import describe
+from contrastive_sr.config import Registry
 from contrastive_sr.errors import ConfigError, DataError
 
 _TRIAL_SIZE = 64
@@ -20,20 +21,20 @@ class Embedding(nn.Module):
 
     Attributes:
         minimum_size: least height and width of an image, in pixels.
-        multiple_of: height and width must be multiples of it.
+        multiple_of: height and width of an image must be multiples of it.
     """
 
     minimum_size: int = 1
     multiple_of: int = 1
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps, one a layer.
+        """The feature maps of each layer.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            A list of (B, C_l, H_l, W_l).
+            One (B, C_l, H_l, W_l) for each layer.
         """
         raise NotImplementedError
 
@@ -44,7 +45,8 @@ class Embedding(nn.Module):
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            By name (B, 3, h, w) in [-1, 1], with 0 for nothing; none if the layer sees the images themselves.
+            (B, 3, h, w) in [-1, 1] by name, where 0 means nothing is there; empty if the layer sees the images
+            themselves.
         """
         return {}
 
@@ -58,19 +60,22 @@ class Embedding(nn.Module):
         if min(height, width) < self.minimum_size:
             raise DataError(
                 f"{name}: expected HR patches of at least {self.minimum_size} x {self.minimum_size} pixels, "
-                f"got {height} x {width}. Raise the patch size (gt_size, gt_patch_size)."
+                f"got {height} x {width}. Raise the patch size."
             )
         if height % self.multiple_of or width % self.multiple_of:
             raise DataError(
                 f"{name}: expected an HR height and width that are multiples of {self.multiple_of}, "
-                f"got {height} x {width}. Choose another patch size (gt_size, gt_patch_size)."
+                f"got {height} x {width}. Choose another patch size."
             )
 
     def channels(self) -> list[int]:
-        """How many channels each layer's feature map has, found by a run on a small black image.
+        """How many channels each layer's feature map has, from a run on a small black image.
+
+        Returns:
+            C_l of each layer.
 
         Raises:
-            ConfigError: what :meth:`forward` returns is no list of maps or vectors.
+            ConfigError: :meth:`forward` returns no list of maps or vectors.
         """
         size = -(-max(self.minimum_size, _TRIAL_SIZE) // self.multiple_of) * self.multiple_of
         like = next(self.parameters(), torch.empty(()))
@@ -84,19 +89,23 @@ class Embedding(nn.Module):
         return [features.shape[1] for features in layers]
 
 
+EMBEDDINGS = Registry(Embedding, "embedding")
+register_embedding = EMBEDDINGS.register
+
+
 class TrainableEmbedding(Embedding):
     """An embedding that learns to tell HR from SR images, as a discriminator does.
 
     Attributes:
         vector_size: D of :meth:`vectors`.
-        head: takes what is behind the vectors to logits; no other output depends on it.
+        head: the last part, which makes logits; neither :meth:`forward` nor :meth:`vectors` uses it.
     """
 
     vector_size: int
     head: nn.Module
 
     def vectors(self, images: Tensor) -> Tensor:
-        """One vector an image, from the last layer.
+        """One vector for each image, from the last layer.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1].
@@ -113,14 +122,19 @@ class TrainableEmbedding(Embedding):
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            (B, K): K logits an image.
+            (B, K), K logits for each image.
         """
         raise NotImplementedError
 
 
 @contextmanager
 def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
-    """Set ``module.training`` (and so BatchNorm's behaviour) for a block of code."""
+    """Set ``module.training``, on which BatchNorm depends, for a block of code.
+
+    Args:
+        module: the network; afterwards each part of it has the mode that it had before.
+        mode: True for training, False for evaluation.
+    """
     before = [(part, part.training) for part in module.modules()]  # a part may have a mode of its own
     module.train(mode)
     try:
@@ -132,9 +146,12 @@ def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Use a network as a fixed function: eval mode, no gradient at its parameters, statistics unmoved.
+    """Use a network as a fixed function: eval mode, no gradient at its parameters, BatchNorm's statistics unchanged.
 
     Weights under a parametrization, such as spectral normalisation, are computed once for the whole block of code.
+
+    Args:
+        module: the network; afterwards it is as it was before.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -145,3 +162,24 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def check_out_indices(out_indices: object, layers: int, name: str) -> tuple[int, ...]:
+    """Require one or more different indices of layers, and return them from the first layer to the last.
+
+    Args:
+        out_indices: the value to check.
+        layers: how many layers there are.
+        name: the argument's name, for the message.
+
+    Raises:
+        ConfigError: no list of whole numbers, an empty one, or an index that is out of range or there twice.
+    """
+    indices = list(out_indices) if isinstance(out_indices, Sequence) else []
+    whole = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < layers for index in indices)
+    if not indices or not whole or len(set(indices)) < len(indices):
+        raise ConfigError(
+            f"{name}: expected a list of different whole numbers from 0 to {layers - 1}, such as [0, 1], got "
+            f"{describe(out_indices)}."
+        )
+    return tuple(sorted(indices))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_count, check_shape
-from contrastive_sr.embeddings.base import TrainableEmbedding
+from contrastive_sr._checks import check_shape
+from contrastive_sr.embeddings.base import EMBEDDINGS, TrainableEmbedding, check_out_indices
 from contrastive_sr.embeddings.weights import load_weights
 from contrastive_sr.functional import haar_high_bands
 
@@ -36,26 +37,30 @@ class Block(nn.Module):
             gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             bias = norm.bias - norm.running_mean * gain
             x = F.conv2d(x, self.conv.weight * gain[:, None, None, None], bias, self.conv.stride, padding=1)
-        # In place: neither layer before it keeps its output for the backward pass. The taps are what it returns.
+        # In place: neither layer before it keeps its output for the backward pass. What it returns is the feature map.
         return F.leaky_relu_(x, 0.2)
 
 
+@EMBEDDINGS.register
 class RGBDiscriminator(TrainableEmbedding):
     """The plain discriminator "D" of PCL-SR's Table IV, config 2: eight blocks over RGB.
 
-    conv 3x3, BatchNorm, LeakyReLU 0.2, eight times, with 64, 64, 128, 128, 256, 256, 512, 512 channels and strides
-    1, 2, 1, 2, 1, 2, 1, 2; then adaptive average pooling to 4 x 4 and a 1 x 1 convolution: 16 logits an image.
+    Conv 3x3, BatchNorm, LeakyReLU 0.2, eight times, with 64, 64, 128, 128, 256, 256, 512, 512 channels and strides 1,
+    2, 1, 2, 1, 2, 1, 2; then adaptive average pooling to 4 x 4 and a 1 x 1 convolution, which give 16 logits for each
+    image.
 
     Args:
-        taps: how many blocks, from the first, give a feature map; the paper takes 4.
-        weights: a file with trained weights (PCL-F, Table V): one that a BasicSR run saved
-            (``embedding_*.pth``), an MMagic checkpoint, or a plain state dict.
+        out_indices: the blocks whose outputs are the feature maps, counted from 0, in any order; the paper takes the
+            first four of the eight.
+        weights: a file with trained weights (PCL-F, Table V): one that a training saved, or a plain state dict; see
+            :func:`load_weights`.
 
     Raises:
-        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+        ConfigError: ``out_indices`` that are not different numbers from 0 to 7, or weights that are missing or do not
+            fit.
 
     Example:
-        >>> maps = RGBDiscriminator(taps=2)(torch.rand(1, 3, 64, 64))
+        >>> maps = RGBDiscriminator(out_indices=(0, 1))(torch.rand(1, 3, 64, 64))
         >>> [tuple(m.shape) for m in maps]
         [(1, 64, 64, 64), (1, 64, 32, 32)]
     """
@@ -64,9 +69,9 @@ class RGBDiscriminator(TrainableEmbedding):
     minimum_size = 16
     vector_size = CHANNELS[-1]
 
-    def __init__(self, taps: int = 4, weights: str | Path | None = None) -> None:
+    def __init__(self, *, out_indices: Sequence[int] = (0, 1, 2, 3), weights: str | Path | None = None) -> None:
         super().__init__()
-        self.taps = check_count(taps, f"{type(self).__name__}(taps)", at_most=len(CHANNELS))
+        self.out_indices = check_out_indices(out_indices, len(CHANNELS), f"{type(self).__name__}(out_indices)")
         inputs = (self.in_channels, *CHANNELS[:-1])
         self.blocks = nn.ModuleList(Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS))
         self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
@@ -78,22 +83,23 @@ class RGBDiscriminator(TrainableEmbedding):
         return images
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps after the LeakyReLU of the first ``taps`` blocks.
+        """Feature maps after the LeakyReLU of the blocks ``out_indices``; later blocks are not run.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            ``taps`` tensors (B, C_l, H_l, W_l).
+            One (B, C_l, H_l, W_l) for each of ``out_indices``, from the first block to the last.
 
         Raises:
             DataError: other shapes, or a size that the embedding cannot take.
         """
         x = self._inputs(images)
         maps = []
-        for block in self.blocks[: self.taps]:
+        for index, block in enumerate(self.blocks[: self.out_indices[-1] + 1]):
             x = block(x)
-            maps.append(x)
+            if index in self.out_indices:
+                maps.append(x)
         return maps
 
     def logits(self, images: Tensor) -> Tensor:
@@ -136,6 +142,7 @@ class RGBDiscriminator(TrainableEmbedding):
         return self.transform(images).contiguous(memory_format=torch.channels_last)
 
 
+@EMBEDDINGS.register
 class HaarDiscriminator(RGBDiscriminator):
     """PCL-SR's embedding network "H+D" (section III-C; Table IV, config 3): over the Haar bands LH, HL and HH.
 
@@ -143,11 +150,12 @@ class HaarDiscriminator(RGBDiscriminator):
     low frequencies, and with them the mean colour, are invisible to it.
 
     Args:
-        taps: how many blocks, from the first, give a feature map; the paper takes 4.
-        weights: a file with trained weights, see :class:`RGBDiscriminator`.
+        out_indices: the blocks whose outputs are the feature maps, as in :class:`RGBDiscriminator`; the paper takes the
+            first four.
+        weights: a file with trained weights, as in :class:`RGBDiscriminator`.
 
     Raises:
-        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+        ConfigError: as :class:`RGBDiscriminator`.
 
     Example:
         >>> HaarDiscriminator().logits(torch.rand(2, 3, 64, 64)).shape
@@ -167,18 +175,24 @@ class HaarDiscriminator(RGBDiscriminator):
         return dict(zip(("LH", "HL", "HH"), self.transform(images).chunk(3, dim=1), strict=True))
 
 
+@EMBEDDINGS.register
 class FourierDiscriminator(RGBDiscriminator):
     """The Fourier form "F+D" of PCL-SR's Table IV, config 5: over the 2-D spectrum of the image.
 
-    The paper names no layout. Ours: orthonormal FFT, zero frequency in the centre, real parts of RGB and then the
-    imaginary ones. It costs about four times :class:`HaarDiscriminator`, whose input has half the height and width.
+    The paper does not say how the spectrum is laid out. Ours: orthonormal FFT, zero frequency in the centre, the real
+    parts of RGB and then the imaginary ones. It costs about four times as much as :class:`HaarDiscriminator`, whose
+    input has half the height and width.
 
     Args:
-        taps: how many blocks, from the first, give a feature map.
-        weights: a file with trained weights, see :class:`RGBDiscriminator`.
+        out_indices: the blocks whose outputs are the feature maps, as in :class:`RGBDiscriminator`.
+        weights: a file with trained weights, as in :class:`RGBDiscriminator`.
 
     Raises:
-        ConfigError: ``taps`` out of 1 to 8, or weights that are missing or do not fit.
+        ConfigError: as :class:`RGBDiscriminator`.
+
+    Example:
+        >>> [tuple(m.shape) for m in FourierDiscriminator(out_indices=(1,))(torch.rand(1, 3, 16, 16))]
+        [(1, 64, 8, 8)]
     """
 
     in_channels = 6
@@ -189,7 +203,7 @@ class FourierDiscriminator(RGBDiscriminator):
         return torch.cat((spectrum.real, spectrum.imag), dim=1)
 
     def bands(self, images: Tensor) -> dict[str, Tensor]:
-        """The logarithm of the spectrum's magnitude, 1 for the largest there can be; see :meth:`Embedding.bands`."""
+        """The logarithm of the spectrum's magnitude, with 1 for the largest possible; see :meth:`Embedding.bands`."""
         magnitude = torch.hypot(*self.transform(images).chunk(2, dim=1))
         largest = images[0, 0].numel() ** 0.5
         return {"log spectrum": torch.log1p(magnitude) / math.log1p(largest)}

@@ -14,13 +14,13 @@ class MLPHead(nn.Module):
 
     .. math:: h(x) = W_2 \max(0, W_1 x + b_1) + b_2
 
-    Linear, ReLU, Linear, the hidden layer as wide as the output. The paper's L2 norm after it belongs to the losses,
+    Linear, ReLU, Linear; the hidden layer is as wide as the output. The paper's L2 norm after it is left to the losses,
     which normalise what they compare. Its layers exist from the start, so that an optimizer that is made from
     ``parameters()`` holds them. Differentiable twice.
 
     Args:
-        channels: C, of the vectors that come in.
-        dim: of the vectors that go out; the paper takes 256.
+        channels: C, the length of the vectors that come in.
+        dim: the length of the vectors that go out; the paper takes 256.
 
     Raises:
         ConfigError: not whole numbers of at least 1.
@@ -30,7 +30,7 @@ class MLPHead(nn.Module):
         torch.Size([2, 100, 32])
     """
 
-    def __init__(self, channels: int, dim: int = 256) -> None:
+    def __init__(self, channels: int, *, dim: int = 256) -> None:
         super().__init__()
         self.channels = check_count(channels, "MLPHead(channels)")
         self.dim = check_count(dim, "MLPHead(dim)")

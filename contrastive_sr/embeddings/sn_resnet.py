@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from contrastive_sr._checks import check_count, check_shape
-from contrastive_sr.embeddings.base import TrainableEmbedding
+from contrastive_sr._checks import check_shape
+from contrastive_sr.embeddings.base import EMBEDDINGS, TrainableEmbedding, check_out_indices
 from contrastive_sr.embeddings.weights import load_weights
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, and stride of the first block
@@ -33,31 +33,35 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(inputs, channels, 1, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        # What is activated in place is this block's own sum; a tap is what the block returns.
+        # In place: the sum is this block's own, and what it returns is the feature map.
         return F.leaky_relu_(self.conv2(F.leaky_relu_(self.conv1(x), SLOPE)) + self.skip(x), SLOPE)
 
 
+@EMBEDDINGS.register
 class SNResNet18(TrainableEmbedding):
     """MPF-Net's embedding network (section III-D), that of ContraD (Jeong and Shin, arXiv 2103.09742).
 
     Images as 2x - 1; conv 3x3 to 64; four stages of two residual blocks with 64, 128, 256, 512 channels and strides 1,
     2, 2, 2; LeakyReLU 0.1; no BatchNorm; spectral normalisation of every convolution and linear layer. Global average
-    pooling, so that any size from 16 pixels will do, and two linear layers make one logit an image. 11.3 M parameters.
+    pooling, so that any size from 16 pixels will do, and two linear layers make one logit for each image. 11.3 M
+    parameters.
 
-    Spectral normalisation divides each weight by an estimate of its largest singular value. The estimate moves on in
-    training mode alone, by one step a pass; it is saved with the weights. Weights are normalised in float32, once a
-    pass; within :func:`~contrastive_sr.embeddings.frozen`, once for all passes.
+    Spectral normalisation divides each weight by an estimate of its largest singular value. In training
+    mode alone each pass improves the estimate by one step; it is saved with the weights. Weights are normalised in
+    float32, once in each pass; within :func:`~contrastive_sr.embeddings.frozen`, once for all passes.
 
     Args:
-        taps: how many stages, from the first, give a feature map; the paper takes 4.
-        weights: a file with trained weights: one that a BasicSR run saved (``embedding_*.pth``), an MMagic checkpoint,
-            or a plain state dict.
+        out_indices: the stages whose outputs are the feature maps, counted from 0, in any order; the paper takes all
+            four.
+        weights: a file with trained weights: one that a training saved, or a plain state dict; see
+            :func:`load_weights`.
 
     Raises:
-        ConfigError: ``taps`` out of 1 to 4, or weights that are missing or do not fit.
+        ConfigError: ``out_indices`` that are not different numbers from 0 to 3, or weights that are missing or do not
+            fit.
 
     Example:
-        >>> maps = SNResNet18(taps=2)(torch.rand(1, 3, 48, 48))
+        >>> maps = SNResNet18(out_indices=(0, 1))(torch.rand(1, 3, 48, 48))
         >>> [tuple(m.shape) for m in maps]
         [(1, 64, 48, 48), (1, 128, 24, 24)]
     """
@@ -65,9 +69,9 @@ class SNResNet18(TrainableEmbedding):
     minimum_size = 16
     vector_size = STAGES[-1][0]
 
-    def __init__(self, taps: int = 4, weights: str | Path | None = None) -> None:
+    def __init__(self, *, out_indices: Sequence[int] = (0, 1, 2, 3), weights: str | Path | None = None) -> None:
         super().__init__()
-        self.taps = check_count(taps, "SNResNet18(taps)", at_most=len(STAGES))
+        self.out_indices = check_out_indices(out_indices, len(STAGES), "SNResNet18(out_indices)")
         self.first = nn.Conv2d(3, STAGES[0][0], 3, padding=1)
         inputs = (STAGES[0][0], *(channels for channels, _ in STAGES))
         self.stages = nn.ModuleList(
@@ -84,19 +88,20 @@ class SNResNet18(TrainableEmbedding):
             load_weights(self, weights, key="SNResNet18(weights)")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps behind the first ``taps`` stages.
+        """Feature maps of the stages ``out_indices``; later stages are not run.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            ``taps`` tensors (B, C_l, H_l, W_l).
+            One (B, C_l, H_l, W_l) for each of ``out_indices``, from the first stage to the last.
 
         Raises:
             DataError: other shapes, or a size that the embedding cannot take.
         """
         with self._normalized_weights(images):
-            return self._maps(images, self.taps)
+            maps = self._maps(images, self.out_indices[-1] + 1)
+        return [maps[index] for index in self.out_indices]
 
     def vectors(self, images: Tensor) -> Tensor:
         """The mean of the last stage over all positions.

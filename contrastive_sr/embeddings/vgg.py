@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape, describe
-from contrastive_sr.embeddings.base import Embedding
+from contrastive_sr.embeddings.base import EMBEDDINGS, Embedding
 from contrastive_sr.embeddings.weights import load_state_dict, load_weights
 from contrastive_sr.errors import ConfigError
 
@@ -29,11 +29,13 @@ def _layer_names() -> list[str]:
     return names
 
 
+@EMBEDDINGS.register
 class VGGFeatures(Embedding):
     """Activations of a VGG-19 trained on ImageNet (PCL-SR, Table IV, config 1).
 
-    The network is fixed: its parameters never get a gradient, and are no part of the saved state, which would only grow
-    by them. The paper does not name its layers; ours are the last activation before each of the first four poolings.
+    The network is fixed: its parameters never get a gradient, and are left out of the saved state, which they would
+    only make larger. The paper does not name its layers; ours are the last activation before each of the first four
+    poolings.
 
     Args:
         layers: names such as ``"relu1_2"`` or ``"conv4_4"``, in any order.
@@ -41,11 +43,12 @@ class VGGFeatures(Embedding):
             torchvision's ``vgg19-*.pth``, timm's ``model.safetensors``, or a state dict with the names of either.
 
     Raises:
-        ConfigError: an unknown layer, or weights that are missing, unreachable or do not fit.
+        ConfigError: an unknown layer, or weights that are missing, cannot be downloaded or do not fit.
     """
 
     def __init__(
         self,
+        *,
         layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_4", "relu4_4"),
         weights: str | Path = "torchvision",
     ) -> None:
@@ -79,7 +82,7 @@ class VGGFeatures(Embedding):
         self._register_state_dict_hook(_leave_out_fixed)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # What is fixed stays as it is, whether the state is without it or from the time when it was saved too.
+        # The fixed weights stay as they are, whether the state has none of them or, as those of old files, has them.
         state_dict.update({prefix + name: value for name, value in self.named_parameters() if not value.requires_grad})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -90,7 +93,7 @@ class VGGFeatures(Embedding):
             images: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            One (B, C_l, H_l, W_l) a layer.
+            One (B, C_l, H_l, W_l) for each layer.
 
         Raises:
             DataError: other shapes, or images too small for the last layer.
@@ -107,7 +110,7 @@ class VGGFeatures(Embedding):
 
 
 def _leave_out_fixed(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
-    """A hook of `state_dict()`, which MMEngine's way of saving calls as well."""
+    """A hook of ``state_dict()``, which other ways to save a module call as well."""
     for name, value in module.named_parameters():
         if not value.requires_grad:
             state.pop(prefix + name)

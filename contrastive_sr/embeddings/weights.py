@@ -1,207 +1,189 @@
-"""Reads trained weights from the files that BasicSR, MMagic, torchvision and timm write."""
+"""Finds a module's weights in a file, wherever in the file they are."""
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import describe, describe_error
+from contrastive_sr.embeddings.tensor_file import PassedOver, read_file
 from contrastive_sr.errors import ConfigError
 
 
-class _PassedOver:
-    """Stands for any object that is not part of a state dict, such as the log history in MMEngine's checkpoints."""
+class Place(NamedTuple):
+    """Where in a file the weights of a module are.
 
-    def __new__(cls, *_: object, **__: object) -> _PassedOver:
-        return super().__new__(cls)
+    Attributes:
+        section: the keys that lead to a mapping of tensors, joined by dots; empty if the whole file is one.
+        prefix: what all names of the module have in front there, empty or with a dot at its end.
+    """
 
-    def __call__(self, *_: object, **__: object) -> _PassedOver:
-        return self
+    section: str
+    prefix: str
 
-    def _ignore(self, *_: object) -> None:
-        pass
+    def __str__(self) -> str:
+        return ": ".join(filter(None, self)) or "no name at all"
 
-    __setstate__ = __setitem__ = append = extend = _ignore
-
-
-class _TensorsOnly(pickle.Unpickler):
-    """Rebuilds tensors and plain containers; a class or function of any other kind is never looked up."""
-
-    KNOWN: Mapping[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch", "Size"): torch.Size,
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        return self.KNOWN.get((module, name), _PassedOver)
+    def has(self, word: str) -> bool:
+        """Whether a part of its name is this word, or ends in an underscore and this word."""
+        return re.search(rf"(?:^|[._]){word}(?:\.|$)", ".".join(self)) is not None
 
 
-def _load(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # torch wonders at pickles that it is about to refuse
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not zipfile.is_zipfile(path):
-            raise
-    # torch refuses the whole file for one object of another kind; MMEngine's checkpoints hold such ones.
-    tensors_only = SimpleNamespace(__name__=__name__, Unpickler=_TensorsOnly)
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tensors_only)
-
-
-def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False, key: str = "weights") -> None:
+def load_weights(
+    module: nn.Module, path: str | Path, *, partial: bool = False, key: str = "weights", hint: str = ""
+) -> None:
     """Load a module's weights from a file.
 
-    Understood are plain state dicts, BasicSR's ``{"params": ...}``, MMagic's checkpoints, and ``.safetensors``. The
-    module may be a part of the saved network: the one prefix under which all its names stand is found. Nothing but
-    tensors and plain containers is unpickled; whatever else the file holds is passed over.
+    The file, written by torch.save or safetensors, holds a mapping of tensors by name, or such mappings among other
+    things, as the checkpoint of a training does. The module may be a part of a saved network: the mapping, and the one
+    prefix under which all the module's names are, are found. If there are several, averaged weights win: those in a
+    mapping or under a prefix whose name ends in ``ema``. A momentum encoder (``key_encoder``), which only follows the
+    one that is meant, is passed over, and so is a copy in another mapping that has a longer prefix, as a wrapper
+    (``module.``) gives one. Nothing but tensors and plain containers is unpickled; all other objects are passed over.
 
     Args:
         module: takes the weights in place.
         path: the file.
         partial: whether the file may hold more layers than the module.
-        key: what the path is the value of, for messages.
+        key: which argument or key the path is the value of, for messages.
+        hint: what to say behind a message that the file does not fit.
 
     Raises:
-        ConfigError: the file is missing, unreadable, or does not hold this module's weights.
+        ConfigError: the file is missing, unreadable, or does not hold this module's weights once.
+
+    Example:
+        >>> import tempfile, torch
+        >>> net, saved = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     state = {f"net.{name}": value for name, value in saved.state_dict().items()}
+        ...     torch.save({"epoch": 3, "state": state}, f"{folder}/checkpoint.pth")
+        ...     load_weights(net, f"{folder}/checkpoint.pth")
+        >>> torch.equal(net.weight, saved.weight)
+        True
     """
-    load_state_dict(module, read_state_dict(path, key), str(path), partial=partial, key=key)
-
-
-def read_state_dict(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
-    """The state dict in a file; which files, see :func:`load_weights`. The averaged weights, if it has such.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, or holds something else.
-    """
-    # Our MMagic hook keeps the methods' state, and with it an embedding, beside the state dict of the stock model.
-    return _section(_read(path, key), ("params_ema", "params", "contrastive_sr", "state_dict"), path, key)
-
-
-def read_sections(path: str | Path, key: str = "weights") -> list[dict[str, Tensor]]:
-    """As :func:`read_state_dict`, but of an MMagic checkpoint first the network's state and then the methods'.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, or holds something else.
-    """
-    content = _read(path, key)
-    orders = (("params_ema", "params", "state_dict"), ("params_ema", "params", "contrastive_sr", "state_dict"))
-    return [_section(content, order, path, key) for order in orders]
-
-
-def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
-    """The state of the SR network in a file that BasicSR or MMagic saved; its average where there is one.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, or holds something else.
-    """
-    state = read_sections(path, key)[0]
-    for prefix in ("generator_ema.", "generator."):  # of MMagic's models
-        if found := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
-            return found
-    return state
-
-
-def read_methods(path: str | Path) -> dict[str, Tensor] | None:
-    """The state of the methods in a training state of BasicSR or a checkpoint of MMagic; None if it holds none.
-
-    Raises:
-        ConfigError: the file is missing or unreadable.
-    """
-    content = _read(path, "weights")
-    if not isinstance(content, Mapping):
-        return None
-    if isinstance(content.get("methods"), Mapping):
-        return dict(content["methods"])
-    state = _section(content, ("contrastive_sr", "state_dict"), path, "weights") if "state_dict" in content else {}
-    prefix = "methods."  # in MMagic they are part of the model
-    return {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)} or None
-
-
-def _section(content: Any, order: Sequence[str], path: str | Path, key: str) -> dict[str, Tensor]:
-    """The first of some entries that a file's content has, or the content itself, as a state dict."""
-    for entry in order:
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-            break
-    if isinstance(content, _PassedOver):
-        raise ConfigError(
-            f"{key}: {path} holds a whole Python object, as torch.save(net) writes one, expected a state dict of "
-            "tensors. It is refused, since reading it would run code. Where you trust it, load it there and save "
-            "net.state_dict()."
-        )
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
-    return dict(content)
-
-
-def _read(path: str | Path, key: str) -> Any:
-    """What a file holds.
-
-    Raises:
-        ConfigError: the file is missing or unreadable.
-    """
-    if not isinstance(path, (str, Path)):
-        raise ConfigError(f"{key}: expected the path of a file, got {describe(path)}.")
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{key}: expected an existing file, got {path}. Check the path.")
+    sections = read_sections(path, key)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return _load(path)
-    except Exception as error:  # what the readers raise on a file of another kind has no common base
-        unsafe = "; a pickle of anything else is refused, since it can run code" * isinstance(
-            error, pickle.UnpicklingError
-        )
-        raise ConfigError(
-            f"{key}: {path} could not be read as a file of tensors ({describe_error(error)}). "
-            f"Expected a state dict saved by torch.save or safetensors{unsafe}."
-        ) from error
+        _load(module, sections, str(path), partial, key)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{hint}") from None
 
 
 def load_state_dict(
     module: nn.Module, content: Mapping[str, Tensor], source: str, *, partial: bool = False, key: str = "weights"
 ) -> None:
-    """Load a module's weights from a state dict that may hold it under a prefix.
+    """Load a module's weights from a state dict that may hold them under a prefix; see :func:`load_weights`.
 
     Raises:
         ConfigError: the names or shapes do not fit, or several prefixes do.
     """
-    wanted = module.state_dict()
-    first = next(iter(wanted))
-    prefixes = {name.removesuffix(first) for name in content if name.endswith(first)}
-    fitting = sorted(p for p in prefixes if all(p + name in content for name in wanted))
-    name = type(module).__name__
-    if len(fitting) != 1:
-        missing = [name for name in wanted if name not in content]
-        found = f"{len(fitting)} sets of them, under {fitting}" if fitting else f"none (e.g. {missing[0]} is missing)"
+    _load(module, {"": content}, source, partial, key)
+
+
+def read_state_dict(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
+    """The one state dict in a file; the averaged one, if there are several.
+
+    Args:
+        path: the file; which files, see :func:`load_weights`.
+        key: which argument or key the path is the value of, for messages.
+
+    Raises:
+        ConfigError: the file is missing or unreadable, or holds something else, or several state dicts.
+    """
+    sections = read_sections(path, key)
+    names = [name for name in sections if Place(name, "").has("ema")] or list(sections)
+    if len(names) > 1:
         raise ConfigError(
-            f"{key}: {source} was expected to hold the weights of one {name}, got {found}. "
-            "A file of one embedding alone is e.g. BasicSR's NAME_embedding_*.pth."
+            f"{key}: {path} holds several state dicts, {', '.join(names)}, expected one. Save the one you mean alone."
         )
-    prefix = fitting[0]
-    extra = [n for n in content if n.startswith(prefix) and n.removeprefix(prefix) not in wanted]
-    if extra and prefix == "" and not partial:
+    return sections[names[0]]
+
+
+def read_sections(path: str | Path, key: str = "weights") -> dict[str, dict[str, Tensor]]:
+    """All mappings of tensors in a file, by the keys that lead to them, joined by dots; "" for the whole file.
+
+    Raises:
+        ConfigError: the file is missing or unreadable, or holds none.
+    """
+    content = read_file(path, key)
+    if isinstance(content, PassedOver):
+        raise ConfigError(
+            f"{key}: {path} holds a whole Python object, as torch.save(net) writes one, expected a state dict of "
+            "tensors. It is refused, since reading it would run code. Where you trust it, load it there and save "
+            "net.state_dict()."
+        )
+    sections = sections_of(content)
+    if not sections:
+        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
+    return sections
+
+
+def sections_of(content: object) -> dict[str, dict[str, Tensor]]:
+    """The mappings of tensors in what a file holds, as :func:`read_sections`; empty if there are none."""
+    return dict(_sections(content, ()))
+
+
+def _sections(content: object, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return  # an optimizer's mappings go by numbers
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        yield ".".join(keys), dict(content)
+    else:
+        for key, value in content.items():
+            yield from _sections(value, (*keys, key))
+
+
+def _load(
+    module: nn.Module, sections: Mapping[str, Mapping[str, Tensor]], source: str, partial: bool, key: str
+) -> None:
+    name, wanted = type(module).__name__, module.state_dict()
+    place = _place(wanted, sections, f"{key}: {source} was expected to hold the weights of one {name}")
+    state = sections[place.section]
+    extra = [n for n in state if n.startswith(place.prefix) and n.removeprefix(place.prefix) not in wanted]
+    if extra and not partial:
         raise ConfigError(f"{key}: {source} holds more than a {name}, e.g. {extra[0]}. Is it of another network?")
+    weights = {layer: state[place.prefix + layer] for layer in wanted}
     for layer, value in wanted.items():
-        if content[prefix + layer].shape != value.shape:
+        if weights[layer].shape != value.shape:
             raise ConfigError(
-                f"{key}: {source}: expected {layer} of shape {tuple(value.shape)}, "
-                f"got {tuple(content[prefix + layer].shape)}. Was it saved with other settings?"
+                f"{key}: {source}: expected {layer} of shape {tuple(value.shape)}, got "
+                f"{tuple(weights[layer].shape)}. Was it saved with other settings?"
             )
-    module.load_state_dict({layer: content[prefix + layer] for layer in wanted})
+    module.load_state_dict(weights)
+
+
+def _place(wanted: Mapping[str, Tensor], sections: Mapping[str, Mapping[str, Tensor]], expected: str) -> Place:
+    """The one place where all the wanted names are.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    held: Counter[Place] = Counter()
+    for section, state in sections.items():
+        for name in state:
+            parts = name.split(".")
+            suffixes = (".".join(parts[index:]) for index in range(len(parts)))
+            held.update(Place(section, name.removesuffix(suffix)) for suffix in suffixes if suffix in wanted)
+    whole = [place for place, count in held.items() if count == len(wanted)]
+    places = [place for place in whole if not place.has("key_encoder")]
+    places = [place for place in places if place.has("ema")] or places
+    places = [place for place in places if not any(_wraps(place, other) for other in places)]
+    if len(places) == 1:
+        return places[0]
+    if places:
+        under = ", ".join(map(str, places))
+        raise ConfigError(f"{expected}, got {len(places)} sets of them, under {under}. Save the one you mean alone.")
+    if whole:
+        raise ConfigError(f"{expected}, got a momentum encoder's alone, under {whole[0]}.")
+    section, prefix = max(held, key=held.__getitem__, default=Place(next(iter(sections)), ""))
+    state = sections[section]
+    missing = next((layer for layer in wanted if prefix + layer not in state), "any weight")
+    raise ConfigError(f"{expected}, got none (e.g. {missing} is missing; it has {', '.join(list(state)[:2])}).")
+
+
+def _wraps(place: Place, other: Place) -> bool:
+    """Whether a place is that of a wrapped copy of the other's module."""
+    return place.section != other.section and place.prefix != other.prefix and place.prefix.endswith(other.prefix)

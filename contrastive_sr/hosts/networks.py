@@ -20,7 +20,7 @@ def by_options(name: str) -> Callable[..., nn.Module]:
 
     @functools.wraps(NETWORKS[name], updated=())
     def make(**options: Any) -> nn.Module:
-        return build(nn.Module, NETWORKS, {"type": name, **options}, "network")
+        return build(NETWORKS, {"type": name, **options}, "network")
 
     return make
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.errors import DataError
 from contrastive_sr.networks.parts import ColourMean, check_scale, upsampler
+from contrastive_sr.networks.registry import NETWORKS
 
-TAPS = 3
+MAPS = 3
 
 
 class ResidualBlock(nn.Module):
@@ -25,19 +26,25 @@ class ResidualBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """CRL-SR's encoders: an image of HR size to feature maps at LR size.
+    """CRL-SR's encoders, from an image of HR size to feature maps at LR size.
 
     The paper gives 15 residual blocks and no more. Ours: space to depth by the scale (a lossless step to LR size, so
-    that a block costs what it costs in EDSR), conv 3x3, the blocks, conv 3x3, and a skip around blocks and last
-    convolution. Feature maps are taken behind one and two thirds of the blocks and at the end.
+    that a block costs as much as in EDSR), conv 3x3, the blocks, conv 3x3, and a skip from the first convolution to the
+    end. Feature maps are taken after one and two thirds of the blocks and at the end.
 
     Args:
         scale: 2, 3 or 4.
         channels: of the features.
-        blocks: residual blocks.
+        blocks: how many residual blocks.
+
+    Example:
+        >>> import torch
+        >>> encoder = ImageEncoder(scale=4, channels=8, blocks=3)
+        >>> encoder.out_layers, [tuple(m.shape) for m in encoder(torch.rand(1, 3, 48, 48))]
+        (['blocks.0', 'blocks.1', 'out'], [(1, 8, 12, 12), (1, 8, 12, 12), (1, 8, 12, 12)])
     """
 
-    def __init__(self, scale: int, channels: int, blocks: int) -> None:
+    def __init__(self, *, scale: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.scale = scale
         self.colour = ColourMean()
@@ -45,12 +52,12 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Identity()  # a name for the last feature map
-        self.inner_taps = sorted({-(-blocks * third // TAPS) - 1 for third in range(1, TAPS)} - {blocks - 1})
+        self._out_blocks = sorted({-(-blocks * third // MAPS) - 1 for third in range(1, MAPS)} - {blocks - 1})
 
     @property
-    def taps(self) -> list[str]:
+    def out_layers(self) -> list[str]:
         """Names of the modules whose outputs are the feature maps."""
-        return [*(f"blocks.{index}" for index in self.inner_taps), "out"]
+        return [*(f"blocks.{index}" for index in self._out_blocks), "out"]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The feature maps.
@@ -74,21 +81,26 @@ class ImageEncoder(nn.Module):
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in self.inner_taps:
+            if index in self._out_blocks:
                 maps.append(x)
         return [*maps, self.out(first + self.last(x))]
 
 
 class ImageDecoder(nn.Module):
-    """CRL-SR's decoders: a feature map to the image. Ours: residual blocks, convolutions and pixel shuffles.
+    """CRL-SR's decoders, from a feature map to the image. Ours: residual blocks, convolutions and pixel shuffles.
 
     Args:
         scale: 2, 3 or 4.
         channels: of the features.
-        blocks: residual blocks.
+        blocks: how many residual blocks.
+
+    Example:
+        >>> import torch
+        >>> ImageDecoder(scale=4, channels=8, blocks=1)(torch.rand(1, 8, 12, 12)).shape
+        torch.Size([1, 3, 48, 48])
     """
 
-    def __init__(self, scale: int, channels: int, blocks: int) -> None:
+    def __init__(self, *, scale: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.upsample = upsampler(channels, scale)
@@ -99,22 +111,23 @@ class ImageDecoder(nn.Module):
         return self.colour.undo(self.upsample(self.blocks(features)))
 
 
+@NETWORKS.register
 class CRLSR(nn.Module):
     """A blind SR network: an encoder that leaves the degradation behind, and a decoder that adds the lost detail.
 
-    The parts of CRL-SR's Fig. 1 that work at test time, the encoder of the upsampled LR image and the refinement
-    decoder. No skip leads from the LR image to the output: what the encoder leaves out is gone. Only "15 residual
-    blocks and a decoder" is known of the networks; what else there is here is ours (see :class:`ImageEncoder` and
+    It has those parts of CRL-SR's Fig. 1 that work at test time: the encoder of the upsampled LR image and the
+    refinement decoder. No skip leads from the LR image to the output: what the encoder leaves out is gone. Of the
+    networks the paper says only "15 residual blocks and a decoder"; the rest is ours (see :class:`ImageEncoder` and
     :class:`ImageDecoder`): 64 features and five blocks in the decoder. The encoder takes the bicubically upsampled
-    image, as in the paper, and works at LR size. The parts that only train it (encoder of HR, feature encoder,
-    reconstruction) are in :class:`contrastive_sr.methods.CRLSR`; trained by a pixel loss alone this is Model a of
-    Table 1.
+    image, as in the paper, and works at LR size. The parts that are needed in training alone (encoder of HR, feature
+    encoder, reconstruction) are in :class:`contrastive_sr.methods.CRLSR`; trained by a pixel loss alone this is Model a
+    of Table 1.
 
     Args:
         scale: 2, 3 or 4.
         channels: of the features.
-        encoder_blocks: residual blocks of the encoder.
-        decoder_blocks: residual blocks of the decoder.
+        encoder_blocks: how many residual blocks the encoder has.
+        decoder_blocks: how many residual blocks the decoder has.
 
     Raises:
         ConfigError: an argument that makes no sense.
@@ -125,7 +138,9 @@ class CRLSR(nn.Module):
         torch.Size([2, 3, 48, 48])
     """
 
-    def __init__(self, scale: int = 4, channels: int = 64, encoder_blocks: int = 15, decoder_blocks: int = 5) -> None:
+    def __init__(
+        self, *, scale: int = 4, channels: int = 64, encoder_blocks: int = 15, decoder_blocks: int = 5
+    ) -> None:
         super().__init__()
         self.scale = check_scale(scale, "CRLSR")
         self.channels = check_count(channels, "CRLSR(channels)")
@@ -135,11 +150,11 @@ class CRLSR(nn.Module):
 
     def new_encoder(self) -> ImageEncoder:
         """Another encoder of the same shape, with weights of its own."""
-        return ImageEncoder(self.scale, self.channels, self.encoder_blocks)
+        return ImageEncoder(scale=self.scale, channels=self.channels, blocks=self.encoder_blocks)
 
     def new_decoder(self) -> ImageDecoder:
         """Another decoder of the same shape, with weights of its own."""
-        return ImageDecoder(self.scale, self.channels, self.decoder_blocks)
+        return ImageDecoder(scale=self.scale, channels=self.channels, blocks=self.decoder_blocks)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Super-resolve.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +12,9 @@ from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.networks.parts import ColourMean, check_scale, upsampler
+from contrastive_sr.networks.registry import NETWORKS
 
-VARIANTS = ("full", "unmodulated", "concatenated", "oracle")
+Variant = Literal["full", "unmodulated", "concatenated", "oracle"]
 COMPRESSED = 64
 REDUCTION = 8
 SLOPE = 0.1
@@ -36,7 +39,7 @@ def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 class DegradationAwareConvolution(nn.Module):
-    """F1 + F2 of Fig. 2(c): a depth-wise convolution predicted from R, and channels weighted from R.
+    """F1 + F2 of Fig. 2(c): a depth-wise convolution whose kernels come from R, and channel weights that come from R.
 
     Args:
         channels: of the features.
@@ -71,7 +74,7 @@ class DegradationAwareConvolution(nn.Module):
 
 
 class ConcatenatedConvolution(nn.Module):
-    """Model 2's: R is stretched over all positions and concatenated with the features."""
+    """The convolution of Model 2: R is stretched over all positions and concatenated with the features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class ConcatenatedConvolution(nn.Module):
 class Block(nn.Module):
     """Two degradation-aware convolutions, each followed by an ordinary one, and a skip."""
 
-    def __init__(self, channels: int, variant: str) -> None:
+    def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
 
         def aware() -> nn.Module:
@@ -109,7 +112,7 @@ class Block(nn.Module):
 class Group(nn.Module):
     """Blocks, a convolution, and a skip around them."""
 
-    def __init__(self, channels: int, blocks: int, variant: str) -> None:
+    def __init__(self, channels: int, blocks: int, variant: Variant) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(channels, variant) for _ in range(blocks))
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -122,29 +125,30 @@ class Group(nn.Module):
         return x + self.conv(out)
 
 
+@NETWORKS.register
 class DASR(nn.Module):
     """A blind SR network that first encodes how the LR image was degraded, and adapts to it (DASR, Fig. 2).
 
     The degradation encoder gives R (256), which is compressed to 64; the SR network has RCAN's structure, with blocks
     whose depth-wise kernels and channel weights are predicted from R. 4.69 M parameters and 1.28 M of the encoder at
-    x4. The paper worked on images in 0-255 less their mean colour: so does this network inside (images in [0, 1] are
-    multiplied by 255 on the way in and divided on the way out), while the encoder, whose BatchNorm makes it
-    independent of scale, sees [0, 1].
+    x4. The paper takes images in [0, 255] less their mean colour, and inside so does this network (images in [0, 1] are
+    multiplied by 255 on the way in and divided on the way out). The encoder sees [0, 1]; BatchNorm makes it independent
+    of the range.
 
-    ``net(lr)`` is all that testing needs. What trains the encoder by contrast is
-    :class:`contrastive_sr.methods.DASR`; trained by a pixel loss alone this is Model 1 of the paper's Table 1.
+    To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.DASR` trains the encoder by contrast; trained by
+    a pixel loss alone this is Model 1 of the paper's Table 1.
 
     Args:
         scale: 2, 3 or 4.
-        variant: the models of Table 1. ``"full"``: Models 1 and 4. ``"concatenated"``: Model 2, R stretched and
-            concatenated with the features before vanilla 3x3 convolutions. ``"unmodulated"``: Model 3, kernels without
-            channel weights. ``"oracle"``: Model 5, R comes from the true blur kernel through 5 fully connected layers
-            (widths are ours: 256 each, LeakyReLU 0.1 between) and there is no encoder.
-        channels: of the features. None: 64; with ``"concatenated"`` 55, which gives as many parameters, as the paper
-            asks for.
-        groups: residual groups.
-        blocks: degradation-aware blocks in each group.
-        kernel_size: side of the true kernel, with ``"oracle"``.
+        variant: which of the models of Table 1. ``"full"``: Models 1 and 4. ``"concatenated"``: Model 2, R stretched
+            and concatenated with the features before vanilla 3x3 convolutions. ``"unmodulated"``: Model 3, kernels
+            without channel weights. ``"oracle"``: Model 5, R comes from the true blur kernel through 5 fully connected
+            layers (widths are ours: 256 each, LeakyReLU 0.1 between) and there is no encoder.
+        channels: of the features. None: 64; with ``"concatenated"`` 55, which gives about as many parameters, as in the
+            paper.
+        groups: how many residual groups.
+        blocks: how many degradation-aware blocks each group has.
+        kernel_size: side of the true kernel, for ``"oracle"``.
 
     Raises:
         ConfigError: an argument that makes no sense.
@@ -161,8 +165,9 @@ class DASR(nn.Module):
 
     def __init__(
         self,
+        *,
         scale: int = 4,
-        variant: str = "full",
+        variant: Variant = "full",
         channels: int | None = None,
         groups: int = 5,
         blocks: int = 5,
@@ -170,8 +175,8 @@ class DASR(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = check_scale(scale, "DASR")
-        if variant not in VARIANTS:
-            raise ConfigError(f"DASR(variant): expected one of {', '.join(VARIANTS)}, got {variant!r}.")
+        if variant not in get_args(Variant):
+            raise ConfigError(f"DASR(variant): expected one of {', '.join(get_args(Variant))}, got {variant!r}.")
         self.variant = variant
         if channels is None:
             channels = 55 if variant == "concatenated" else 64
@@ -209,7 +214,7 @@ class DASR(nn.Module):
         if self.encoder is None:
             raise ConfigError(
                 "DASR: variant 'oracle' has no encoder; it reads the true kernel: net(lr, kernel=...). In training "
-                "put the method `TrueKernel` first into `methods`; to super-resolve by the LR image alone, take 'full'."
+                "put the method `TrueKernel` before all others; to super-resolve by the LR image alone, take 'full'."
             )
         representation: Tensor = self.encoder(lr)
         return representation
@@ -219,14 +224,14 @@ class DASR(nn.Module):
 
         Args:
             lr: (B, 3, h, w) RGB in [0, 1].
-            representation: (B, 256) what :meth:`encode` gave, for these images or others. None: of these.
-            kernel: (B, k, k) the true blur kernels, for the variant ``"oracle"`` alone.
+            representation: (B, 256), from :meth:`encode`, of these images or others. None: of these.
+            kernel: (B, k, k), the true blur kernels, for the variant ``"oracle"`` alone.
 
         Returns:
             (B, 3, s h, s w), unclamped.
 
         Raises:
-            DataError: other shapes, or a kernel that this variant does not read.
+            DataError: other shapes, or a kernel for a variant that reads none.
             ConfigError: the variant ``"oracle"`` without ``kernel``.
         """
         check_shape(lr, ("B", 3, "h", "w"), "DASR(lr)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,15 @@ from contrastive_sr._checks import check_count, check_flag, check_shape, describ
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.networks.parts import ColourMean, check_scale, upsampler
+from contrastive_sr.networks.registry import NETWORKS
 
 Perceptions = Sequence[Sequence[int]]
+PerceptionsName = Literal["mpfe", "vanilla", "0+5", "1+4", "2+3", "3+2", "4+1", "5+0"]
 
 # Kernel and dilation of each map's convolution. "mpfe" is the paper's, "vanilla" its baseline (Table V), "m+n" a row of
-# Table VI: m convolutions that are not dilated and n that are. Of "1+4" the paper's text lists three dilated by 3, six
-# convolutions in all, where its table has five: two are ours.
-PERCEPTIONS: dict[str, Perceptions] = {
+# Table VI: m convolutions that are not dilated and n that are. For "1+4" the paper's text lists three dilated by 3, and
+# so six convolutions in all, while its table has five: ours has two of them.
+PERCEPTIONS: dict[PerceptionsName, Perceptions] = {
     "mpfe": ((1, 1), (3, 1), (3, 3), (3, 6), (3, 9)),
     "vanilla": ((3, 1), (3, 1), (3, 1), (3, 1), (3, 1)),
     "0+5": ((3, 3), (3, 3), (3, 3), (3, 6), (3, 9)),
@@ -32,7 +34,7 @@ REDUCTION = 16
 
 
 class SqueezeExcitation(nn.Module):
-    """Weights each channel by what all channels are on average over the image (Hu et al., CVPR 2018)."""
+    """Weights each channel, depending on the mean of every channel over the image (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,11 +49,11 @@ class SqueezeExcitation(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Eq. 4 and 5's ``Block``: two convolutions 3x3, a SELU behind each, and squeeze and excitation.
+    """``Block`` of eq. 4 and 5: two convolutions 3x3, a SELU after each, and squeeze and excitation.
 
     Args:
-        inputs: channels that come in.
-        channels: channels that go out.
+        inputs: how many channels come in.
+        channels: how many channels go out.
     """
 
     def __init__(self, inputs: int, channels: int) -> None:
@@ -65,12 +67,12 @@ class Block(nn.Sequential):
 
 
 class CrossPerceptionBlock(nn.Module):
-    """Eq. 4 to 6: each map takes up the one of the next larger reception, then the one of the next smaller.
+    """Eq. 4 to 6: joins each map with the map of the next larger receptive field, then with that of the next smaller.
 
     Args:
         maps: how many maps.
-        channels: of each.
-        cross_fusion: whether they do; if not, each map goes through the same blocks on its own.
+        channels: of each map.
+        cross_fusion: whether maps are joined; if not, each map goes through such blocks on its own.
     """
 
     def __init__(self, maps: int, channels: int, cross_fusion: bool) -> None:
@@ -93,23 +95,24 @@ class CrossPerceptionBlock(nn.Module):
         return torch.cat((own, neighbour), dim=1) if self.cross_fusion else own
 
 
+@NETWORKS.register
 class MPFNet(nn.Module):
     """An SR network that looks at the LR image through several receptive fields and fuses what it sees (MPF-Net).
 
-    conv 3x3; one convolution for each perception (the unit MPFE); ten cross-perception blocks (eq. 4 to 6); a tail that
-    fuses the maps and enlarges them. The paper gives neither widths nor the tail, but 5.95 M parameters and 327 G
-    multiply-adds for an LR image of 224 x 224 at x4. Ours: 50 channels; a SELU behind each convolution of a block;
+    Conv 3x3; one convolution for each perception (the unit MPFE); ten cross-perception blocks (eq. 4 to 6); a tail that
+    fuses the maps and enlarges them. The paper gives neither the widths nor the tail, but 5.95 M parameters and 327 G
+    multiply-adds for an LR image of 224 x 224 at x4. Ours: 50 channels; a SELU after each convolution of a block;
     squeeze and excitation by 16; a 3x3 convolution that fuses the maps, pixel shuffles, and two convolutions at HR
     size. That makes 5.85 M and 323 G, which ``contrastive-sr cost plugins/mpf_net_x4.yml`` prints.
 
     Args:
         scale: 2, 3 or 4.
         channels: of each map.
-        blocks: cross-perception blocks.
+        blocks: how many cross-perception blocks.
         perceptions: kernel and dilation of each map's convolution, e.g. ``[[1, 1], [3, 1], [3, 3]]``; or a name:
             ``"mpfe"``, the paper's five; ``"vanilla"``, five 3x3 that are not dilated, the baseline of Table V;
             ``"0+5"`` to ``"5+0"``, the rows of Table VI.
-        cross_fusion: whether the maps take up each other; without, it is Table V without CPB, whose blocks have fewer
+        cross_fusion: whether the maps are joined with each other. False: Table V without CPB, whose blocks have fewer
             input channels (``channels=61`` gives about as many parameters again).
 
     Raises:
@@ -122,10 +125,11 @@ class MPFNet(nn.Module):
 
     def __init__(
         self,
+        *,
         scale: int = 4,
         channels: int = 50,
         blocks: int = 10,
-        perceptions: str | Perceptions = "mpfe",
+        perceptions: PerceptionsName | Perceptions = "mpfe",
         cross_fusion: bool = True,
     ) -> None:
         super().__init__()
@@ -168,7 +172,7 @@ class MPFNet(nn.Module):
         return self.colour.undo(self.last(self.upsample(fused)))
 
 
-def _check_perceptions(perceptions: str | Perceptions) -> Perceptions:
+def _check_perceptions(perceptions: PerceptionsName | Perceptions) -> Perceptions:
     """The pairs of kernel and dilation.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the SR networks have in common."""
+"""Parts that several SR networks have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCALES = (2, 3, 4)
 
 
 def check_scale(scale: object, name: str) -> int:
-    """Require a scale that the papers have and return it.
+    """Require one of the papers' scales and return it.
 
     Raises:
         ConfigError: anything but 2, 3 or 4.
@@ -20,7 +20,7 @@ def check_scale(scale: object, name: str) -> int:
 
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolutions and pixel shuffles from (B, channels, h, w) features to an RGB image of ``scale`` times the size."""
+    """Convolutions and pixel shuffles, from (B, channels, h, w) features to an RGB image ``scale`` times as large."""
     layers: list[nn.Module] = []
     for factor in (2, 2) if scale == 4 else (scale,):
         layers += [nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
@@ -34,7 +34,7 @@ class ColourMean(nn.Module):
         super().__init__()
         self.gain = gain
         self.mean: Tensor
-        # A constant: no part of the saved state.
+        # A constant, not part of the saved state.
         self.register_buffer("mean", torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:

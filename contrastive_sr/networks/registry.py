@@ -2,6 +2,7 @@
 
 from torch import nn
 
-from contrastive_sr.config import HostRegistry
+from contrastive_sr.config import Registry
 
-NETWORKS: HostRegistry[nn.Module] = HostRegistry({})
+NETWORKS = Registry(nn.Module, "network")
+register_network = NETWORKS.register

@@ -9,18 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.config import Registry
 
 Batch = Mapping[str, Tensor]
 
 
 class SampleGenerator:
-    """Makes ``count`` images an HR image, on the device the batch is on.
+    """Makes ``count`` images for each HR image, on the device of the batch.
 
     Args:
-        count: how many images each image of the batch gives.
+        count: how many images to make for each image of the batch.
+
+    Raises:
+        ConfigError: no whole number of at least 1.
+
+    Example:
+        >>> class Dimmed(SampleGenerator):
+        ...     def __call__(self, batch, generator=None):
+        ...         return (0.5 * batch["hr"])[:, None]
+        >>> Dimmed()({"hr": torch.rand(2, 3, 32, 32)}).shape
+        torch.Size([2, 1, 3, 32, 32])
     """
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, *, count: int = 1) -> None:
         self.count = check_count(count, f"{type(self).__name__}(count)")
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -34,6 +45,10 @@ class SampleGenerator:
             (B, count, C, H, W) images in [0, 1].
         """
         raise NotImplementedError
+
+
+SAMPLES = Registry(SampleGenerator, "samples")
+register_samples = SAMPLES.register
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:

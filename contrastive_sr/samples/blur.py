@@ -9,9 +9,10 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_count, check_range
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.samples.base import Batch, SampleGenerator, depthwise, mirror, uniform
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, depthwise, mirror, uniform
 
 
+@SAMPLES.register
 class GaussianBlur(SampleGenerator):
     """HR images under a random isotropic Gaussian (PCL-SR eq. 6), also with noise (MPF-Net eq. 8).
 
@@ -34,12 +35,13 @@ class GaussianBlur(SampleGenerator):
 
     def __init__(
         self,
+        *,
         count: int = 4,
         sizes: Sequence[int] = (3, 5, 7, 9, 11),
         sigma: tuple[float, float] = (0.3, 1.5),
         noise: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(count)
+        super().__init__(count=count)
         listed = isinstance(sizes, Sequence) and len(sizes) > 0
         if not listed or any(check_count(size, "GaussianBlur(sizes)") % 2 == 0 for size in sizes):
             raise ConfigError(f"GaussianBlur(sizes): expected odd kernel sizes such as (3, 5, 7), got {sizes!r}.")
@@ -96,7 +98,7 @@ class GaussianBlur(SampleGenerator):
         """
         radius = max(self.sizes) // 2
         chosen = torch.randint(len(self.sizes), shape, generator=generator, device=like.device)
-        # Not a look-up in a table, which would have to be copied to the device at every step.
+        # No look-up in a table, which would have to be copied to the device at every step.
         reach = torch.stack([(chosen == index) * (size // 2) for index, size in enumerate(self.sizes)]).sum(0)
         sigma = uniform(*self.sigma, shape, like, generator)
         offset = torch.arange(-radius, radius + 1, device=like.device)

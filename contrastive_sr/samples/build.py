@@ -1,4 +1,4 @@
-"""Lists of sample generators: from config, and to images."""
+"""Lists of sample generators: how to build them from a config, and how to draw their images."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from torch import Tensor
 from contrastive_sr._checks import describe
 from contrastive_sr.config import build
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.samples.base import Batch, SampleGenerator
-from contrastive_sr.samples.blur import GaussianBlur
-from contrastive_sr.samples.images import HighResolution, OtherInstances, UpsampledLowResolution
-from contrastive_sr.samples.sharpen import Sharpen
-from contrastive_sr.samples.teacher import TeacherOutput
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
 
 SampleConfig = Mapping[str, object] | SampleGenerator
-
-SAMPLES: dict[str, type[SampleGenerator]] = {
-    cls.__name__: cls
-    for cls in (Sharpen, GaussianBlur, HighResolution, UpsampledLowResolution, OtherInstances, TeacherOutput)
-}
 
 
 def build_samples(configs: Sequence[SampleConfig], where: str) -> list[SampleGenerator]:
@@ -32,7 +23,7 @@ def build_samples(configs: Sequence[SampleConfig], where: str) -> list[SampleGen
         where: what the list configures, for messages.
 
     Returns:
-        One generator an entry.
+        One generator for each entry.
 
     Raises:
         ConfigError: not a list, an empty one, or an entry that cannot be built.
@@ -46,7 +37,7 @@ def build_samples(configs: Sequence[SampleConfig], where: str) -> list[SampleGen
             f"{where}: expected a list with at least one of {', '.join(SAMPLES)}, e.g. "
             f"[{{type: Sharpen, count: 3}}]; got {describe(configs)}."
         )
-    return [build(SampleGenerator, SAMPLES, config, f"{where}[{index}]") for index, config in enumerate(configs)]
+    return [build(SAMPLES, config, f"{where}[{index}]") for index, config in enumerate(configs)]
 
 
 def draw(samples: Sequence[SampleGenerator], batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -61,6 +52,7 @@ def draw(samples: Sequence[SampleGenerator], batch: Batch, generator: torch.Gene
         (B, K, C, H, W) with K the sum of the generators' counts, in their order, in [0, 1].
 
     Example:
+        >>> from contrastive_sr.samples import HighResolution, Sharpen
         >>> draw([HighResolution(), Sharpen(count=3)], {"hr": torch.rand(2, 3, 32, 32)}).shape
         torch.Size([2, 4, 3, 32, 32])
     """

@@ -1,4 +1,4 @@
-"""Samples that are the images at hand."""
+"""Samples that are images of the batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastive_sr.errors import DataError
-from contrastive_sr.samples.base import Batch, SampleGenerator
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
 
 
+@SAMPLES.register
 class HighResolution(SampleGenerator):
     """The HR image itself, the first of PCL-SR's positives.
 
@@ -34,8 +35,9 @@ class HighResolution(SampleGenerator):
         return batch["hr"][:, None]
 
 
+@SAMPLES.register
 class UpsampledLowResolution(SampleGenerator):
-    """The LR image, bicubically enlarged to HR size: a negative that PCL-SR's code has and its text does not name.
+    """The LR image, bicubically enlarged to HR size, a negative in PCL-SR's code that the paper does not mention.
 
     Example:
         >>> batch = {"hr": torch.rand(2, 3, 32, 32), "lr": torch.rand(2, 3, 8, 8)}
@@ -65,24 +67,25 @@ class UpsampledLowResolution(SampleGenerator):
         return F.interpolate(batch["lr"], size=size, mode="bicubic", align_corners=False).clamp_(0, 1)[:, None]
 
 
+@SAMPLES.register
 class OtherInstances(SampleGenerator):
     """HR images of other instances of the batch ("Rand" in MPF-Net's Table VII, config 4).
 
-    Each is drawn anew from all others of the same process's batch, so that one may come twice.
+    Each is drawn anew from all other images of the same process's batch, so the same image may come twice.
 
     Args:
         count: images for each image of the batch.
 
     Raises:
-        ConfigError: a count that makes no sense.
+        ConfigError: a count that is no whole number of at least 1.
 
     Example:
         >>> OtherInstances(count=2)({"hr": torch.rand(4, 3, 32, 32)}).shape
         torch.Size([4, 2, 3, 32, 32])
     """
 
-    def __init__(self, count: int = 5) -> None:
-        super().__init__(count)
+    def __init__(self, *, count: int = 5) -> None:
+        super().__init__(count=count)
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Other HR images.

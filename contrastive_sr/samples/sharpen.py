@@ -7,16 +7,17 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_range
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.samples.base import Batch, SampleGenerator, depthwise, mirror, uniform
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, depthwise, mirror, uniform
 
 
+@SAMPLES.register
 class Sharpen(SampleGenerator):
     r"""HR images with a random excess of detail (PCL-SR eq. 5).
 
     .. math:: f(x) = \mathrm{clamp}(b + a (x - b), 0, 1)
 
-    b is x under the smoothing kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13, edges mirrored; every sample of every
-    image draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Away from
+    b is x smoothed by the kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13, with mirrored edges; every sample of every
+    image draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Apart from
     the outermost pixels the values are those of torchvision's ``adjust_sharpness``.
 
     Args:
@@ -31,8 +32,8 @@ class Sharpen(SampleGenerator):
         torch.Size([2, 3, 3, 32, 32])
     """
 
-    def __init__(self, count: int = 3, factor: tuple[float, float] = (1.2, 2.0)) -> None:
-        super().__init__(count)
+    def __init__(self, *, count: int = 3, factor: tuple[float, float] = (1.2, 2.0)) -> None:
+        super().__init__(count=count)
         self.factor = check_range(factor, "Sharpen(factor)", at_least=1.0)
         if self.factor[1] == 1.0:
             raise ConfigError("Sharpen(factor): expected an upper bound above 1, got 1, which changes nothing.")

@@ -11,23 +11,24 @@ from torch import Tensor, nn
 from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.config import build
 from contrastive_sr.embeddings import training_mode
-from contrastive_sr.embeddings.weights import read_network
+from contrastive_sr.embeddings.weights import load_weights
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.networks import NETWORKS
-from contrastive_sr.samples.base import Batch, SampleGenerator
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
 
 
+@SAMPLES.register
 class TeacherOutput(SampleGenerator):
     """The SR image that a trained network, the teacher, makes of the LR image (MPF-Net eq. 7).
 
-    The teacher is fixed: eval mode, no gradient. It belongs to no module, so that it is in no optimizer and in no
-    checkpoint of the training. Its images are clamped to [0, 1].
+    The teacher is fixed: eval mode, no gradient. It is part of no module, and so of no optimizer and no checkpoint of
+    the training. Its images are clamped to [0, 1].
 
     Args:
         network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, of one of our networks or of the host in use; or
             a network, called as ``sr = network(lr)``.
-        weights: its trained weights: a file that BasicSR or MMagic saved, or a plain state dict; averaged weights are
-            taken where there are such. It may be left out with a network that is built already.
+        weights: its trained weights: the checkpoint of a training, or a plain state dict; see
+            :func:`contrastive_sr.embeddings.load_weights`. May be left out for a network that is built already.
 
     Raises:
         ConfigError: an unknown network, one without weights, or a file that is missing or does not fit.
@@ -38,23 +39,17 @@ class TeacherOutput(SampleGenerator):
         torch.Size([2, 1, 3, 32, 32])
     """
 
-    def __init__(self, network: Mapping[str, object] | nn.Module, weights: str | Path | None = None) -> None:
+    def __init__(self, network: Mapping[str, object] | nn.Module, *, weights: str | Path | None = None) -> None:
         super().__init__(count=1)
         if weights is None and not isinstance(network, nn.Module):
             raise ConfigError(
                 f"TeacherOutput(weights): expected the file of a trained network, got none for {describe(network)}. "
                 "A teacher without training teaches noise."
             )
-        self.network = build(nn.Module, NETWORKS, network, "TeacherOutput(network)")
+        self.network = build(NETWORKS, network, "TeacherOutput(network)")
         if weights is not None:
-            state = read_network(weights, "TeacherOutput(weights)")
-            try:
-                self.network.load_state_dict(state)
-            except RuntimeError as error:
-                raise ConfigError(
-                    f"TeacherOutput(weights): {weights} does not fit the teacher, {describe(network)}: "
-                    f"{str(error)[:400]} Give `network` the settings it was trained with."
-                ) from error
+            hint = f" The teacher is {describe(network)}. Give `network` the settings it was trained with."
+            load_weights(self.network, weights, key="TeacherOutput(weights)", hint=hint)
         self.network.requires_grad_(False)
         self._device: torch.device | None = None
 
@@ -81,7 +76,7 @@ class TeacherOutput(SampleGenerator):
         with torch.no_grad(), torch.autocast(lr.device.type, enabled=False), training_mode(self.network, False):
             try:
                 sr = self.network(lr.to(next(self.network.parameters(), lr).dtype))
-            except Exception as error:  # what some network raises has no common base
+            except Exception as error:  # the errors of all networks have no common base
                 raise DataError(
                     f"TeacherOutput: {name} fails on LR images {tuple(lr.shape)} ({describe_error(error)})."
                 ) from error

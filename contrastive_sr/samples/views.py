@@ -19,10 +19,10 @@ def view_size(side: int) -> int:
 
 
 def random_view(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A random view of each image: a crop, flipped, its colours changed.
+    """A random view of each image: a crop, which may be flipped, with other colours.
 
-    SimCLR's augmentations without resizing and blur, since these change the sharpness that HR and SR images are told
-    apart by. The crop has 7/8 of height and width; brightness, contrast and saturation are each multiplied by a number
+    SimCLR's augmentations without resizing and blur, which would change the sharpness, and that is what tells HR from
+    SR images. The crop has 7/8 of height and width; brightness, contrast and saturation are each multiplied by a number
     from 0.6 to 1.4, and one image in five becomes grey. Each image draws its own numbers.
 
     Args:

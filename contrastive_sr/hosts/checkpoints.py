@@ -1,0 +1,58 @@
+"""What is where in the files that BasicSR and MMagic save; imports neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from contrastive_sr.embeddings.tensor_file import read_file
+from contrastive_sr.embeddings.weights import read_sections, sections_of
+from contrastive_sr.errors import ConfigError
+
+# BasicSR's averaged and live network, and MMagic's model; the file itself may be a plain state dict
+_NETWORK_SECTIONS = ("params_ema", "params", "state_dict", "")
+_NETWORK_PREFIXES = ("generator_ema.", "generator.")  # in MMagic's models
+_METHODS_PREFIX = "methods."  # there too
+
+
+def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
+    """The state of the SR network in a file that BasicSR or MMagic saved; its average if there is one.
+
+    Args:
+        path: the file.
+        key: which argument or key the path is the value of, for messages.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds something else.
+    """
+    sections = read_sections(path, key)
+    state = next((sections[name] for name in _NETWORK_SECTIONS if name in sections), None)
+    if state is None:
+        raise ConfigError(
+            f"{key}: {path} was expected to hold a network, as a state dict or as BasicSR or MMagic save it, got "
+            f"{', '.join(list(sections)[:3])}."
+        )
+    for prefix in _NETWORK_PREFIXES:
+        if network := _under(prefix, state):
+            return network
+    return state
+
+
+def read_methods(path: str | Path) -> dict[str, Tensor] | None:
+    """The state of the methods in a training state of BasicSR or a checkpoint of MMagic; None if it holds none.
+
+    Raises:
+        ConfigError: the file is missing or unreadable.
+    """
+    content = read_file(path)
+    if isinstance(content, Mapping) and isinstance(content.get("methods"), Mapping):
+        return dict(content["methods"])
+    sections = sections_of(content)
+    # our hook keeps the methods' state beside the state dict of the stock model
+    return _under(_METHODS_PREFIX, sections.get("contrastive_sr", sections.get("state_dict", {}))) or None
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
