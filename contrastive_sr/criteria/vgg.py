@@ -9,6 +9,7 @@ from torch import Tensor
 
 from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.embeddings import VGGFeatures
+from contrastive_sr.functional.precision import at_least_float32
 
 BOTTOM, TOP = "relu1_2", "conv5_4"
 

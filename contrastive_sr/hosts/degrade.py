@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_count
+from contrastive_sr._random import seed_of
 from contrastive_sr.degradations import DegradationConfig, build_degradation
-from contrastive_sr.distributed import rank, world_size
+from contrastive_sr.distributed import rank
 from contrastive_sr.errors import ConfigError, DataError
 
 _PARAMETER = "degradation/"
-_STREAM = 0x5EED  # other numbers than those that the methods draw with the same seed
 
 
 class TrainingDegradation:
@@ -25,7 +25,7 @@ class TrainingDegradation:
         config: a preset's name or a config, see :func:`contrastive_sr.degradations.build_degradation`.
         wants: what the methods read beside LR and HR images, see :class:`contrastive_sr.methods.Method`. Made are
             ``"lr_key"``: another crop of the image under the same degradation, with noise of its own;
-            ``"lr_key_other"``: a crop of the next image of the batch, likewise; ``"degradation/<name>"``: what was
+            ``"lr_key_other"``: a crop of the next image of the batch, also under this image's degradation; ``"degradation/<name>"``: what was
             drawn, where this degradation draws it. Others are left out.
         seed: seed of the draws.
         scale: what the degradation's scale must be; None: its own.
@@ -109,5 +109,4 @@ class TrainingDegradation:
         return batch
 
     def _generator(self, step: int, device: torch.device) -> torch.Generator:
-        seed = self.seed + _STREAM + (step * world_size() + rank()) * 1_000_003
-        return torch.Generator(device).manual_seed(seed % 2**63)
+        return torch.Generator(device).manual_seed(seed_of(self.seed, "degradation", step, rank()))

@@ -89,10 +89,10 @@ class PositionLoss(nn.Module):
                 f"{anchor_channels}. Heads of different networks must meet in one space."
             )
         self.negatives_from = negatives_from
-        self.heads = None if channels is None else nn.ModuleList(MLPHead(c, dim) for c in channels)
+        self.heads = None if channels is None else nn.ModuleList(MLPHead(c, dim=dim) for c in channels)
         self.anchor_heads = self.heads
         if anchor_channels is not None:
-            self.anchor_heads = nn.ModuleList(MLPHead(c, dim) for c in anchor_channels)
+            self.anchor_heads = nn.ModuleList(MLPHead(c, dim=dim) for c in anchor_channels)
 
     def _contrast(self, roles: dict[str, Features], generator: torch.Generator | None) -> Contrast:
         """The loss over all layers, of features by role; the generator draws the positions."""

@@ -174,8 +174,9 @@ class DegradationQueueLoss(nn.Module):
         _, fill = self._read_position()
         valid = torch.arange(self.queue_size, device=self.queue.device) < fill if fill < self.queue_size else None
         # A copy, because the backward pass needs the queue as it was.
+        queue = self.queue.clone()
         return queue_nce(
-            unit_vectors(query), keys, self.queue.clone(), self.temperature, valid, "none", normalize=False
+            unit_vectors(query), keys, queue, self.temperature, valid=valid, reduction="none", normalize=False
         )
 
     @torch.no_grad()

@@ -123,6 +123,7 @@ class CriaCL(Method):
         ConfigError: an argument that makes no sense; the message says which.
 
     Example:
+        >>> import torch
         >>> from contrastive_sr.methods import Methods
         >>> square = {"type": "Pixel", "norm": "l2"}
         >>> methods = Methods([CriaCL(variant=5, vgg_weights=None, positives=[square])])
@@ -175,9 +176,7 @@ class CriaCL(Method):
         }
         roles = {role: settings for role, settings in roles.items() if settings[0]}
         for role, (_, weight, share, _, _) in roles.items():  # the weights first: they cost nothing to refuse
-            self.weights[role] = TermWeight(
-                f"{name}_{role}", weight, share, interval=share_interval, key=f"{role}_"
-            )
+            self.weights[role] = TermWeight(f"{name}_{role}", weight, share, interval=share_interval, key=f"{role}_")
         settings = {
             "exponent": check_number(exponent, f"{name}: exponent", at_least=1),
             "t": check_number(t, f"{name}: t", above=0),
@@ -413,7 +412,9 @@ class CriaCL(Method):
         if rank() == 0:
             weight = self.weights[role]
             assert isinstance(weight, TermWeight)
-            advice = f"a smaller {role}_share" if weight.fixed is None else f"{role}_share, e.g. 0.05, for {role}_weight"
+            advice = (
+                f"a smaller {role}_share" if weight.fixed is None else f"{role}_share, e.g. 0.05, for {role}_weight"
+            )
             warnings.warn(
                 f"{self.name}: the masks leave the branch {role!r} alone (mean {mean.item():.1g}), and so the SR image "
                 f"does not learn from that term any more. Start anew with {advice}, or with a smaller weight or share "

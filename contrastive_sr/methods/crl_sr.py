@@ -180,9 +180,7 @@ class CRLSR(Method):
                 temperature=self.temperature, channels=channels, dim=self.dim, positions=self.positions
             )
         if self.places is not None and self.parts.refinement == "srnce":
-            self.srnce = SRNCELoss(
-                temperature=self.temperature, variant=self.srnce_variant, positions=self.positions
-            )
+            self.srnce = SRNCELoss(temperature=self.temperature, variant=self.srnce_variant, positions=self.positions)
             self.srnce.heads = self.srnce.anchor_heads = self.places.heads
         if self.parts.decoupling or self.srnce is not None:
             self.layers = tuple(f"encoder.{tap}" for tap in taps)

@@ -376,7 +376,9 @@ class Methods(nn.Module):
             raise ConfigError(f"{where}: expected a dict of Contrast by name, got {describe(returned)}.")
         for key, contrast in returned.items():
             if hook == "terms" and key not in method.weights:
-                raise ConfigError(f"{where} {unknown('term', key, list(method.weights))} They are the names in `weights`.")
+                raise ConfigError(
+                    f"{where} {unknown('term', key, list(method.weights))} They are the names in `weights`."
+                )
             if not isinstance(contrast, Contrast):
                 raise ConfigError(
                     f"{where}: expected a contrastive_sr.losses.Contrast as {key!r}, got {describe(contrast)}. Return "

@@ -234,7 +234,7 @@ class ContraD(torch.nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.real_head, self.fake_head = (MLPHead(channels, DIM) for _ in range(2))
+        self.real_head, self.fake_head = (MLPHead(channels, dim=DIM) for _ in range(2))
         self.simclr, self.fake_contrast = SimCLRLoss(gather=True), FakeContrastLoss(gather=True)
 
     def forward(self, first: Tensor, second: Tensor, fake: Tensor) -> dict[str, Tensor]:

@@ -62,7 +62,9 @@ class TermWeight(nn.Module):
     ) -> None:
         super().__init__()
         if weight is not None and share is not None:
-            raise ConfigError(f"{name}: expected one of `{key}weight` (e.g. 0.0004) and `{key}share` (e.g. 0.05), got both.")
+            raise ConfigError(
+                f"{name}: expected one of `{key}weight` (e.g. 0.0004) and `{key}share` (e.g. 0.05), got both."
+            )
         self.name, self.key = name, key
         self.fixed = None if weight is None else check_number(weight, f"{name}: {key}weight", at_least=0)
         self.asked = check_number(DEFAULT_SHARE if share is None else share, f"{name}: {key}share", above=0)

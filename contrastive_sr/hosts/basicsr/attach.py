@@ -1,4 +1,4 @@
-"""The methods of an option file, with the network and the data they train on; imports no host."""
+"""The methods of an option file, attached to the network and checked against its data; imports no host."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from contrastive_sr.hosts.basicsr.options import check_optimizer, training_degra
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.kernels import check_known, kernel_size
 from contrastive_sr.hosts.networks import stated_scale
-from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods import Methods, build_methods
 
 
 def attached_methods(
     opt: Mapping[str, Any], net: nn.Module, networks: Any
-) -> tuple[MethodList, TrainingDegradation | None]:
-    """The methods and the degradation of the options, which go with network, data and each other.
+) -> tuple[Methods, TrainingDegradation | None]:
+    """The methods and the degradation of the options, checked against the network, the data and each other.
 
     Args:
         opt: the options, as BasicSR has parsed them.
@@ -27,7 +27,7 @@ def attached_methods(
         networks: the host's registry of networks.
 
     Raises:
-        ConfigError: something is unknown or missing, or does not go with the rest.
+        ConfigError: something is unknown or missing, or does not fit the rest.
         DataError: batches lack what a method needs or are too small or too large, or the kernels of validation images
             are not known to a network that reads them.
     """
@@ -52,7 +52,7 @@ def attached_methods(
     return methods, degradation
 
 
-def methods_optimizer(opt: Mapping[str, Any], methods: MethodList) -> dict[str, Any] | None:
+def methods_optimizer(opt: Mapping[str, Any], methods: Methods) -> dict[str, Any] | None:
     """The options of the methods' optimizer; None if they train no parts of their own.
 
     Raises:

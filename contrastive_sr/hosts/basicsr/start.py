@@ -16,7 +16,7 @@ from contrastive_sr.errors import ConfigError, ContrastiveSRError
 from contrastive_sr.hosts.basicsr.attach import attached_methods, batch_images, methods_optimizer
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import MethodList
+from contrastive_sr.methods import Methods
 from contrastive_sr.networks import NETWORKS
 
 _OURS = (CheckedPairedImageDataset.__name__, HighResolutionImageDataset.__name__)
@@ -50,15 +50,14 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_batch(opt: Mapping[str, Any], methods: MethodList, degradation: TrainingDegradation | None) -> None:
+def _check_batch(opt: Mapping[str, Any], methods: Methods, degradation: TrainingDegradation | None) -> None:
     """Let the methods see a batch as training will have them, but black, and of no more than two images."""
     size, scale = opt["datasets"]["train"].get("gt_size"), opt["scale"]
     if not isinstance(size, int) or size < scale or size % scale:
         return  # the dataset will say so
     hr = torch.zeros(min(batch_images(opt), 2), 3, size, size)
     batch = {"lr": hr[..., ::scale, ::scale], "hr": hr} if degradation is None else degradation.batch(hr, hr, step=0)
-    for method in methods.methods:
-        method.check_batch(batch)
+    methods.check_batch(batch)
 
 
 def _network(options: Mapping[str, Any]) -> nn.Module:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import rank
+from contrastive_sr.distributed import rank, unwrapped
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.basicsr.attach import attached_methods, methods_optimizer
 from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.hosts.kernels import kernel_size, super_resolve
 from contrastive_sr.hosts.warn import warnings_in_log
-from contrastive_sr.methods import MethodList
+from contrastive_sr.methods import Methods
 
 if TYPE_CHECKING:
     from basicsr.models.sr_model import SRModel as Host
@@ -53,10 +53,9 @@ class WithMethods(Host):
         super().init_training_settings()
 
     @property
-    def bare_methods(self) -> MethodList:
+    def bare_methods(self) -> Methods:
         """The methods, without the wrapper that synchronises gradients."""
-        methods = self.methods.module if isinstance(self.methods, DistributedDataParallel) else self.methods
-        assert isinstance(methods, MethodList)
+        methods: Methods = unwrapped(self.methods)
         return methods
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -96,18 +95,16 @@ class WithMethods(Host):
             self.output = super_resolve(net, self.lq, self.lq_path)
         self.net_g.train()
 
-    def run(self, current_iter: int) -> dict[str, Tensor]:
+    def run_network(self, current_iter: int) -> dict[str, Tensor]:
         """One pass of the SR network."""
         if self.degradation is None:
             batch = {"lr": self.lq, "hr": self.gt}
         else:
             batch = self.degradation.batch(self.gt, self.gt_key, current_iter)
             self.lq = batch["lr"]
-        batch = self.bare_methods.run(self.net_g, batch)
-        self.output = batch["sr"]
-        return batch
+        return self.bare_methods.run(self.net_g, batch)
 
-    def train_methods(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def auxiliary_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The methods' own step, and its losses for the log."""
         losses: dict[str, Tensor] = self.methods(batch)
         if self.optimizer_methods is not None and losses:
@@ -116,18 +113,16 @@ class WithMethods(Host):
             self.optimizer_methods.step()
         return {f"l_{name}": loss.detach() for name, loss in losses.items()}
 
-    def train_network(self, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def sr_step(self, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The SR network's step on the host's losses and the methods' terms, and all of them for the log."""
         with warnings_in_log(self.logger.warning):
-            ours = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
+            contrast = self.bare_methods.sr_losses(batch, losses.get(self.pixel_key))
         self.optimizer_g.zero_grad()
-        total = ours.total
-        for loss in losses.values():
-            total = total + ours.host(loss)
-        total.backward()
+        torch.stack([contrast.loss, *losses.values()]).sum().backward()
         self.optimizer_g.step()
-        terms = {f"l_{name}": term for name, term in ours.terms.items()}
-        return {name: value.detach() for name, value in {**losses, **terms, **ours.logs}.items()}
+        terms = {f"{method.name}_{key}" for method in self.bare_methods for key in method.weights}
+        ours = {f"l_{name}" if name in terms else name: value for name, value in contrast.metrics.items()}
+        return {name: value.detach() for name, value in {**losses, **ours}.items()}
 
     def image_losses(self, sr: Tensor) -> dict[str, Tensor]:
         """The host's pixel, perceptual and style losses, under the host's names."""
@@ -189,7 +184,7 @@ class WithMethods(Host):
             torch.save(state, unfinished)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        names = list(self.bare_methods)
+        names = self.bare_methods.names
         if "methods" not in resume_state or len(resume_state["optimizers"]) != len(self.optimizers):
             raise ConfigError(
                 f"resume_state: expected the state of a training with the methods {names} and "
@@ -212,9 +207,10 @@ class PixelTraining(WithMethods):
     """A step of the host's ``SRModel``, with methods."""
 
     def optimize_parameters(self, current_iter: int) -> None:
-        batch = self.run(current_iter)
-        logs = self.train_methods(batch)
-        logs.update(self.train_network(batch, self.image_losses(batch["sr"])))
+        batch = self.run_network(current_iter)
+        logs = self.auxiliary_step(batch)
+        losses = {} if self.bare_methods.warming_up else self.image_losses(batch["sr"])
+        logs.update(self.sr_step(batch, losses))
         self.finish_step(logs)
 
 
@@ -224,13 +220,17 @@ class GANTraining(WithMethods):
     pixel_key = "l_g_pix"
 
     def optimize_parameters(self, current_iter: int) -> None:
-        batch = self.run(current_iter)
-        logs = self.train_methods(batch)
+        batch = self.run_network(current_iter)
+        logs = self.auxiliary_step(batch)
+        if self.bare_methods.warming_up:
+            logs.update(self.sr_step(batch, {}))
+            self.finish_step(logs)
+            return
         if current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters:
             self.net_d.requires_grad_(False)
             losses = self.image_losses(batch["sr"])
             losses["l_g_gan"] = self.generator_loss(batch["sr"])
-            logs.update(self.train_network(batch, losses))
+            logs.update(self.sr_step(batch, losses))
         self.net_d.requires_grad_(True)
         logs.update(self.train_discriminator(batch["sr"].detach()))
         self.finish_step(logs)

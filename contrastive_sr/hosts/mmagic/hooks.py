@@ -81,7 +81,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Moves our state out of `state_dict`. A training that has become NaN is not saved."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if isinstance(model, WithMethods):
-            model.method_list.check_finite()
+            model.bare_methods.check_finite()
         state, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict", {})
         own = {}
         for key in [key for key in state if WithMethods.is_own_state(key)]:
@@ -132,9 +132,9 @@ class ProgressHook(Hook):
         """Moves the bar by a step."""
         if self._open is not None:
             scalars = runner.message_hub.log_scalars
-            found = {name: scalars.get(f"train/{name}") for name in ("loss_pix", "loss_contrastive")}
-            figures = {name.removeprefix("loss_"): float(v.current()) for name, v in found.items() if v is not None}
-            self._open.update(runner.iter + 1, **figures)
+            logged = {name: scalars.get(f"train/{name}") for name in ("loss_pix", "loss_contrastive")}
+            metrics = {name.removeprefix("loss_"): float(v.current()) for name, v in logged.items() if v is not None}
+            self._open.update(runner.iter + 1, **metrics)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Shows the PSNR of the last validation."""

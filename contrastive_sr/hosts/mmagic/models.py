@@ -23,8 +23,8 @@ from contrastive_sr.hosts.kernels import super_resolve
 from contrastive_sr.hosts.mmagic.registry import MODELS
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.warn import warnings_in_log
-from contrastive_sr.methods import MethodList, build_methods
-from contrastive_sr.methods.base import StepCounter
+from contrastive_sr.methods import Methods, build_methods
+from contrastive_sr.methods.engine import StepCounter
 
 _OPTIM_EXAMPLE = (
     'optim_wrapper = dict(constructor="contrastive_sr.MultiOptimWrapperConstructor", '
@@ -41,9 +41,7 @@ def generator_scale(generator: Any) -> int | None:
     return None if stated is None else stated[1]
 
 
-def training_degradation(
-    config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any
-) -> TrainingDegradation:
+def degradation_for(config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any) -> TrainingDegradation:
     """The `degradation` of a model.
 
     Raises:
@@ -77,7 +75,7 @@ class WithMethods(BaseEditModel):
         if degradation is not None:
             # MMEngine has just set the seed of `randomness`, before it builds the model
             seed = torch.initial_seed() if degradation_seed is None else degradation_seed
-            self.degradation = training_degradation(degradation, self.methods.wants, seed, generator)
+            self.degradation = degradation_for(degradation, self.methods.wants, seed, generator)
             self.degradation_step = StepCounter()
         self.methods.attach(self.generator)
         names = {"lr", "hr"} if self.degradation is None else self.degradation.names
@@ -87,10 +85,10 @@ class WithMethods(BaseEditModel):
             self.generator_ema = deepcopy(self.generator).requires_grad_(False)
 
     @property
-    def method_list(self) -> MethodList:
+    def bare_methods(self) -> Methods:
         """The methods without the wrapper that MMSeparateDistributedDataParallel puts around them."""
         methods: Any = self.methods
-        found: MethodList = methods.module if is_model_wrapper(methods) else methods
+        found: Methods = methods.module if is_model_wrapper(methods) else methods
         return found
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -136,10 +134,10 @@ class WithMethods(BaseEditModel):
         net = self.generator_ema if averaged else self.generator
         return super_resolve(net, inputs, _lr_paths(data_samples))
 
-    def _run_generator(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
+    def _run_network(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
         """One forward pass: a batch with `lr`, `hr` and `sr`, and what else the methods want."""
         try:
-            return self.method_list.run(self.generator, self._make_batch(inputs, data_samples.gt_img))
+            return self.bare_methods.run(self.generator, self._make_batch(inputs, data_samples.gt_img))
         except DataError as error:
             raise DataError(f"{error}{self._scaling_hint()}") from error
 
@@ -166,9 +164,22 @@ class WithMethods(BaseEditModel):
             return ""
         return " In an MMagic config, data_preprocessor must have mean=[0., 0., 0.] and std=[255., 255., 255.]."
 
+    def _step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """A step of pixel loss and methods; in a warm-up, of the methods alone."""
+        generator: OptimWrapper = optim_wrapper["generator"]
+        data = self.data_preprocessor(data, True)
+        with generator.optim_context(self):
+            batch = self._run_network(data["inputs"], data["data_samples"])
+        auxiliary = self._auxiliary_step(batch, optim_wrapper)
+        with generator.optim_context(self):
+            losses = self._sr_losses(batch)
+        total, log = self.parse_losses(losses)
+        generator.update_params(total)
+        return {**log, **auxiliary}
+
     def _auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """Trains the methods' own parts on the detached SR image; through the wrapper, so that ranks stay equal."""
-        if not self.method_list.trainable:
+        if not self.bare_methods.trainable:
             return {}
         wrapper: OptimWrapper = optim_wrapper["methods"]
         with wrapper.optim_context(self):
@@ -178,20 +189,19 @@ class WithMethods(BaseEditModel):
         wrapper.update_params(torch.stack([value.float() for value in losses.values()]).sum())
         return {name: value.detach() for name, value in losses.items()}
 
-    def _add_contrastive(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-        """Adds the weighted contrastive term to the host's losses, and its figures for the log.
+    def _sr_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pixel loss, which rests in a warm-up, and what the methods add."""
+        losses = {} if self.bare_methods.warming_up else {"loss_pix": self.pixel_loss(batch["sr"], batch["hr"])}
+        return self._with_terms(losses, batch)
 
-        In a method's warm-up the host's losses are 0: MMEngine sums whatever it logs as a loss.
-        """
+    def _with_terms(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The host's losses, the weighted terms of the methods, and their metrics for the log."""
         with warnings_in_log(MMLogger.get_current_instance().warning):
-            result = self.method_list.sr_losses(batch, losses.get("loss_pix"))
-        losses.update({name: result.host(loss) for name, loss in losses.items()})
-        losses["loss_contrastive"] = result.total
-        losses.update({name: value.detach() for name, value in result.terms.items()})
-        losses.update(result.logs)
+            contrast = self.bare_methods.sr_losses(batch, losses.get("loss_pix"))
+        return {**losses, "loss_contrastive": contrast.loss, **contrast.metrics}
 
     def _check_optimizers(self, optim_wrapper: OptimWrapper | OptimWrapperDict, *others: str) -> None:
-        needed = {"generator", *others, *(["methods"] if self.method_list.trainable else [])}
+        needed = {"generator", *others, *(["methods"] if self.bare_methods.trainable else [])}
         found = set(optim_wrapper.keys()) if isinstance(optim_wrapper, OptimWrapperDict) else set()
         if missing := sorted(needed - found):
             raise ConfigError(
@@ -275,35 +285,21 @@ class ContrastiveSR(WithMethods):
             log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
             return log
         self._check_optimizers(optim_wrapper)
-        generator: OptimWrapper = optim_wrapper["generator"]
-        data = self.data_preprocessor(data, True)
-        with generator.optim_context(self):
-            batch = self._run_generator(data["inputs"], data["data_samples"])
-        auxiliary = self._auxiliary_step(batch, optim_wrapper)
-        with generator.optim_context(self):
-            losses = self._sr_losses(batch)
-        total, log = self.parse_losses(losses)
-        generator.update_params(total)
-        return {**log, **auxiliary}
+        return self._step(data, optim_wrapper)
 
     def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> dict[str, Tensor]:
         """The losses of one step in which nothing but the generator trains.
 
         MMEngine's `BaseModel.train_step` and its default distributed wrapper come here.
         """
-        if self.method_list.trainable:
+        if self.bare_methods.trainable:
             raise ConfigError(
                 "The methods have parts of their own to train, so one optimizer for everything cannot be used. "
                 f"Try: {_OPTIM_EXAMPLE} and, for several processes, "
                 'model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel"). '
                 "Or freeze the embedding with train_embedding=False."
             )
-        return self._sr_losses(self._run_generator(inputs, data_samples))
-
-    def _sr_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses = {"loss_pix": self.pixel_loss(batch["sr"], batch["hr"])}
-        self._add_contrastive(losses, batch)
-        return losses
+        return self._sr_losses(self._run_network(inputs, data_samples))
 
 
 @MODELS.register_module()
@@ -369,13 +365,15 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
     def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One training step of the host, with the methods in it; see `ContrastiveSR.train_step`."""
         self._check_optimizers(optim_wrapper, "discriminator")
+        if self.bare_methods.warming_up:  # there need be no SR image, which the host's own step begins with
+            return self._step(data, optim_wrapper)
         log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
         self._batch = {}
         return log
 
     def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> Tensor:
         """Called by the host's `train_step`: the SR image. The batch is kept for the steps that follow."""
-        self._batch = self._run_generator(inputs, data_samples)
+        self._batch = self._run_network(inputs, data_samples)
         return self._batch["sr"]
 
     def g_step_with_optim(
@@ -388,6 +386,4 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
 
     def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
         """The host's losses of the generator, and the contrastive ones."""
-        losses: dict[str, Tensor] = super().g_step(batch_outputs, batch_gt_data)
-        self._add_contrastive(losses, self._batch)
-        return losses
+        return self._with_terms(super().g_step(batch_outputs, batch_gt_data), self._batch)

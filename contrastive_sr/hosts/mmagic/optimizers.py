@@ -23,7 +23,7 @@ class MultiOptimWrapperConstructor(MMagicConstructor):
     def __call__(self, module: nn.Module) -> OptimWrapper | OptimWrapperDict:
         """Builds the optimizers of `module`."""
         model = module.module if is_model_wrapper(module) else module
-        trains_methods = not isinstance(model, WithMethods) or model.method_list.trainable
+        trains_methods = not isinstance(model, WithMethods) or model.bare_methods.trainable
         if not trains_methods and isinstance(self.constructors, dict) and self.constructors.pop("methods", None):
             print_log("No method trains parts of its own: the optimizer of `methods` is not used.", "current")
         return super().__call__(module)
