@@ -94,8 +94,8 @@ def find_preset(name: str, scale: int | None = None) -> str:
     """The full name of a preset.
 
     Args:
-        name: with the scale at its end or without, e.g. ``dasr-isotropic-x4`` or ``dasr-isotropic``.
-        scale: what the preset's scale must be; needed if the name does not say it.
+        name: with or without the scale at its end, e.g. ``dasr-isotropic-x4`` or ``dasr-isotropic``.
+        scale: the scale that the preset must have; needed if the name does not say it and several do.
 
     Returns:
         A key of ``PRESETS``.
@@ -144,10 +144,10 @@ def build_degradation(config: DegradationConfig, scale: int | None = None) -> De
     """Build a degradation from a preset's name or from a config.
 
     Args:
-        config: a name in ``PRESETS``; a mapping with ``type: Degradation`` and its arguments, or with ``type:`` a
-            preset's name and the arguments that differ from it; or a degradation, which is returned as it is.
-        scale: what its scale must be, for a training whose scale is fixed elsewhere. A preset's name may then lack
-            its scale.
+        config: a name in ``PRESETS``; a mapping with ``type: Degradation`` and its arguments, or with a preset's name
+            as ``type`` and the arguments that differ from it; or a degradation, which is returned as it is.
+        scale: the scale that it must have, for a training whose scale is set elsewhere. A preset's name may then leave
+            it out.
 
     Returns:
         The degradation.
