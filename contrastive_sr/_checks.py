@@ -1,11 +1,11 @@
-"""Checks shared by the whole library: each says what was expected, what came and what to try."""
+"""Checks that the whole library uses: their errors say what was expected, what came and what to try."""
 
 from __future__ import annotations
 
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -31,8 +31,8 @@ def describe(x: object) -> str:
 def describe_error(error: BaseException) -> str:
     """An error's type and first line.
 
-    Of an unpickling error the type alone: torch's text advises to load the file with ``weights_only=False``, which
-    would run whatever code it holds.
+    Of an unpickling error only the type: torch's text advises to load the file with ``weights_only=False``, which
+    would run any code that the file holds.
     """
     line = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
@@ -43,7 +43,7 @@ def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:
 
     Args:
         x: the value to check.
-        shape: one entry a dimension: a number that must match, or a letter that only names it.
+        shape: for each dimension a number that must match, or a letter that only names it.
         name: the argument's name, for the message.
 
     Raises:
@@ -84,7 +84,7 @@ def check_number(value: object, name: str, *, above: float | None = None, at_lea
 
 
 def _as_yaml_number(text: str) -> str:
-    """How to write a number that YAML took for text; empty if it is none."""
+    """How to write a number that YAML read as text; empty if the text is no number."""
     try:
         return f" In YAML write `!!float {text}` or `{float(text):.10g}`."
     except ValueError:
@@ -92,7 +92,7 @@ def _as_yaml_number(text: str) -> str:
 
 
 def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
-    """Require a whole number within bounds, and of 64 bits at most, and return it.
+    """Require a whole number within bounds that fits into 64 bits, and return it.
 
     Raises:
         ConfigError: not a whole number, or out of bounds.
@@ -105,15 +105,16 @@ def check_count(value: object, name: str, *, at_least: int = 1, at_most: int | N
     return value
 
 
-def check_choice(value: object, choices: Sequence[object], name: str) -> None:
-    """Require one of a few values.
+def check_choice(value: object, choices: Iterable[object], name: str) -> None:
+    """Require one of a few fixed values, such as those of a ``Literal`` type: ``get_args(Reduction)``.
 
     Raises:
         ConfigError: anything else.
     """
-    # Of the same type too: True is equal to 1 and 7.0 to 7.
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ConfigError(f"{name}: expected one of {', '.join(map(str, choices))}, got {describe(value)}.")
+    accepted = list(choices)
+    # Of the same type too: True is equal to 1, and 7.0 to 7.
+    if not any(type(value) is type(choice) and value == choice for choice in accepted):
+        raise ConfigError(f"{name}: expected one of {', '.join(map(str, accepted))}, got {describe(value)}.")
 
 
 def check_flag(value: object, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Collectives that losses need; each does nothing when torch.distributed is not running."""
+"""What the ranks of a training exchange; nothing where torch.distributed is not running."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def average_statistics_over_ranks(module: nn.Module) -> None:
-    """Give BatchNorm's running statistics the mean over all ranks, so that every rank embeds alike."""
+    """Set BatchNorm's running statistics to their mean over all ranks, so that a module is the same on each."""
     if world_size() == 1:
         return
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -48,15 +48,15 @@ def average_statistics_over_ranks(module: nn.Module) -> None:
 
 
 def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
-    """Join the tensors of all ranks along the first dimension, whatever their lengths.
+    """Join the tensors of all ranks along the first dimension; each rank may have another number of rows, also none.
 
-    The ranks tell each other their lengths first, which waits for the device once. A rank may have no rows, but it must
-    call this as the others do, and run the backward pass of a loss that depends on what it got, such as a sum over
-    ``joined[:0]``: each rank adds its part to every other's gradient, and waits for them. Differentiable once. A
-    graph break under ``torch.compile``.
+    The ranks first tell each other how many, which waits for the device once. A rank without rows must call this as the
+    others do, and run the backward pass of a loss that depends on the result, such as a sum over ``joined[:0]``: each
+    rank adds its part to every other's gradient, and waits for theirs. Differentiable once. A graph break under
+    ``torch.compile``.
 
     Args:
-        x: (B_r, ...): this rank's rows. All but B_r is the same on all ranks, the dtype too.
+        x: (B_r, ...) rows of this rank. Everything but B_r is the same on all ranks, the dtype too.
         gradient: whether gradients flow back to the ranks that the rows came from.
 
     Returns:
@@ -82,7 +82,7 @@ def reduce_over_ranks(values: Tensor, count: int | None, reduction: Reduction) -
 
     Args:
         values: this rank's values, of any shape; there may be none.
-        count: how many values all ranks have together. None: the batch is this rank's alone, as if there were no others.
+        count: how many values all ranks have together. None: this rank's batch stands alone.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:

@@ -123,7 +123,7 @@ def _degradations(
     if len(set(values)) < max(len(values), 2):
         raise ConfigError(f"{option}: expected at least two different values, got {', '.join(map(str, values))}.")
     made = [
-        Degradation(scale, IsotropicGaussian(sigma=(width, width)), noise=(level, level))
+        Degradation(scale=scale, kernel=IsotropicGaussian(sigma=(width, width)), noise=(level, level))
         for width in widths
         for level in noise_levels
     ]

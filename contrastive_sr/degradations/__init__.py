@@ -1,4 +1,4 @@
-"""HR images to LR images on any device: blur, downsampling, noise, as the blind super-resolution papers make them."""
+"""HR images to LR images on any device: blur, downsampling and noise, as in the blind super-resolution papers."""
 
 from contrastive_sr.degradations.base import Degradation, Degraded
 from contrastive_sr.degradations.functional import (

@@ -1,19 +1,24 @@
-"""HR images to LR images, as the blind super-resolution papers make them."""
+"""The degradation of the blind super-resolution papers: HR images to LR images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_count, check_flag, check_range, check_shape, describe
 from contrastive_sr.config import build
-from contrastive_sr.degradations.functional import check_downsample, check_kernel_size, check_sides, gaussian_kernels
+from contrastive_sr.degradations.functional import (
+    Downsampling,
+    check_downsample,
+    check_kernel_size,
+    check_sides,
+    gaussian_kernels,
+)
 from contrastive_sr.degradations.kernels import (
     KERNELS,
-    LAYOUTS,
     IsotropicGaussian,
     Kernel,
     Parameters,
@@ -25,15 +30,15 @@ from contrastive_sr.degradations.kernels import (
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.precision import at_least_float32
 
-NOISE_LAYOUTS = ("uniform", *LAYOUTS)
+NoiseLayout = Literal["uniform", "left_to_right", "random_field"]
 
 
 class Degraded(NamedTuple):
-    """What a degradation gives.
+    """What a degradation returns.
 
     Attributes:
         lr: (B, 3, h, w) in [0, 1].
-        parameters: what was drawn, one row an image, see :class:`Degradation`.
+        parameters: what was drawn, one row for each image, see :class:`Degradation`.
     """
 
     lr: Tensor
@@ -45,14 +50,15 @@ class Degradation:
 
     .. math:: I^{LR} = \mathrm{round}_8\bigl((I^{HR} \otimes k)\downarrow_s + n\bigr), \quad n \sim N(0, (l / 255)^2)
 
-    DASR eq. 1, CRL-SR eq. 1, on the device of the images and without gradient. The noise is drawn for every pixel
+    DASR eq. 1, CRL-SR eq. 1, on the device of the images and without a gradient. The noise is drawn for every pixel
     and channel of the LR image; rounding to 8 bits and clamping to [0, 1] come last. The papers do not say how they
-    treat edges: the blur mirrors them without repeating the edge pixel, the bicubic downsampling as MATLAB does.
+    treat edges: here the blur mirrors them without repeating the edge pixel, and the bicubic downsampling treats them
+    as MATLAB does.
 
-    The parameters, one row an image, which :meth:`draw` gives and :meth:`apply` takes:
+    :meth:`draw` returns, and :meth:`apply` takes, these parameters, one row for each image:
 
     - ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2), ``"angle"`` (B,) of a kernel that is the same all over an image, or
-      ``"sigma_map"`` (B, 1, h, w) of one that is not: a few widths that are spread over the image;
+      ``"sigma_map"`` (B, 1, h, w) of one that changes: a few widths that are spread over the image;
     - ``"noise"`` (B,), the noise level in 0..255, or ``"noise_map"`` (B, 1, h, w), a few levels that are spread over
       the LR image.
 
@@ -60,13 +66,13 @@ class Degradation:
         scale: the downsampling factor, at least 2.
         kernel: one of ``KERNELS`` or its config, e.g. ``{"type": "IsotropicGaussian", "sigma": (0.2, 4.0)}``; None:
             ``IsotropicGaussian()``.
-        noise: (low, high) of the noise level, the standard deviation on the scale 0..255, drawn evenly.
-        noise_layout: ``"uniform"``: one level an image; ``"left_to_right"``: from low at the left to high at the right
-            of each image; ``"random_field"``: smooth, random over the image.
+        noise: (low, high) of the noise level, drawn evenly: the standard deviation for pixels from 0 to 255.
+        noise_layout: ``"uniform"``: one level for each image; ``"left_to_right"``: from low at the left to high at the
+            right of each image; ``"random_field"``: levels that change smoothly over the image, at random.
         downsample: ``"bicubic"``, with antialiasing as MATLAB's ``imresize``, or ``"s_fold"``, the upper-left pixel of
             each s x s patch.
         kernel_size: pixels along each side of the kernels, odd.
-        rounding: round to 8 bits.
+        rounding: whether to round to 8 bits.
 
     Raises:
         ConfigError: an unknown name or a value out of range.
@@ -85,26 +91,28 @@ class Degradation:
 
     def __init__(
         self,
+        *,
         scale: int = 4,
         kernel: Kernel | Mapping[str, object] | None = None,
         noise: tuple[float, float] = (0.0, 0.0),
-        noise_layout: str = "uniform",
-        downsample: str = "bicubic",
+        noise_layout: NoiseLayout = "uniform",
+        downsample: Downsampling = "bicubic",
         kernel_size: int = 21,
         rounding: bool = True,
     ) -> None:
         self.scale = check_count(scale, "Degradation(scale)", at_least=2)
         self.kernel: Kernel = IsotropicGaussian()
         if kernel is not None:
-            self.kernel = build(Kernel, KERNELS, kernel, "Degradation(kernel)")
+            self.kernel = build(KERNELS, kernel, "Degradation(kernel)")
         self.noise = check_range(noise, "Degradation(noise)", at_least=0)
         if self.noise[1] > 255:
             raise ConfigError(
                 f"Degradation(noise): expected levels from 0 to 255, got {self.noise[1]:g}. A level is the noise's "
                 "standard deviation for pixels from 0 to 255."
             )
-        self.noise_layout = check_layout(noise_layout, "Degradation(noise_layout)", NOISE_LAYOUTS)
-        self.downsample = check_downsample(downsample, "Degradation(downsample)")
+        check_layout(noise_layout, "Degradation(noise_layout)", get_args(NoiseLayout))
+        check_downsample(downsample, "Degradation(downsample)")
+        self.noise_layout, self.downsample = noise_layout, downsample
         self.kernel_size = check_kernel_size(kernel_size, "Degradation(kernel_size)")
         self.rounding = check_flag(rounding, "Degradation(rounding)")
         self._checked = False
@@ -114,14 +122,14 @@ class Degradation:
 
         Args:
             hr: (B, 3, H, W) in [0, 1], sides multiples of the scale and no smaller than the kernel.
-            generator: source of randomness, on any device: one on the CPU gives the same degradations and noise
-                whatever the device. None takes torch's own.
+            generator: source of randomness, on any device. One on the CPU gives the same degradations and noise on
+                every device. None takes torch's own.
 
         Returns:
-            LR images (B, 3, H / s, W / s), in float32 for half precision, and what was drawn.
+            LR images (B, 3, H / s, W / s) in [0, 1], in float32 for half precision, and what was drawn.
 
         Raises:
-            DataError: images of another shape or size; in the first call also, values outside [0, 1].
+            DataError: images of another shape or size, or, in the first call, values outside [0, 1].
         """
         self._check(hr)
         parameters = self.draw(hr.shape[0], hr.device, generator)
@@ -156,15 +164,15 @@ class Degradation:
         Args:
             hr: (B, 3, H, W) in [0, 1], sides multiples of the scale and no smaller than the kernel.
             parameters: what :meth:`draw` of this degradation returned for B images. ``"kernel"`` may be left out, as in
-                the JSON of a test set; it is then made of ``"sigma"`` and ``"angle"``.
+                the JSON of a test set; it is then made from ``"sigma"`` and ``"angle"``.
             generator: source of the noise, on any device; None takes torch's own.
 
         Returns:
             LR images (B, 3, H / s, W / s) in [0, 1], in float32 for half precision.
 
         Raises:
-            DataError: images of another shape or size, parameters of another degradation or batch; in the first call
-                also, values outside [0, 1].
+            DataError: images of another shape or size, parameters of another degradation or batch, or, in the first
+                call, values outside [0, 1].
         """
         self._check(hr)
         hr = at_least_float32(hr)
@@ -222,6 +230,6 @@ class Degradation:
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Normal numbers in the shape of a tensor, drawn in float32 where the generator is."""
+    """Normal numbers in the shape of a tensor, drawn in float32 on the generator's device."""
     source = like.device if generator is None else generator.device
     return torch.randn(like.shape, generator=generator, device=source).to(like)

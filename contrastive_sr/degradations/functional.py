@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,23 +13,23 @@ from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.precision import at_least_float32
 
-DOWNSAMPLINGS = ("bicubic", "s_fold")
+Downsampling = Literal["bicubic", "s_fold"]
 
-# Pixels blurred at a time where each has its own kernel: what a CPU's cache holds; on a GPU few calls matter more.
+# How many pixels are blurred at a time if each has its own kernel: a CPU's cache holds these; a GPU wants few calls.
 _CPU_PIXELS, _GPU_PIXELS = 2**16, 2**20
-# Planes that a CPU convolves at a time: oneDNN fills its vectors with 16, and small parts stay in memory it has.
+# How many planes a CPU convolves at a time: oneDNN's vectors hold 16, and small parts use the same memory again.
 _CPU_PLANES = 16
 
 
 def gaussian_kernels(sigma: Tensor, angle: Tensor, size: int = 21) -> Tensor:
-    r"""Gaussian kernels with a width of their own along each of two axes.
+    r"""Gaussian kernels with one width along each of two axes.
 
     .. math:: k(u) \propto \exp(-u^T \Sigma^{-1} u / 2), \quad
               \Sigma = R(\theta)\,\mathrm{diag}(\sigma_1^2, \sigma_2^2)\,R(\theta)^T
 
-    DASR, section 4.1, which calls the widths the eigenvalues of the covariance; its code and this function take them
-    as standard deviations. A width of 0 is no blur. The density is sampled at the pixels' centres and cut off at the
-    border of the kernel.
+    DASR, section 4.1. It calls the widths the eigenvalues of the covariance; its code takes them as standard
+    deviations, and so does this function. A width of 0 is no blur. The density is taken at the pixels' centres and cut
+    off at the border of the kernel.
 
     Args:
         sigma: (B, 2) standard deviations in HR pixels, at least 0; the first from left to right at angle 0.
@@ -63,7 +65,7 @@ def blur(x: Tensor, kernels: Tensor, stride: int = 1) -> Tensor:
     .. math:: y(p) = \sum_u k(u)\, x(s p + u)
 
     With a stride only the pixels that are kept are computed. Edges are mirrored without repeating the edge pixel;
-    the papers do not say how theirs are treated. On a CPU a grouped convolution for 16 planes at a time; on CUDA a
+    the papers do not say how they treat edges. On a CPU this is a grouped convolution of 16 planes at a time, on CUDA a
     Fourier transform, because cuDNN's convolutions round their inputs to ten bits unless told otherwise.
 
     Args:
@@ -104,14 +106,14 @@ def _filter_by_convolution(padded: Tensor, kernels: Tensor, stride: int) -> Tens
 
 def _filter_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
     size = padded.shape[-2:]
-    # the conjugate correlates; what wraps around lands in the rows and columns that are cut off
+    # the conjugate makes it a correlation; the rows and columns that wrap around are cut off below
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size).conj()
     height, width = (length - kernels.shape[-1] + 1 for length in size)
     return torch.fft.irfft2(spectrum, s=size)[:, :height, :width]
 
 
 def blur_bicubic_downsample(x: Tensor, lines: Tensor, scale: int) -> Tensor:
-    r"""Blur with the kernel of which each line is the profile, and downsample, in two matrix products.
+    r"""Blur with separable kernels, given by their profiles, and downsample, in two matrix products.
 
     .. math:: y = (D_H G_b)\, x\, (D_W G_b)^T
 
@@ -120,7 +122,7 @@ def blur_bicubic_downsample(x: Tensor, lines: Tensor, scale: int) -> Tensor:
 
     Args:
         x: (B, C, H, W), sides multiples of the scale and larger than half the kernel.
-        lines: (B, k), k odd.
+        lines: (B, k) profiles of the kernels, k odd.
         scale: the downsampling factor s, at least 2.
 
     Returns:
@@ -148,12 +150,12 @@ def blur_bicubic_downsample(x: Tensor, lines: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
-    r"""Shrink images as MATLAB's ``imresize`` with antialiasing does, and so BasicSR's, Keys' cubic with a = -0.5.
+    r"""Shrink images as MATLAB's ``imresize`` with antialiasing does (and BasicSR's): Keys' cubic with a = -0.5.
 
     .. math:: y = D_H\, x\, D_W^T, \quad D_{oi} \propto \sum_{i' \sim i} c\bigl((i' - s o - (s - 1) / 2) / s\bigr)
 
     over the pixels i' that are i after the edges were mirrored, the edge pixel repeated. Every entry is computed
-    from small integers, so that it is exact to rounding also at the far end of a large image.
+    from small whole numbers, so that it is exact but for rounding also at the far end of a large image.
 
     Args:
         x: (B, C, H, W), sides multiples of the scale and at least twice the scale.
@@ -179,7 +181,7 @@ def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
-    r"""Enlarge images as MATLAB's ``imresize`` does, Keys' cubic with a = -0.5.
+    r"""Enlarge images as MATLAB's ``imresize`` does: Keys' cubic with a = -0.5.
 
     .. math:: y = U_H\, x\, U_W^T, \quad U_{oi} \propto \sum_{i' \sim i} c\bigl((o + 1/2) / s - 1/2 - i'\bigr)
 
@@ -211,7 +213,7 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
 
 
 def _enlarging_matrix(length: int, scale: int, like: Tensor) -> Tensor:
-    """(length * scale, length), what one side of an image is multiplied with."""
+    """The matrix (length * scale, length) that enlarges one side of an image."""
     at = torch.arange(length, device=like.device, dtype=like.dtype)
     centre = ((torch.arange(length * scale, device=like.device, dtype=like.dtype) + 0.5) / scale - 0.5)[:, None]
     weights = sum(_cubic(place - centre) for place in (at, -1 - at, 2 * length - 1 - at))
@@ -252,7 +254,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _bicubic_matrix(length: int, scale: int, like: Tensor) -> Tensor:
-    """(length / scale, length), what one side of an image is multiplied with."""
+    """The matrix (length / scale, length) that shrinks one side of an image."""
     at = torch.arange(length, device=like.device, dtype=like.dtype)
     centre = at[::scale, None] + (scale - 1) / 2
     # a pixel and its two mirror images beyond the edges; more are out of reach for sides of twice the scale
@@ -262,7 +264,7 @@ def _bicubic_matrix(length: int, scale: int, like: Tensor) -> Tensor:
 
 
 def _blurred(matrix: Tensor, lines: Tensor) -> Tensor:
-    """(B, h, H): each of B blurs with mirrored edges, and then the matrix (h, H), in one."""
+    """The matrices (B, h, H) that do both: each of B blurs with mirrored edges, then the matrix (h, H)."""
     radius, length = lines.shape[1] // 2, matrix.shape[1]
     check_mirrored(length, radius)
     # in float64 on CUDA, see _both_sides
@@ -276,12 +278,12 @@ def _blurred(matrix: Tensor, lines: Tensor) -> Tensor:
 
 
 def _exactly(x: Tensor) -> Tensor:
-    """In float64 on CUDA, where products in float32 may be set to ten bits, and where these cost next to nothing."""
+    """In float64 on CUDA: torch may be set to round float32 products to ten bits there, and these are small."""
     return x.double() if x.is_cuda else x
 
 
 def _both_sides(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``rows[b] @ x[b, c] @ columns[b].T``; one matrix serves all images if there is only one."""
+    """``rows[b] @ x[b, c] @ columns[b].T``; a single matrix serves all images."""
     with torch.autocast(x.device.type, enabled=False):
         narrow = torch.matmul(_exactly(x).flatten(1, 2), _exactly(columns).transpose(1, 2))
         narrow = narrow.view(*x.shape[:3], columns.shape[1])
@@ -293,10 +295,10 @@ def blur_variant(x: Tensor, sigma: Tensor, size: int = 21, stride: int = 1) -> T
 
     .. math:: y(p) = \frac{\sum_u e^{-|u|^2 / 2 \sigma(s p)^2}\, x(s p + u)}{\sum_u e^{-|u|^2 / 2 \sigma(s p)^2}}
 
-    CRL-SR, section 4.3. Exact: sums of shifted images, weighted pixel by pixel, where the four images of one distance
-    along each axis share their weight; no (B, C k k, H, W) of patches. Where the width is the same all along a column,
-    rows and columns are blurred one after the other, which is exact then and faster. Edges are mirrored, as in
-    :func:`blur`. With a stride only the pixels that are kept are computed.
+    CRL-SR, section 4.3. Exact: a sum of shifted images, weighted pixel by pixel, where the four images at the same
+    distances along both axes share a weight; the (B, C k k, H, W) patches are never formed. If the width is the same
+    down every column, rows and columns are blurred one after the other, which is exact then, and faster. Edges are
+    mirrored, as in :func:`blur`. With a stride only the pixels that are kept are computed.
 
     Args:
         x: (B, C, H, W), each side larger than half the kernel.
@@ -353,7 +355,7 @@ def _profile(sigma: Tensor, radius: int) -> list[Tensor]:
 
 
 def _both_ways(padded: Tensor, distance: int, radius: int, dim: int, stride: int) -> Tensor:
-    """What lies at a distance before and behind each kept pixel along an axis, added; padded by radius there."""
+    """The sum of the two pixels at a distance from each kept pixel along an axis, which is padded by radius."""
     length = padded.shape[dim] - 2 * radius
 
     def at(offset: int) -> Tensor:
@@ -365,7 +367,7 @@ def _both_ways(padded: Tensor, distance: int, radius: int, dim: int, stride: int
 
 
 def _weighted(padded: Tensor, weights: list[Tensor], dim: int, stride: int) -> Tensor:
-    """Sum along one axis, padded there, each pixel with its own weights."""
+    """Weighted sum along one axis, padded there; each pixel has its own weights."""
     radius = len(weights) - 1
     out = _both_ways(padded, 0, radius, dim, stride) * weights[0]
     for distance in range(1, radius + 1):
@@ -374,7 +376,7 @@ def _weighted(padded: Tensor, weights: list[Tensor], dim: int, stride: int) -> T
 
 
 def _blur_pixels(padded: Tensor, weights: list[Tensor], stride: int) -> Tensor:
-    """Sum along both axes, each pixel with its own weights."""
+    """Weighted sum along both axes; each pixel has its own weights."""
     radius = len(weights) - 1
     out: Tensor | None = None
     for distance, weight in enumerate(weights):
@@ -389,12 +391,13 @@ def stretch(control: Tensor, size: tuple[int, int], smooth: bool = True) -> Tens
 
     .. math:: f(p) = (1 - w)\, c_i + w\, c_{i + 1}, \quad w = t^2 (3 - 2 t) \text{ or } t
 
-    along each axis, with t the way from one value to the next. It passes through the values and stays within them.
+    along each axis, where t goes from 0 at one value to 1 at the next. The field passes through the values and stays
+    between the smallest and the largest.
 
     Args:
-        control: (B, 1, h, w). Along an axis with one value alone the field does not vary and keeps the size 1.
+        control: (B, 1, h, w) values. Along an axis with a single value the field does not vary and keeps the size 1.
         size: (H, W) of the image.
-        smooth: whether the slope is continuous as well; straight lines otherwise.
+        smooth: whether the slope is continuous too; otherwise the values are joined by straight lines.
 
     Returns:
         (B, 1, H, W), or 1 in place of H or W.
@@ -424,17 +427,17 @@ def stretch(control: Tensor, size: tuple[int, int], smooth: bool = True) -> Tens
 
 
 def _width(sigma: Tensor) -> Tensor:
-    """Widths as they enter an exponent: at 0.01 the neighbour's weight is 0 in float64 already."""
+    """Widths to divide by: with 0.01 the neighbour's weight already is 0 in float64."""
     return sigma.clamp_min(0.01)
 
 
 def _no_denormals(weights: Tensor) -> Tensor:
-    """Zero for what no sum notices, in float64 neither: numbers near 1e-40 slow a CPU's arithmetic down severalfold."""
+    """Set weights to 0 that cannot change a sum, even in float64: numbers near 1e-40 make a CPU much slower."""
     return F.threshold(weights, 1e-17, 0.0)
 
 
 def _mirror(x: Tensor, radius: int) -> Tensor:
-    """Mirror the edges of (..., H, W) without repeating the edge pixel; on a CPU faster than ``F.pad``."""
+    """Mirror the edges of (..., H, W) without repeating the edge pixel; faster than ``F.pad`` on a CPU."""
     height, width = x.shape[-2:]
     check_mirrored(min(height, width), radius)
     out = x.new_empty(*x.shape[:-2], height + 2 * radius, width + 2 * radius)
@@ -472,12 +475,11 @@ def check_kernel_size(size: object, name: str) -> int:
     return size
 
 
-def check_downsample(name: object, where: str) -> str:
-    """Require the name of a way to downsample and return it.
+def check_downsample(name: object, where: str) -> None:
+    """Require the name of a way to downsample.
 
     Raises:
         ConfigError: another name.
     """
-    if not isinstance(name, str) or name not in DOWNSAMPLINGS:
-        raise ConfigError(f"{where}: {unknown('downsampling', name, list(DOWNSAMPLINGS))}")
-    return name
+    if name not in get_args(Downsampling):
+        raise ConfigError(f"{where}: {unknown('downsampling', name, list(get_args(Downsampling)))}")

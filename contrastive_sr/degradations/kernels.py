@@ -1,15 +1,17 @@
-"""Families of blur kernels: what is drawn for each image, and how it blurs."""
+"""Families of blur kernels: what each draws for an image, and how it blurs with that."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_range
-from contrastive_sr.config import unknown
+from contrastive_sr.config import Registry, unknown
 from contrastive_sr.degradations.functional import (
+    Downsampling,
     bicubic_downsample,
     blur,
     blur_bicubic_downsample,
@@ -19,9 +21,9 @@ from contrastive_sr.degradations.functional import (
 )
 from contrastive_sr.errors import ConfigError
 
-LAYOUTS = ("left_to_right", "random_field")
+Layout = Literal["left_to_right", "random_field"]
 FIELD = 4
-"""Values along each side of a random field."""
+"""How many values a random field has along each side."""
 
 Parameters = dict[str, Tensor]
 
@@ -30,7 +32,7 @@ class Kernel:
     """Draws a blur for each image, and blurs and downsamples with what was drawn.
 
     Attributes:
-        needed: what ``degrade`` needs of what ``draw`` returns.
+        needed: the parameters that :meth:`degrade` needs, among those that :meth:`draw` returns.
     """
 
     needed: tuple[str, ...] = ("kernel",)
@@ -39,9 +41,9 @@ class Kernel:
         """Draw one blur an image.
 
         Args:
-            batch: B, how many.
+            batch: B, the number of images.
             size: pixels along each side of the kernels.
-            device: where to draw; that of the generator.
+            device: where to draw; the generator's.
             generator: source of randomness; None takes torch's own.
 
         Returns:
@@ -49,12 +51,12 @@ class Kernel:
         """
         raise NotImplementedError
 
-    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: str, size: int) -> Tensor:
+    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: Downsampling, size: int) -> Tensor:
         """Blur and downsample.
 
         Args:
             hr: (B, 3, H, W).
-            parameters: what ``draw`` returned, in the dtype of ``hr`` and on its device.
+            parameters: what :meth:`draw` returned, in the dtype of ``hr`` and on its device.
             scale: the downsampling factor.
             downsample: ``"bicubic"`` or ``"s_fold"``.
             size: pixels along each side of the kernels.
@@ -65,8 +67,12 @@ class Kernel:
         raise NotImplementedError
 
 
+KERNELS: Registry[Kernel] = Registry(Kernel, "kernel", own=False)
+
+
+@KERNELS.register
 class IsotropicGaussian(Kernel):
-    """One width an image, the same along both axes (DASR and CRL-SR, section 4.1).
+    """A width for each image, the same along both axes (DASR and CRL-SR, section 4.1).
 
     ``draw`` gives ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2) with two equal columns and ``"angle"`` (B,) zeros.
 
@@ -82,7 +88,7 @@ class IsotropicGaussian(Kernel):
         torch.Size([2, 3, 12, 12])
     """
 
-    def __init__(self, sigma: tuple[float, float] = (0.2, 4.0)) -> None:
+    def __init__(self, *, sigma: tuple[float, float] = (0.2, 4.0)) -> None:
         self.sigma = check_range(sigma, "IsotropicGaussian(sigma)", at_least=0)
 
     def draw(self, batch: int, size: int, device: torch.device, generator: torch.Generator | None) -> Parameters:
@@ -91,7 +97,7 @@ class IsotropicGaussian(Kernel):
         angle = sigma.new_zeros(batch)
         return {"kernel": gaussian_kernels(sigma, angle, size), "sigma": sigma, "angle": angle}
 
-    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: str, size: int) -> Tensor:
+    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: Downsampling, size: int) -> Tensor:
         """See :class:`Kernel`."""
         if downsample == "s_fold":
             return blur(hr, parameters["kernel"], stride=scale)
@@ -99,15 +105,16 @@ class IsotropicGaussian(Kernel):
         return blur_bicubic_downsample(hr, parameters["kernel"].sum(1), scale)
 
 
+@KERNELS.register
 class AnisotropicGaussian(Kernel):
-    """Two widths and an angle an image (DASR and CRL-SR, section 4.1).
+    """Two widths and an angle for each image (DASR and CRL-SR, section 4.1).
 
     ``draw`` gives ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2) and ``"angle"`` (B,). The papers call the widths the
     eigenvalues of the covariance; DASR's code takes them as standard deviations, and so do we.
 
     Args:
         sigma: (low, high) of the first standard deviation in HR pixels, drawn evenly.
-        second_sigma: that of the second; None: the same range.
+        second_sigma: (low, high) of the second standard deviation; None: the same range.
         angle: (low, high) of the first axis' angle in radians, drawn evenly.
 
     Raises:
@@ -122,6 +129,7 @@ class AnisotropicGaussian(Kernel):
 
     def __init__(
         self,
+        *,
         sigma: tuple[float, float] = (0.2, 4.0),
         second_sigma: tuple[float, float] | None = None,
         angle: tuple[float, float] = (0.0, math.pi),
@@ -138,20 +146,21 @@ class AnisotropicGaussian(Kernel):
         sigma, angle = torch.stack(widths, 1), uniform(self.angle, (batch,), device, generator)
         return {"kernel": gaussian_kernels(sigma, angle, size), "sigma": sigma, "angle": angle}
 
-    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: str, size: int) -> Tensor:
+    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: Downsampling, size: int) -> Tensor:
         """See :class:`Kernel`."""
         if downsample == "s_fold":
             return blur(hr, parameters["kernel"], stride=scale)
         return bicubic_downsample(blur(hr, parameters["kernel"]), scale)
 
 
+@KERNELS.register
 class SpatiallyVariant(Kernel):
     """Isotropic Gaussians whose width changes over the image.
 
-    ``draw`` gives ``"sigma_map"`` (B, 1, h, w): a few widths, spread evenly over whatever HR image they are applied to
-    (:func:`~contrastive_sr.degradations.functional.stretch`). Left to right, as CRL-SR tests (section 4.3), they
-    are the two ends of the range, (B, 1, 1, 2), with a straight line between them. A random field, ours, has 4 x 4
-    of them, drawn evenly, with a smooth surface through them.
+    ``draw`` gives ``"sigma_map"`` (B, 1, h, w): a few widths, spread evenly over the HR image that they are used for
+    (:func:`~contrastive_sr.degradations.functional.stretch`). ``"left_to_right"``, which CRL-SR tests (section 4.3),
+    has the two ends of the range, (B, 1, 1, 2), and a straight line between them. ``"random_field"``, which is ours,
+    has 4 x 4 widths, drawn evenly, and a smooth surface through them.
 
     Args:
         sigma: (low, high) of the standard deviation in HR pixels.
@@ -169,15 +178,16 @@ class SpatiallyVariant(Kernel):
 
     needed = ("sigma_map",)
 
-    def __init__(self, sigma: tuple[float, float] = (0.2, 4.0), layout: str = "left_to_right") -> None:
+    def __init__(self, *, sigma: tuple[float, float] = (0.2, 4.0), layout: Layout = "left_to_right") -> None:
         self.sigma = check_range(sigma, "SpatiallyVariant(sigma)", at_least=0)
-        self.layout = check_layout(layout, "SpatiallyVariant(layout)", LAYOUTS)
+        check_layout(layout, "SpatiallyVariant(layout)", get_args(Layout))
+        self.layout = layout
 
     def draw(self, batch: int, size: int, device: torch.device, generator: torch.Generator | None) -> Parameters:
         """See :class:`Kernel`."""
         return {"sigma_map": draw_field(self.layout, self.sigma, batch, device, generator)}
 
-    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: str, size: int) -> Tensor:
+    def degrade(self, hr: Tensor, parameters: Parameters, scale: int, downsample: Downsampling, size: int) -> Tensor:
         """See :class:`Kernel`."""
         height, width = hr.shape[-2:]
         sigma = spread(self.layout, parameters["sigma_map"], (height, width))
@@ -186,20 +196,14 @@ class SpatiallyVariant(Kernel):
         return bicubic_downsample(blur_variant(hr, sigma, size), scale)
 
 
-KERNELS: dict[str, type[Kernel]] = {
-    cls.__name__: cls for cls in (IsotropicGaussian, AnisotropicGaussian, SpatiallyVariant)
-}
-
-
-def check_layout(layout: object, where: str, accepted: tuple[str, ...]) -> str:
-    """Require the name of a layout and return it.
+def check_layout(layout: object, where: str, accepted: tuple[str, ...]) -> None:
+    """Require the name of a layout.
 
     Raises:
         ConfigError: another name.
     """
-    if not isinstance(layout, str) or layout not in accepted:
+    if layout not in accepted:
         raise ConfigError(f"{where}: {unknown('layout', layout, list(accepted))}")
-    return layout
 
 
 def uniform(
@@ -213,7 +217,7 @@ def uniform(
 def draw_field(
     layout: str, limits: tuple[float, float], batch: int, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """The values that a field passes through, (B, 1, 1, 2) from left to right or (B, 1, 4, 4) at random."""
+    """The values that a field passes through: (B, 1, 1, 2) from left to right, or (B, 1, 4, 4) drawn at random."""
     if layout == "left_to_right":
         ends = torch.linspace(*limits, 2, device=device)  # no list, which would have to be copied to the device
         return ends.expand(batch, 1, 1, 2)
@@ -221,5 +225,5 @@ def draw_field(
 
 
 def spread(layout: str, control: Tensor, size: tuple[int, int]) -> Tensor:
-    """The field over an image of a size: straight from left to right, smooth at random."""
+    """The field over an image of a size: a straight line from left to right, or a smooth surface."""
     return stretch(control, size, smooth=layout != "left_to_right")

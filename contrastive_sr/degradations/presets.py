@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contrastive_sr._checks import check_count, describe
-from contrastive_sr.config import build
+from contrastive_sr.config import Registry, build
 from contrastive_sr.degradations.base import Degradation
 from contrastive_sr.errors import ConfigError
 
@@ -18,6 +18,9 @@ DegradationConfig = str | Mapping[str, Any] | Degradation
 _RATIO_TWO = ((0.8, 1.6), (1.2, 2.4), (2.0, 4.0))
 _UNSEEN = ((2.25, 4.5), (2.5, 5.0), (3.0, 6.0))
 _ANGLES = (0.0, math.pi / 3, 2 * math.pi / 3)
+
+_DEGRADATIONS: Registry[Degradation] = Registry(Degradation, "degradation", own=False)
+_DEGRADATIONS.register(Degradation)
 
 
 def _isotropic(low: float, high: float) -> dict[str, Any]:
@@ -94,8 +97,8 @@ def find_preset(name: str, scale: int | None = None) -> str:
     """The full name of a preset.
 
     Args:
-        name: with the scale at its end or without, e.g. ``dasr-isotropic-x4`` or ``dasr-isotropic``.
-        scale: what the preset's scale must be; needed if the name does not say it.
+        name: with or without the scale at its end, e.g. ``dasr-isotropic-x4`` or ``dasr-isotropic``.
+        scale: the scale that the preset must have; needed if the name does not say it and several do.
 
     Returns:
         A key of ``PRESETS``.
@@ -144,10 +147,10 @@ def build_degradation(config: DegradationConfig, scale: int | None = None) -> De
     """Build a degradation from a preset's name or from a config.
 
     Args:
-        config: a name in ``PRESETS``; a mapping with ``type: Degradation`` and its arguments, or with ``type:`` a
-            preset's name and the arguments that differ from it; or a degradation, which is returned as it is.
-        scale: what its scale must be, for a training whose scale is fixed elsewhere. A preset's name may then lack
-            its scale.
+        config: a name in ``PRESETS``; a mapping with ``type: Degradation`` and its arguments, or with a preset's name
+            as ``type`` and the arguments that differ from it; or a degradation, which is returned as it is.
+        scale: the scale that it must have, for a training whose scale is set elsewhere. A preset's name may then leave
+            it out.
 
     Returns:
         The degradation.
@@ -172,7 +175,7 @@ def build_degradation(config: DegradationConfig, scale: int | None = None) -> De
             f"{where}: expected a preset's name such as 'dasr-isotropic-x4', or a mapping with `type`, which is "
             f"Degradation or a preset's name; got {describe(config)}."
         )
-    built = build(Degradation, {"Degradation": Degradation}, config, where)
+    built = build(_DEGRADATIONS, config, where)
     if scale is not None and built.scale != scale:
         raise ConfigError(f"{where}: expected a degradation of scale {scale}, got one of scale {built.scale}.")
     return built

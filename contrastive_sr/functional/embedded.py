@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import check_number, check_shape, describe
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr._checks import check_choice, check_number, check_shape, describe
+from contrastive_sr.errors import DataError
 from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.reduction import Reduction, reduce
@@ -148,8 +148,7 @@ def check_similarity(similarity: str, name: str) -> None:
     Raises:
         ConfigError: anything else.
     """
-    if similarity not in get_args(Similarity):
-        raise ConfigError(f"{name}: expected one of {', '.join(get_args(Similarity))}, got {similarity!r}.")
+    check_choice(similarity, get_args(Similarity), name)
 
 
 def _pixel_cosines(anchor: Tensor, keys: Tensor) -> Tensor:
@@ -212,7 +211,7 @@ class _EmbeddedNCE(torch.autograd.Function):
         for start in range(0, batch, size):
             part = slice(start, start + size)
             loss, similarity = _contrast(
-                sr[part], keys[part], positives, embed, temperature, None if gradient is None else gradient[part]
+                sr[part], keys[part], positives, embed, temperature, fill=None if gradient is None else gradient[part]
             )
             losses.append(loss)
             similarities.append(similarity)
@@ -243,12 +242,12 @@ class _Once(torch.autograd.Function):
 
 
 def _contrast(
-    sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float, gradient: Tensor | None
+    sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float, *, fill: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Losses (b,) and similarities (b, K) of a few images; fills ``gradient`` with their sum's gradient at ``sr``."""
+    """Losses (b,) and similarities (b, K) of a few images; ``fill`` gets the gradient of the losses' sum at ``sr``."""
     key_maps = embed_maps(embed, keys.flatten(0, 1))
-    anchor = at_least_float32(sr.detach()).requires_grad_(gradient is not None)
-    with torch.set_grad_enabled(gradient is not None):
+    anchor = at_least_float32(sr.detach()).requires_grad_(fill is not None)
+    with torch.set_grad_enabled(fill is not None):
         anchor_maps = embed_maps(embed, anchor)
     # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
     half = anchor_maps[0].dtype == torch.float16
@@ -257,18 +256,18 @@ def _contrast(
         pairs = zip(anchor_maps, key_maps, strict=True)
         layers = [_LayerContrast(anchor_map.detach(), key_map, keys.shape[1]) for anchor_map, key_map in pairs]
         # All layers' similarities (L, b, K) as one batch. No gradient runs from here to the maps: it is formed below.
-        similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(gradient is not None)
-        with torch.set_grad_enabled(gradient is not None):
+        similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(fill is not None)
+        with torch.set_grad_enabled(fill is not None):
             rows = similarity.flatten(0, 1)
             nce = multi_positive_nce(rows[:, :positives], rows[:, positives:], temperature, reduction="none")
-    if gradient is not None:
+    if fill is not None:
         (slope,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
         weights = slope * (scale / len(layers))
         seeds = [
             layer.anchor_gradient(weight).to(anchor_map.dtype)
             for layer, weight, anchor_map in zip(layers, weights, anchor_maps, strict=True)
         ]
-        gradient.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
+        fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
     return nce.detach().view(len(layers), -1).mean(0), similarity.detach().mean(0)
 
 

@@ -46,17 +46,18 @@ def info_nce(
     .. math:: \mathcal{L}_m = -\log
         \frac{\exp(a_m \cdot c_m / \tau)}{\sum_{j=1}^{M} \exp(a_m \cdot c_j / \tau)}
 
-    The paper sums over m; the default here is the mean. With one vector an image there is nothing to tell it from: the
-    loss is 0. From 256 vectors on, the M x M logits are formed tile by tile and never held (see
-    :class:`~contrastive_sr.functional.set_tiling`): the gradient is exact, a second derivative is formed densely, and
-    ``torch.compile`` breaks the graph there. Half precision is computed in float32.
+    The paper sums over m; the default here is the mean. With a single vector an image there are no negatives, and the
+    loss is 0. From 256 vectors on, the M x M logits are formed tile by tile and never held at once (see
+    :class:`~contrastive_sr.functional.set_tiling`): the gradient is exact, a second derivative forms all logits at
+    once, and ``torch.compile`` breaks the graph. Half precision is computed in float32.
 
     Args:
-        anchor: (..., M, D) vectors. Each leading index, an image, is contrasted on its own. Maps (B, D, H, W) would be
-            taken for B D images: give ``x.flatten(2).transpose(1, 2)``, or use the module.
+        anchor: (..., M, D) vectors. Each leading index, an image, is contrasted on its own. Maps (B, D, H, W) would
+            count as B D images: pass ``x.flatten(2).transpose(1, 2)``, or use
+            :class:`~contrastive_sr.losses.InfoNCELoss`.
         candidates: (..., M, D) vectors.
         temperature: tau, above 0; the paper's 0.07.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``.
         normalize: whether to compare unit vectors, as the paper does. Zero vectors have cosine 0 and no gradient.
 
     Returns:
@@ -89,7 +90,7 @@ def bidirectional_nce(
         a: (..., M, D) vectors, not maps, see :func:`info_nce`. Each leading index, an image, is contrasted on its own.
         b: (..., M, D) vectors; those of one index belong together.
         temperature: tau, above 0; the paper's 0.07.
-        reduction: ``"mean"`` (the sum of both directions' means), ``"sum"`` or ``"none"`` (both directions' sum).
+        reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``, of the sum of both directions.
         normalize: whether to compare unit vectors, as the paper does.
 
     Returns:

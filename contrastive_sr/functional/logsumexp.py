@@ -1,9 +1,9 @@
 """Similarities of M anchors to K candidates, summed up without ever holding the M x K matrix.
 
-What every in-image contrast needs of that matrix is the logit of each positive pair, which lies on the diagonal, and
-the log-sum-exp of the rest of its row and of its column. :func:`pair_statistics` gives these: densely for few
-candidates, and else tile by tile, each tile feeding both directions. The backward pass forms each tile once more and
-adds it into both gradients, so memory grows with M and not with its square.
+Every contrast within an image needs the logit of each positive pair, which is on the matrix's diagonal, and the
+log-sum-exp of the rest of its row and of its column. :func:`pair_statistics` gives these: from the whole matrix for few
+candidates, otherwise tile by tile, where each tile serves both directions. The backward pass forms each tile once more
+and adds it into both gradients, so that memory grows with M and not with its square.
 
 A fused kernel for one kind of device would replace :func:`_sum_up` and :func:`_spread`, and nothing else.
 """
@@ -13,18 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import check_count, check_number
+from contrastive_sr._checks import check_choice, check_count, check_number
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
-MATMULS = ("torch", "onednn")
+Matmul = Literal["torch", "onednn"]
 _LOG2_E = math.log2(math.e)
 # torch 2.1 has it under another name
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
@@ -36,7 +36,7 @@ _LARGEST_INVERSE_TEMPERATURE = 50.0
 class _Settings:
     size: int | None = None
     cache_mib: float = 64.0
-    matmul: str = "torch"
+    matmul: Matmul = "torch"
 
     def size_on(self, device: torch.device) -> int:
         # On a CPU a tile should stay in the cache; a GPU wants few large products.
@@ -47,17 +47,16 @@ _settings = _Settings()
 
 
 class set_tiling:  # noqa: N801 - a function that can also be a context manager, as torch.set_grad_enabled
-    """Choose how large contrasts are computed: at once, or for a ``with`` block.
+    """Choose how large contrasts are computed: from now on, or inside of a ``with`` block.
 
-    None of it changes a loss by more than rounding.
+    No choice changes a loss by more than rounding.
 
     Args:
         size: rows and columns of a tile. None: 512 on a CPU, 4096 on a GPU.
-        cache_mib: MiB of tiles that each contrast may keep from the forward to the backward pass, at least 0. What is
-            kept need not be computed again: up to a quarter of the work.
-        matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU, which on some is about twice as
-            fast as torch's default one. It rounds differently, and goes through an operator that torch does not
-            promise to keep.
+        cache_mib: MiB of tiles that each contrast may keep from the forward to the backward pass, at least 0. A tile
+            that is kept is not computed again, which saves up to a quarter of the work.
+        matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU. On some CPUs that is about twice as
+            fast. It rounds differently, and uses an operator that torch may drop.
 
     Raises:
         ConfigError: a size, budget or name that makes no sense, or a torch without oneDNN.
@@ -70,12 +69,11 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
         torch.Size([])
     """
 
-    def __init__(self, size: int | None = None, cache_mib: float = 64.0, matmul: str = "torch") -> None:
+    def __init__(self, size: int | None = None, cache_mib: float = 64.0, matmul: Matmul = "torch") -> None:
         if size is not None:
             check_count(size, "set_tiling(size)")
         check_number(cache_mib, "set_tiling(cache_mib)", at_least=0)
-        if matmul not in MATMULS:
-            raise ConfigError(f"set_tiling(matmul): expected one of {', '.join(MATMULS)}, got {matmul!r}.")
+        check_choice(matmul, get_args(Matmul), "set_tiling(matmul)")
         if matmul == "onednn" and not (torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")):
             raise ConfigError("set_tiling(matmul='onednn'): this torch was built without oneDNN. Use 'torch'.")
         global _settings
@@ -107,19 +105,19 @@ def pair_statistics(
 ) -> PairStatistics:
     """Positive logits and log-sum-exps over the negatives, for anchors and candidates that correspond by index.
 
-    The positive is kept out of the sums, so that a loss near zero keeps its digits. Below ``DENSE_BELOW`` candidates
-    the matrix is formed and everything is differentiable as often as one likes. From there on it is tiled: a second
-    derivative is then formed densely, and under ``torch.compile`` there is a graph break. All sums over tiles are
-    float64.
+    The positive is kept out of the sums, so that a loss near zero keeps its digits. With fewer than ``DENSE_BELOW``
+    candidates the whole matrix is formed, and everything can be differentiated any number of times. With more it is
+    formed tile by tile; only a second derivative forms it at once, and ``torch.compile`` breaks the graph. Sums over
+    tiles are float64.
 
     Args:
         a: (..., M, D) anchors.
-        b: (..., K, D) candidates of the same leading dimensions, K of at least M. That of index i is the positive of
-            anchor i; those from M on are negatives alone.
+        b: (..., K, D) candidates with the same leading dimensions, K of at least M. Candidate i is the positive of
+            anchor i; those from M on are negatives only.
         temperature: tau, above 0.
         columns: whether to sum over the anchors as well; K must be M then.
-        normalize: whether to compare the directions of the vectors, as one should, or the vectors as they are.
-        unit: whether the vectors are unit vectors already; logits are then known not to overflow.
+        normalize: whether to bring the vectors to length 1.
+        unit: whether they have length 1 already, so that no logit can overflow.
 
     Returns:
         :class:`PairStatistics` in float32, or float64 for such input.
@@ -130,13 +128,13 @@ def pair_statistics(
     # Autocast would form the logits in half precision, where exp(1 / 0.07) is infinite.
     with torch.autocast(a.device.type, enabled=False):
         if count < DENSE_BELOW and (_settings.size is None or count <= _settings.size):
-            return _dense(a, b, temperature, columns, normalize)
+            return _dense(a, b, temperature, columns=columns, normalize=normalize)
         # Not by a decorator on _tiled: that imports torch's compiler, which takes seconds.
         tiled = torch.compiler.disable(_tiled) if _is_compiling() else _tiled
-        return tiled(a, b, temperature, columns, normalize, unit)
+        return tiled(a, b, temperature, columns=columns, normalize=normalize, unit=unit)
 
 
-def _dense(a: Tensor, b: Tensor, temperature: float, columns: bool, normalize: bool) -> PairStatistics:
+def _dense(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize: bool) -> PairStatistics:
     if normalize:
         a, b = unit_vectors(a), unit_vectors(b)
     logits = (a @ b.transpose(-1, -2)) / temperature
@@ -152,7 +150,7 @@ def _dense(a: Tensor, b: Tensor, temperature: float, columns: bool, normalize: b
 
 @dataclass
 class _Plan:
-    """What is to be computed, and how."""
+    """What to compute, and how."""
 
     scale: float
     columns: bool
@@ -190,7 +188,7 @@ class _Sums(NamedTuple):
     column_shift: Tensor
 
 
-def _tiled(a: Tensor, b: Tensor, temperature: float, columns: bool, normalize: bool, unit: bool) -> PairStatistics:
+def _tiled(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize: bool, unit: bool) -> PairStatistics:
     plan = _Plan(1 / temperature, columns, normalize, unit or normalize, _settings)
     images = (x.flatten(0, -3) if x.ndim > 2 else x[None] for x in (a, b))
     positive, rows, sums = _Tiled.apply(*images, plan)
@@ -209,8 +207,8 @@ class _Tiled(torch.autograd.Function):
         budget = plan.settings.cache_mib * 2**20 if keep else 0
         sums = []
         for image in range(a.shape[0]):
-            budget, found = _sum_up(unit_a[image], unit_b[image], image, plan, budget)
-            sums.append(found)
+            budget, sums_of_image = _sum_up(unit_a[image], unit_b[image], image, plan, budget)
+            sums.append(sums_of_image)
         joined = _Sums(*(torch.stack(parts) for parts in zip(*sums, strict=True)))
         ctx.plan = plan
         ctx.save_for_backward(a, b, unit_a, unit_b, inverse_a, inverse_b, *joined)
@@ -233,7 +231,7 @@ class _Tiled(torch.autograd.Function):
                 sums = _Sums(*(part[image] for part in joined))
                 slopes = [g[image] for g in gradients]
                 targets = [None if g is None else g[image] for g in (grad_a, grad_b)]
-                _spread(unit_a[image], unit_b[image], image, plan, sums, slopes, targets)
+                _spread(unit_a[image], unit_b[image], image, plan, sums=sums, slopes=slopes, targets=targets)
             if plan.normalize:
                 for grad, direction, inverse in ((grad_a, unit_a, inverse_a), (grad_b, unit_b, inverse_b)):
                     if grad is not None:
@@ -257,11 +255,11 @@ def _dense_gradients(
     a: Tensor, b: Tensor, plan: _Plan, gradients: tuple[Tensor, ...], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     a, b = a.view_as(a), b.view_as(b)  # one may depend on the other, or be it: what flows between them is not ours
-    statistics = _dense(a, b, 1 / plan.scale, plan.columns, plan.normalize)
+    statistics = _dense(a, b, 1 / plan.scale, columns=plan.columns, normalize=plan.normalize)
     pairs = [(s, g) for s, g in zip(statistics, gradients, strict=True) if s is not None]
     inputs = [x for x, need in zip((a, b), needed, strict=True) if need]
-    found = iter(torch.autograd.grad([s for s, _ in pairs], inputs, [g for _, g in pairs], create_graph=True))
-    return tuple(next(found) if need else None for need in needed)
+    results = iter(torch.autograd.grad([s for s, _ in pairs], inputs, [g for _, g in pairs], create_graph=True))
+    return tuple(next(results) if need else None for need in needed)
 
 
 class _Products:
@@ -302,10 +300,10 @@ def _sum_up(a: Tensor, b: Tensor, image: int, plan: _Plan, budget: float) -> tup
     """The forward pass over one image's tiles.
 
     Args:
-        a: (M, D), unit vectors if the plan says so.
-        b: (K, D), likewise.
+        a: (M, D) anchors, of length 1 if the plan says so.
+        b: (K, D) candidates, of length 1 if the plan says so.
         image: number of the image, the key of its cached tiles.
-        plan: what to compute; its cache is filled.
+        plan: what to compute; tiles are added to its cache.
         budget: bytes of tiles that may still be cached.
 
     Returns:
@@ -350,16 +348,16 @@ def _add_shifted(x: Tensor, dim: int, total: Tensor, shift: Tensor) -> None:
 
 
 def _spread(
-    a: Tensor, b: Tensor, image: int, plan: _Plan, sums: _Sums, slopes: list[Tensor], targets: list[Tensor | None]
+    a: Tensor, b: Tensor, image: int, plan: _Plan, *, sums: _Sums, slopes: list[Tensor], targets: list[Tensor | None]
 ) -> None:
     """The backward pass over one image's tiles.
 
     Args:
         a: (M, D), as in the forward pass.
-        b: (K, D), likewise.
+        b: (K, D), as in the forward pass.
         image: number of the image.
         plan: as in the forward pass.
-        sums: what the forward pass gave.
+        sums: what the forward pass returned.
         slopes: gradients at the positive logits and at the row and column log-sum-exps, (M,) each.
         targets: gradients at a and b, to be added to, or None.
     """

@@ -29,18 +29,18 @@ def queue_nce(
         {\exp(q_i \cdot k_i/\tau) + \sum_{j=1}^{K} \exp(q_i \cdot u_j/\tau)}
 
     with u the queue. As printed, eq. 3 leaves the positive out of the denominator, so that it has no lower bound, and
-    sums over the batch; here the positive is inside, as in MoCo, and the batch is averaged. Without a single valid slot
-    there is nothing to tell the key from: the loss is 0, with a gradient of 0. Half precision is computed in float32,
-    under autocast too. Differentiable twice, with respect to the queries alone.
+    sums over the batch; here the positive is inside, as in MoCo, and the batch is averaged. If no slot is valid there
+    are no negatives: the loss and its gradient are 0. Half precision is computed in float32, under autocast too.
+    Differentiable twice, with respect to the queries only.
 
     Args:
         query: (B, D) vectors.
         key: (B, D) vectors, the positive of each query. They get no gradient.
         queue: (K, D) vectors, the negatives of all queries. They get no gradient.
         temperature: tau, above 0; the paper's is 0.07.
-        valid: (K,) of bool, which slots of the queue hold a key; None: all. The others may hold anything.
+        valid: (K,) boolean, true where a slot of the queue holds a key; other slots may hold anything. None: all do.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
-        normalize: whether to bring the vectors to length 1. False if they are unit vectors, or for raw dot products.
+        normalize: whether to bring the vectors to length 1. False if they have it, or for dot products as they are.
 
     Returns:
         A scalar of at least 0, or (B,) with ``reduction="none"``.

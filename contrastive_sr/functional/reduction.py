@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr._checks import check_choice
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -21,8 +21,7 @@ def check_reduction(reduction: str, name: str) -> None:
     Raises:
         ConfigError: anything else.
     """
-    if reduction not in get_args(Reduction):
-        raise ConfigError(f"{name}: expected one of {', '.join(get_args(Reduction))}, got {reduction!r}.")
+    check_choice(reduction, get_args(Reduction), name)
 
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:

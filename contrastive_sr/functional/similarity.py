@@ -17,7 +17,7 @@ def inverse_norm(x: Tensor, dim: int) -> Tensor:
 def invert_norm(norm: Tensor) -> Tensor:
     """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction.
 
-    It is 0, too, where a square overflowed and the norm is infinite.
+    Also where a square overflowed, so that the norm is infinite.
     """
     floor = torch.finfo(norm.dtype).eps
     return torch.where(norm > floor, norm.clamp_min(floor).reciprocal(), 0.0)
@@ -54,6 +54,6 @@ def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:
     check_shape(x, ("B", "C", "H", "W"), "pixel_cosine_similarity(x)")
     check_shape(y, x.shape, "pixel_cosine_similarity(y)")
     x, y = at_least_float32(x), at_least_float32(y)
-    # One of them as unit vectors, so that the dot products cannot overflow.
+    # With x as unit vectors the dot products cannot overflow.
     cosine = (x * inverse_norm(x, 1)[:, None] * y).sum(1) * inverse_norm(y, 1)
     return cosine.mean((1, 2))

@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import check_number
-from contrastive_sr.errors import ConfigError
+from contrastive_sr._checks import check_choice, check_number
 from contrastive_sr.functional.info_nce import check_vectors
 from contrastive_sr.functional.logsumexp import pair_statistics
 from contrastive_sr.functional.nce import one_against_rest
@@ -32,7 +31,7 @@ def srnce(
     detach_lr: bool = True,
     normalize: bool = True,
 ) -> Tensor:
-    r"""Pull SR features to the HR features of their place, on the condition of LR features (CRL-SR eq. 6).
+    r"""Pull SR features to the HR features at their place, conditioned on the LR features there (CRL-SR eq. 6).
 
     .. math:: \mathcal{L}_m = -\log \frac{e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau}}
         {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
@@ -47,12 +46,12 @@ def srnce(
     - ``"tempered"``: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start,
       near HR or near LR, and far from both from a random one. So train with a pixel loss alone first.
     - ``"paper"``: eq. 6 as printed, without a temperature (the argument is not used). The numerator adds pull and push,
-      either will do, and the push, which can reach 2 where the pull can reach 1, wins: SR features end at the opposite
-      of the LR ones, with a negative cosine to HR, from every start. For comparison only.
+      so that either can make it large. The push wins, as it can reach 2 and the pull 1: SR features end opposite to the
+      LR ones, with a negative cosine to HR, from every start. For comparison only.
 
-    The penalty is always detached, since otherwise it would pull HR and LR features together. From 256 vectors on it
-    is tiled, as :func:`~contrastive_sr.functional.info_nce` is, with the same notes on second derivatives and
-    ``torch.compile``. Half precision is computed in float32.
+    The penalty is always detached, since otherwise it would pull HR and LR features together. From 256 vectors on the
+    logits are formed tile by tile; for second derivatives and ``torch.compile`` then see
+    :func:`~contrastive_sr.functional.info_nce`. Half precision is computed in float32.
 
     Args:
         hr: (..., M, D) features of the HR image, the anchors; for maps see
@@ -92,8 +91,7 @@ def check_variant(variant: str, name: str) -> None:
     Raises:
         ConfigError: another name.
     """
-    if variant not in get_args(Variant):
-        raise ConfigError(f"{name}: expected one of {', '.join(get_args(Variant))}, got {variant!r}.")
+    check_choice(variant, get_args(Variant), name)
 
 
 class ConditionalContrast(NamedTuple):
@@ -101,8 +99,8 @@ class ConditionalContrast(NamedTuple):
 
     Attributes:
         values: the loss of each anchor.
-        to_hr: similarity of the SR features to the HR features of their place.
-        to_lr: similarity of the SR features to the LR features of their place.
+        to_hr: similarity of the SR features to the HR features at their place.
+        to_lr: similarity of the SR features to the LR features at their place.
     """
 
     values: Tensor
@@ -124,9 +122,10 @@ class Condition(NamedTuple):
         """The loss of each anchor.
 
         Args:
-            hr: (..., M, D) anchors.
-            sr: (..., K, D), the first M being those of the anchors and the others negatives alone.
-            lr: (..., M, D).
+            hr: (..., M, D) features of the HR image, the anchors.
+            sr: (..., K, D) features of the SR image, K of at least M. The first M belong to the anchors, the others are
+                negatives only.
+            lr: (..., M, D) features of the enlarged LR image.
         """
         tau = 1.0 if self.variant == "paper" else self.temperature
         hr = hr.detach() if self.detach_hr else hr

@@ -1,4 +1,4 @@
-"""Contrast with several positives that stand in the denominator too: SupCon, and with one positive SimCLR."""
+"""Contrast with several positives, which are in the denominator too: SupCon, and with one positive SimCLR."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def supcon(
     .. math:: \mathcal{L}_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)} \log
         \frac{\exp(a_i \cdot c_p / \tau)}{\sum_{k \in A(i)} \exp(a_i \cdot c_k / \tau)}
 
-    P(i) are the positives of anchor i and A(i) all candidates but the anchor itself. With one positive each it is
+    P(i) are the positives of anchor i and A(i) all candidates but the anchor itself. With one positive an anchor it is
     SimCLR's NT-Xent (Chen et al., ICML 2020, eq. 1). The vectors are normalised. An anchor without positives counts as
     0, with a zero gradient. Half precision is computed in float32. Differentiable twice.
 

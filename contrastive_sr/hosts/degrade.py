@@ -25,8 +25,8 @@ class TrainingDegradation:
         config: a preset's name or a config, see :func:`contrastive_sr.degradations.build_degradation`.
         wants: what the methods read beside LR and HR images, see :class:`contrastive_sr.methods.Method`. Made are
             ``"lr_key"``: another crop of the image under the same degradation, with noise of its own;
-            ``"lr_key_other"``: a crop of the next image of the batch, also under this image's degradation; ``"degradation/<name>"``: what was
-            drawn, where this degradation draws it. Others are left out.
+            ``"lr_key_other"``: a crop of the next image of the batch, also under this image's degradation;
+            ``"degradation/<name>"``: what was drawn, where this degradation draws it. Others are left out.
         seed: seed of the draws.
         scale: what the degradation's scale must be; None: its own.
 

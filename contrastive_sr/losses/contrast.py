@@ -24,5 +24,5 @@ class Contrast(NamedTuple):
     """
 
     loss: Tensor
-    metrics: Mapping[str, Tensor] = {}  # noqa: RUF012 - a default of a tuple's field, which nothing changes
+    metrics: Mapping[str, Tensor] = {}
     points: Sequence[Tensor] | None = None

@@ -19,9 +19,9 @@ class ImageContrastLoss(nn.Module):
         \frac{\exp(s(f_i^l, p_{ij}^l)/\tau)}{\exp(s(f_i^l, p_{ij}^l)/\tau) + \sum_k \exp(s(f_i^l, n_{ik}^l)/\tau)}
 
     With the similarity ``"cosine"``, the mean pixel cosine of PCL-SR's eq. 9, these are PCL-SR's eq. 8 to 10. With
-    ``"dot"``, the dot product of two whole maps, they are MPF-Net's eq. 9 to 11 as printed; such a similarity grows with
-    the maps' size and scale, so that no temperature fits all layers and the softmax saturates. MPF-Net's loss with the
-    cosine is PCL-SR's over other samples.
+    ``"dot"``, the dot product of two whole maps, they are MPF-Net's eq. 9 to 11 as printed; such a similarity grows
+    with the maps' size and scale, so that no temperature fits all layers and the softmax saturates. MPF-Net's loss with
+    the cosine is PCL-SR's over other samples.
 
     The embedding is used in eval mode and frozen: the gradient reaches the SR image and nothing else. To train it is a
     step of its own, see :class:`~contrastive_sr.losses.DualContrastiveLoss`; :class:`~contrastive_sr.methods.PCL` does

@@ -51,7 +51,7 @@ class InfoNCELoss(PositionLoss):
 
         Arguments and errors are those of :meth:`forward`.
         """
-        return self._contrast({"anchor": anchor, "candidates": candidates}, generator)
+        return self.contrast_roles({"anchor": anchor, "candidates": candidates}, generator)
 
     def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
         a, b = vectors["anchor"], vectors["candidates"]

@@ -94,8 +94,16 @@ class PositionLoss(nn.Module):
         if anchor_channels is not None:
             self.anchor_heads = nn.ModuleList(MLPHead(c, dim=dim) for c in anchor_channels)
 
-    def _contrast(self, roles: dict[str, Features], generator: torch.Generator | None) -> Contrast:
-        """The loss over all layers, of features by role; the generator draws the positions."""
+    def contrast_roles(self, roles: Mapping[str, Features], generator: torch.Generator | None = None) -> Contrast:
+        """The loss over all layers, of features by role.
+
+        Args:
+            roles: maps, vectors, or lists of these, by the names of :meth:`forward`'s arguments.
+            generator: draws the positions, on the features' device. None takes torch's own.
+
+        Raises:
+            DataError: features that do not fit each other or the heads.
+        """
         contrasts = []
         for index, layer in enumerate(self._layers(roles)):
             vectors = self._behind_heads(_at_positions(layer, self.positions, generator), index)
@@ -110,7 +118,7 @@ class PositionLoss(nn.Module):
         loss = torch.cat(losses, dim=1) if self.reduction == "none" else reduce(torch.stack(losses), self.reduction)
         return Contrast(loss, mean_metrics([contrast.metrics for contrast in contrasts]))
 
-    def maps(self, roles: dict[str, Features]) -> list[dict[str, Tensor]]:
+    def maps(self, roles: Mapping[str, Features]) -> list[dict[str, Tensor]]:
         """What is contrasted, at all positions.
 
         Args:
@@ -147,7 +155,7 @@ class PositionLoss(nn.Module):
         loss = reduce_over_ranks(values, len(joined[0]) if joined else None, self.reduction)
         return loss if not joined else loss + torch.stack([x[:0].sum() for x in joined]).sum()
 
-    def _layers(self, roles: dict[str, Features]) -> list[dict[str, Tensor]]:
+    def _layers(self, roles: Mapping[str, Features]) -> list[dict[str, Tensor]]:
         """Features by layer and role, checked."""
         name = type(self).__name__
         listed = {role: list(x) if isinstance(x, Sequence) else [x] for role, x in roles.items()}

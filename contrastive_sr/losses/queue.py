@@ -24,7 +24,7 @@ class DegradationQueueLoss(nn.Module):
     .. math:: \mathcal{L} = \frac{1}{B} \sum_i -\log \frac{\exp(q_i \cdot k_i/\tau)}
         {\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot u_j/\tau)}
 
-    DASR eq. 3 in the reading of :func:`~contrastive_sr.functional.queue_nce`, trained as MoCo v2 is. The keys come from a
+    DASR eq. 3 in the reading of :func:`~contrastive_sr.functional.queue_nce`, trained as MoCo v2 is. Keys come from a
     momentum encoder, a copy of the encoder whose parameters follow it by a moving average. In training mode one call
     does, after the query that the caller encoded: the momentum update, the keys (no gradient), the loss against the
     keys of earlier calls, and then the keys enter the queue, the oldest leaving it. Slots not yet filled are masked,

@@ -107,11 +107,12 @@ class SRNCELoss(PositionLoss):
         """
         hr = _detached(hr) if self.detach_hr else hr
         lr = _detached(lr) if self.detach_lr else lr
-        return self._contrast({"hr": hr, "sr": sr, "lr": lr}, generator)
+        return self.contrast_roles({"hr": hr, "sr": sr, "lr": lr}, generator)
 
     def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
         joined = [own_first(vectors["sr"])] if self.gather else []
-        values, to_hr, to_lr = self.condition.contrast(vectors["hr"], *(joined or [vectors["sr"]]), vectors["lr"])
+        sr = joined[0] if joined else vectors["sr"]
+        values, to_hr, to_lr = self.condition.contrast(vectors["hr"], sr, vectors["lr"])
         metrics = {"positive_similarity": mean_metric(to_hr), "lr_similarity": mean_metric(to_lr)}
         return Contrast(self._reduce(values, *joined), metrics)
 

@@ -72,7 +72,7 @@ class Method(nn.Module):
     network: Callable[..., nn.Module] | None = None
     warmup_steps: int = 0
     warmup_module: str | None = None
-    metrics: Mapping[str, Sequence[str]] = {}  # noqa: RUF012 - replaced, never changed
+    metrics: Mapping[str, Sequence[str]] = {}
 
     def __init__(self, name: str, *, seed: int = 0, weights: Mapping[str, TermWeight] | None = None) -> None:
         super().__init__()

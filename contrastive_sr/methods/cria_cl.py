@@ -75,8 +75,8 @@ class CriaCL(Method):
     Eq. 11. The pixel loss is the host's. Perceptual and adversarial loss of the SR image are ``sr_criteria`` here (or,
     if that is empty, the host's). The alignment (eq. 8) is between anchor and positives, criteria of the image of the
     branch ``align``; the uniformity (eq. 9) between anchor and negatives, criteria of that of ``uniformity``; on a
-    network without branches (variants 3 to 5) both are of the SR image. What the two do is not what their names say: the
-    alignment raises the anchor wherever it is below a positive, the uniformity lowers all; see
+    network without branches (variants 3 to 5) both are of the SR image. What the two do is not what their names say:
+    the alignment raises the anchor wherever it is below a positive, the uniformity lowers all; see
     :class:`~contrastive_sr.losses.CriteriaLoss`. So each criterion is logged with its ``push``.
 
     Discriminators of adversarial criteria are parts of this method. They learn in its own step, before the SR network's
@@ -92,9 +92,9 @@ class CriaCL(Method):
         align_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         uniformity_weight: lambda_u, fixed; the paper's is 0.01.
         uniformity_share: instead, its share. With neither it is 0.05.
-        variant: a row of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in its place.
-            5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a variant
-            does not have are not used.
+        variant: a row of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in
+            its place. 5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a variant does
+            not have are not used.
         anchor: a criterion: a name (``"Pixel"``, ``"SSIM"``, ``"VGG"``, ``"Adversarial"``, or that of a loss of the
             host in use), or a mapping with ``type``, its arguments and, if wanted, a ``name``. Table VI: ``"Pixel"``,
             ``"VGG"`` or ``"Adversarial"``.
@@ -107,7 +107,8 @@ class CriaCL(Method):
             eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills up what a
             mask leaves out: for a pixel criterion that is the masked image, and others do not see black holes.
         train_masks: whether the two terms train the masks too, as in the paper. They then learn to look away: 1 - S
-            goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR image's losses only.
+            goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR image's losses
+            only.
         exponent: eta, at least 1; the paper's is 2.
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
@@ -177,7 +178,7 @@ class CriaCL(Method):
         roles = {role: settings for role, settings in roles.items() if settings[0]}
         for role, (_, weight, share, _, _) in roles.items():  # the weights first: they cost nothing to refuse
             self.weights[role] = TermWeight(f"{name}_{role}", weight, share, interval=share_interval, key=f"{role}_")
-        settings = {
+        settings: dict[str, Any] = {
             "exponent": check_number(exponent, f"{name}: exponent", at_least=1),
             "t": check_number(t, f"{name}: t", above=0),
             "detach_anchor": check_flag(detach_anchor, f"{name}: detach_anchor"),

@@ -117,7 +117,7 @@ class EmbeddingMethod(Method):
             logits = embedding.logits(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"].detach())))
         return {"discriminator": Contrast(self.discriminator_loss(*logits.chunk(2)))}
 
-    # ------------------------------------------------------------------------------------------- for a person to look at
+    # ------------------------------------------------------------------------------------------ for a person to look at
 
     def untrained(self, step: Step) -> str:
         """What has the random weights it began with, as far as this method knows; empty if nothing has."""

@@ -190,8 +190,9 @@ class Methods(nn.Module):
         scale = height // h
         if batch["hr"].shape[0] != batch["lr"].shape[0] or scale < 1 or (height, width) != (scale * h, scale * w):
             raise DataError(
-                f"Expected HR images of a whole multiple of the LR size, one each, got LR {tuple(batch['lr'].shape)} and "
-                f"HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the patch size must be a multiple of it."
+                f"Expected HR images of a whole multiple of the LR size, one each, got LR {tuple(batch['lr'].shape)} "
+                f"and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the patch size must be a multiple "
+                "of it."
             )
         for method in self:
             method.check_batch(batch)
@@ -410,8 +411,8 @@ class Methods(nn.Module):
             at = "batch['sr']" if len(points) == 1 and points[0].ndim == 4 else "its points"
             raise ConfigError(
                 f"{method.name}: terms() of {type(method).__name__}: expected a loss {key!r} that depends on {at}, got "
-                "one without a gradient there. Is it computed under torch.no_grad(), or from detached tensors? A loss on "
-                "layers of the network names them as `points`."
+                "one without a gradient there. Is it computed under torch.no_grad(), or from detached tensors? A loss "
+                "on layers of the network names them as `points`."
             )
         self._depends.add(label)
 

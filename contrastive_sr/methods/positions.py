@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from contrastive_sr._checks import check_count, describe
 from contrastive_sr.embeddings import frozen
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import Contrast
-from contrastive_sr.losses.positions import PositionLoss, mean_metrics
+from contrastive_sr.losses.positions import Features, PositionLoss, mean_metrics
 from contrastive_sr.methods.base import Step
 from contrastive_sr.methods.compared import Comparison, compare_layers, mean_cosine, strongest_place
 from contrastive_sr.methods.embedding import EmbeddingConfig, EmbeddingMethod
@@ -77,7 +77,7 @@ class PositionMethod(EmbeddingMethod):
             positives=positives,
             negatives=negatives,
         )
-        self.features = self.embedding
+        self.features = self.embedding  # a part of this module
         self.channels = self.embedding.channels()
         self.layers = self._check_layers(layers)
         self.dim = None if dim is None else check_count(dim, f"{name}: dim")
@@ -152,16 +152,14 @@ class PositionMethod(EmbeddingMethod):
             maps = [x.unflatten(0, images.shape[:2]).unbind(1) for x in self.embedding(images.flatten(0, 1))]
         count = sum(sample.count for sample in self.positives)
         keys = [list(layer) for layer in zip(*maps, strict=True)]
-        contrasts = [
-            self.loss.contrast(**roles, generator=generator)
-            for roles in self._combinations(anchors, keys[:count], keys[count:])
-        ]
+        combinations = self._combinations(anchors, keys[:count], keys[count:])
+        contrasts = [self.loss.contrast_roles(roles, generator) for roles in combinations]
         loss = torch.stack([contrast.loss for contrast in contrasts]).mean()
         return Contrast(loss, mean_metrics([contrast.metrics for contrast in contrasts]))
 
     def _combinations(
         self, anchors: list[Tensor], positives: list[list[Tensor]], negatives: list[list[Tensor]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, Features]]:
         """Features by the loss's roles, for each positive and, if the loss reads them, each negative."""
         pairs = [(p, n) for p in positives for n in (negatives if "negative" in self.roles else [[]])]
         return [
@@ -169,7 +167,7 @@ class PositionMethod(EmbeddingMethod):
             for p, n in pairs
         ]
 
-    # ------------------------------------------------------------------------------------------- for a person to look at
+    # ------------------------------------------------------------------------------------------ for a person to look at
 
     def untrained(self, step: Step) -> str:
         """As :meth:`EmbeddingMethod.untrained`; also heads."""

@@ -19,8 +19,8 @@ class TermWeight(nn.Module):
     r"""Weighs one term of the SR network's loss, and measures how strongly it pulls.
 
     The share of a term is the norm of its weighted gradient, over that of the host's pixel loss: at the SR images, or,
-    for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured; else the weight is
-    set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the batches,
+    for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured; else the weight
+    is set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the batches,
     of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast, and of the
     first 25 after the warm-up; else every ``interval`` steps. The weight follows the smoothed ratio; the share that is
     logged is that of the latest measurement. Both lag: where the ratio grows from measurement to measurement, the share
@@ -134,7 +134,7 @@ class TermWeight(nn.Module):
                 f"{self.name}: expected a pixel loss computed from batch['sr'], got one that does not depend on it. "
                 "Use the tensor that run() returned, in float32, for the pixel loss."
             )
-        # Mean gradients over the global batch: the same number on every rank. A term may depend on nothing on one of them.
+        # Mean gradients over the global batch: the same number on every rank. On one of them a term may have none.
         squares = torch.stack((torch.zeros_like(pixel_square) if term_square is None else term_square, pixel_square))
         term_square, pixel_square = sum_over_ranks(squares).unbind()
         now = (term_square / pixel_square).sqrt()

@@ -75,7 +75,7 @@ def degraded_in_loops(hr: Tensor, parameters: dict[str, Tensor], kernel: str, sc
 )
 def test_is_that_of_a_loop_over_images_and_pixels(kernel: str, downsample: str, scale: int) -> None:
     hr = images(2, 12, 24, torch.float64)
-    degradation = Degradation(scale, KERNELS[kernel], downsample=downsample, kernel_size=7, rounding=False)
+    degradation = Degradation(scale=scale, kernel=KERNELS[kernel], downsample=downsample, kernel_size=7, rounding=False)
     lr, parameters = degradation(hr, seeded())
     expected = degraded_in_loops(hr, parameters, kernel, scale, downsample).clamp(0, 1)
     assert lr.dtype == torch.float64
@@ -257,7 +257,7 @@ def test_nothing_is_drawn_for_level_zero() -> None:
 def test_blur_that_grows_from_left_to_right() -> None:
     hr = images(1, 48, 96)
     kernel = SpatiallyVariant(sigma=(0.0, 4.0))
-    lr = Degradation(2, kernel, downsample="s_fold", rounding=False)(hr).lr
+    lr = Degradation(scale=2, kernel=kernel, downsample="s_fold", rounding=False)(hr).lr
     torch.testing.assert_close(lr[..., 0], hr[..., ::2, 0])
     assert lr[..., :8].std() > 2 * lr[..., -8:].std()
 
@@ -279,7 +279,14 @@ def test_blur_that_grows_from_left_to_right() -> None:
 def test_lr_images_are_images(
     scale: int, kernel: str, downsample: str, layout: str, high: float, size: int, batch: int, seed: int
 ) -> None:
-    degradation = Degradation(scale, KERNELS[kernel], (0, high), layout, downsample, size)
+    degradation = Degradation(
+        scale=scale,
+        kernel=KERNELS[kernel],
+        noise=(0, high),
+        noise_layout=layout,
+        downsample=downsample,
+        kernel_size=size,
+    )
     lr, parameters = degradation(images(batch, 24, 36), seeded(seed))
     assert lr.shape == (batch, 3, 24 // scale, 36 // scale)
     assert lr.min() >= 0
@@ -287,7 +294,7 @@ def test_lr_images_are_images(
     torch.testing.assert_close(lr * 255, (lr * 255).round(), rtol=0, atol=1e-4)
     assert {len(value) for value in parameters.values()} == {batch}
     assert all(value.isfinite().all() for value in parameters.values())
-    flat = Degradation(scale, KERNELS[kernel], downsample=downsample, kernel_size=size, rounding=False)
+    flat = Degradation(scale=scale, kernel=KERNELS[kernel], downsample=downsample, kernel_size=size, rounding=False)
     torch.testing.assert_close(
         flat(torch.full((1, 3, 24, 36), 0.3)).lr, torch.full((1, 3, 24 // scale, 36 // scale), 0.3)
     )
@@ -367,7 +374,7 @@ def test_names_with_and_without_scale() -> None:
 
 
 def test_configs() -> None:
-    ready = Degradation(3)
+    ready = Degradation(scale=3)
     assert build_degradation(ready) is ready
     own = build_degradation(
         {"type": "Degradation", "scale": 2, "kernel": {"type": "AnisotropicGaussian", "sigma": [1, 2]}, "noise": [0, 5]}
@@ -506,7 +513,7 @@ def test_needs_torch_alone_and_nothing_of_the_methods_and_hosts(project: Path) -
 def test_a_gpu_gives_the_same_images(kernel: str, downsample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)  # must not reach the images
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    degradation = Degradation(4, KERNELS[kernel], (5, 25), downsample=downsample, rounding=False)
+    degradation = Degradation(kernel=KERNELS[kernel], noise=(5, 25), downsample=downsample, rounding=False)
     hr = images(3, 64, 48)
     lr = degradation(hr, seeded()).lr
     on_gpu = degradation(hr.cuda(), seeded())

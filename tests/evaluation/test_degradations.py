@@ -101,7 +101,7 @@ def test_a_single_image_cannot_be_judged() -> None:
 
 
 def test_versions_and_their_rows() -> None:
-    degradations = [Degradation(4, IsotropicGaussian(sigma=(width, width))) for width in (0.2, 3.0)]
+    degradations = [Degradation(scale=4, kernel=IsotropicGaussian(sigma=(width, width))) for width in (0.2, 3.0)]
     images = [torch.rand(1, 3, 37, 50), torch.rand(1, 3, 24, 26)]
     versions = degraded_versions(images, degradations)
     assert [tuple(each.shape) for each in versions] == [(2, 3, 9, 12), (2, 3, 6, 6)]
