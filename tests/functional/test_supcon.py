@@ -77,7 +77,7 @@ def test_fakes_are_one_class_against_all_real_views(count: int, gather: bool) ->
     assert FakeContrastLoss(gather=gather)(fake, real).item() == pytest.approx(sum(want) / count, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [SimCLRLoss(0.5), FakeContrastLoss(0.5)])
+@pytest.mark.parametrize("loss", [SimCLRLoss(temperature=0.5), FakeContrastLoss(temperature=0.5)])
 def test_losses_gradients(loss: torch.nn.Module) -> None:
     a, b = vectors(3, 1).requires_grad_(), vectors(3, 2).requires_grad_()
     assert torch.autograd.gradcheck(loss, (a, b))
