@@ -28,7 +28,7 @@ model = dict(
             # Of Table V. 1: pixel loss alone. 2: and perceptual 1, adversarial 0.005 (`sr_criteria`). 3: and alignment.
             # 4: uniformity in its place. 5: both. 6: as 2, with branches. 7: all. Rows 1 to 5 are without branches:
             # take the trunk as generator.
-            row=7,
+            variant=7,
             anchor="Pixel",  # Table VI: "VGG", "Adversarial"
             # Positives and negatives, unless they are given as lists, are the paper's: SSIM and VGG's relu1_2 (the
             # layers are ours); VGG's conv5_4 and Adversarial. For another anchor: docs/cria_cl.md.
@@ -36,7 +36,7 @@ model = dict(
             # vgg19-dcbb9e9d.pth; or None, for training without the criteria that need it.
             vgg_weights="torchvision",
             align_weight=0.01,  # align_share=0.05 instead: a share of the pixel loss's gradient
-            unif_weight=0.01,
+            uniformity_weight=0.01,
             masks="losses",  # what S and 1 - S weight: "losses" (Fig. 4), "images" (eq. 10), "none"
             train_masks=False,  # True, as in the paper: the masks learn to look away from what is large
             exponent=2,  # eta

@@ -17,11 +17,11 @@ model = dict(
             type="CRLSR",
             name="crl_sr",
             # of Table 1. a: no contrast, b: SRNCE, c: InfoNCE, d: decoupling, e: d and InfoNCE, f: d and SRNCE
-            model="f",
+            variant="f",
             loss_share=0.05,
             decoupling_share=0.05,
-            variant="tempered",  # of eq. 6; as printed it has no temperature: "paper"
-            warm_start=1000,  # steps before the refinement counts; ours
+            srnce_variant="tempered",  # of eq. 6; as printed it has no temperature: "paper"
+            warmup_steps=1000,  # steps before the refinement counts; ours
             temperature=0.07,
             dim=256,  # of the heads' vectors; S in the paper
             positions=256,  # sampled per layer at each step; the paper does not say how many

@@ -19,7 +19,7 @@ model = dict(
             temperature=0.07,
             queue_size=8192,
             momentum=0.999,
-            positives="same_image",  # "same_degradation": a crop of another image under the same degradation; ours
+            positives_from="same_image",  # "same_degradation": a crop of another image under the same degradation; ours
         )
     ],
     train_cfg=dict(),

@@ -5,7 +5,7 @@ methods = _base_.model.methods
 methods[0]["vgg_weights"] = None  # without it there are SSIM as positive and Adversarial as negative
 # Shares of the pixel loss's gradient, for the pixel loss here is another than the paper's.
 methods[0]["sr_criteria"] = [dict(type="Adversarial", share=0.05)]
-methods[0].update(align_weight=None, unif_weight=None, align_share=0.05, unif_share=0.05)
+methods[0].update(align_weight=None, uniformity_weight=None, align_share=0.05, uniformity_share=0.05)
 model = dict(
     generator=dict(trunk=dict(mid_channels=32, num_blocks=2, growth_channels=16)),
     pixel_loss=dict(loss_weight=1.0),  # 0.01 in the paper, beside a perceptual loss of 1, which needs VGG

@@ -4,7 +4,7 @@
 _base_ = ["./crl_sr_x4.py"]
 
 methods = _base_.model.methods
-methods[0]["warm_start"] = 20
+methods[0]["warmup_steps"] = 20
 methods[0]["positions"] = 64
 model = dict(generator=dict(channels=24, encoder_blocks=6, decoder_blocks=2), methods=methods)
 

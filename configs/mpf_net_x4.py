@@ -12,19 +12,19 @@ model = dict(
         cross_fusion=True,  # Table V without CPB: False
     ),
     pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
-    # Eq. 12: L1 alone for `start` steps, and then L1 + beta CR.
+    # Eq. 12: L1 alone for `warmup_steps` steps, and then L1 + beta CR.
     methods=[
         dict(
             type="MPF",
             name="mpf",
             # Of Table VII. 1: L1 alone. 2: VGG-19 as embedding. 3: generated positives and negatives. 4: other images
             # as negatives. 5: the LR image as negative. 6: HR as positive. 7: all, the paper's.
-            config=7,
+            variant=7,
             loss_weight=1.0,  # beta. loss_share=0.05 instead: a share of the pixel loss's gradient
-            start=200_000,
-            embedding_start=180_000,  # ours: so that the contrast begins in an embedding that has learnt
+            warmup_steps=200_000,
+            embedding_warmup_steps=180_000,  # ours: so that the contrast begins in an embedding that has learnt
             # The fifth positive (eq. 7): the SR image of a trained network, of ours or of MMagic. The paper does not
-            # say which. This one you train first, on the same pairs with L1 alone: in a copy of this file set config=1
+            # say which. This one you train first, on the same pairs with L1 alone: in a copy of this file set variant=1
             # and as generator the network below, and train it with --work-dir work_dirs/edsr_x4_realsr. teacher=None
             # does without.
             teacher=dict(
@@ -37,7 +37,7 @@ model = dict(
             embedding_training="dual",
             noise=(0, 0.04),  # standard deviation on the four blurred negatives; ours, as the blur
             temperature=1.0,  # ours
-            variant="cosine",  # "paper": eq. 10's dot product of whole maps
+            similarity="cosine",  # "dot": eq. 10's dot product of whole maps
         )
     ],
     train_cfg=dict(),

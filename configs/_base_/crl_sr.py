@@ -10,7 +10,7 @@ nce_methods = [
         temperature=0.07,
         dim=256,  # of the heads' vectors; S in the paper
         positions=256,  # sampled per layer at each step; the paper does not say how many
-        contrast="image",  # the other positions of the same image are the negatives
+        negatives_from="image",  # the other positions of the same image are the negatives
         embedding=dict(type="HaarDiscriminator", taps=2),
         positives=[dict(type="HighResolution")],
     )
@@ -27,7 +27,7 @@ srnce_methods = [
         variant="negative",
         dim=256,
         positions=256,
-        contrast="image",
+        negatives_from="image",
         embedding=dict(type="HaarDiscriminator", taps=4),
         positives=[dict(type="HighResolution")],
         negatives=[dict(type="UpsampledLowResolution")],
