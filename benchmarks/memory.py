@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -21,53 +22,50 @@ from contrastive_sr import networks
 from contrastive_sr.embeddings import discriminator, sn_resnet
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods import METHODS, Methods, build_methods
 
 DEGRADATION = "dasr-isotropic-x4"
 BATCH, SIZE, SCALE = 2, 32, 4  # small: what a leak adds does not depend on it
 IMAGES = 32  # of the demo's; how many there are has no effect on what a leak adds
 
-# All methods that a config can name, with every part that may keep something from one step to the next.
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "PCL": {"loss_share": 0.05},
-    "InfoNCE": {"loss_share": 0.05, "positions": 64},
-    "BidirectionalNCE": {"loss_share": 0.05, "positions": 64, "layers": ["0", "1"], "embedding": {"taps": 2}},
-    "SRNCE": {"loss_share": 0.05, "positions": 64},
-    "ContrastiveRegularization": {"loss_share": 0.05},
-    "DASR": {"loss_weight": 1 / 255, "queue_size": 256},
+# Where its defaults are not enough: a method with every part that may keep something from one step to the next.
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "InfoNCE": {"positions": 64},
+    "BidirectionalNCE": {"positions": 64, "layers": ["0", "1"], "embedding": {"out_indices": (0, 1)}},
+    "SRNCE": {"positions": 64},
+    "DASR": {"queue_size": 256},
     "DegradationContrast": {"queue_size": 256},
-    "TrueKernel": {},
-    "CRLSR": {"loss_share": 0.05, "decoupling_share": 0.05, "warm_start": 0, "positions": 64},
+    "CRLSR": {"warmup_steps": 0, "positions": 64},
     "CriaCL": {
-        "row": 5,
+        "variant": 5,
         "vgg_weights": None,
-        "align_share": 0.05,
-        "unif_share": 0.05,
         "normalize": True,
         "sr_criteria": [{"type": "Adversarial", "share": 0.05}],
     },
     "MPF": {
-        "loss_share": 0.05,
         "teacher": {"network": nn.Upsample(scale_factor=SCALE)},
-        "embedding": {"type": "SNResNet18", "taps": 1},
+        "embedding": {"type": "SNResNet18", "out_indices": (0,)},
         "embedding_training": "dual",
     },
+}
+# What makes the papers' own networks small.
+WIDTHS: Mapping[type, Mapping[str, int]] = {
+    networks.DASR: {"channels": 8, "groups": 1, "blocks": 1},
+    networks.CRLSR: {"channels": 8, "encoder_blocks": 3, "decoder_blocks": 1},
 }
 
 
 def small_network(method: str) -> nn.Module:
     """An SR network that the method can train."""
-    if method in ("DASR", "TrueKernel"):
-        variant = "oracle" if method == "TrueKernel" else "full"
-        return networks.DASR(scale=SCALE, variant=variant, channels=8, groups=1, blocks=1)
-    if method == "CRLSR":
-        return networks.CRLSR(scale=SCALE, channels=8, encoder_blocks=3, decoder_blocks=1)
+    make = METHODS[method].network
+    if make is not None:
+        return make(scale=SCALE, **WIDTHS.get(make.func if isinstance(make, partial) else make, {}))
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3 * SCALE**2, 3, padding=1), nn.PixelShuffle(SCALE)
     )
 
 
-def build(method: str) -> tuple[MethodList, nn.Module]:
+def build(method: str) -> tuple[Methods, nn.Module]:
     """A method and its network, attached; embeddings are an eighth as wide as they are, which is 20 times as fast.
 
     Raises:
@@ -75,7 +73,7 @@ def build(method: str) -> tuple[MethodList, nn.Module]:
     """
     if method not in METHODS:
         raise ConfigError(f"memory: expected methods out of {', '.join(METHODS)}, got {method!r}.")
-    config = dict(METHODS[method])
+    config = dict(SETTINGS.get(method, {}))
     if "embedding" in config:
         config["embedding"] = {"type": "HaarDiscriminator", **config["embedding"]}
     torch.manual_seed(0)
@@ -117,11 +115,11 @@ def train(method: str, images: Tensor) -> Iterator[int]:
             torch.stack(auxiliary).sum().backward()
             optimizers[1].step()
         pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-        losses = methods.sr_losses(batch, pixel_loss)
+        contrast = methods.sr_losses(batch, pixel_loss)
         optimizers[0].zero_grad()
-        (losses.host(pixel_loss) + losses.total).backward()
+        (pixel_loss + contrast.loss).backward()
         optimizers[0].step()
-        del batch, auxiliary, pixel_loss, losses  # so that what is counted between steps is what was kept
+        del batch, auxiliary, pixel_loss, contrast  # so that what is counted between steps is what was kept
         yield step
 
 
@@ -131,8 +129,8 @@ def _crops(images: Tensor, generator: torch.Generator) -> Tensor:
         torch.randint(most, (BATCH,), generator=generator).tolist()
         for most in (len(images), images.shape[2] - SIZE + 1, images.shape[3] - SIZE + 1)
     )
-    found = zip(numbers, rows, columns, strict=True)
-    return torch.stack([images[number, :, row : row + SIZE, column : column + SIZE] for number, row, column in found])
+    places = zip(numbers, rows, columns, strict=True)
+    return torch.stack([images[number, :, row : row + SIZE, column : column + SIZE] for number, row, column in places])
 
 
 def demo_images(folder: Path) -> Tensor:

@@ -13,7 +13,7 @@ from benchmarks.timing import DEVICE, Run, compare, extra_memory, peak_mebibytes
 from contrastive_sr.embeddings import HaarDiscriminator, frozen
 from contrastive_sr.embeddings.discriminator import Block
 from contrastive_sr.functional import multi_positive_nce
-from contrastive_sr.losses import PCLLoss
+from contrastive_sr.losses import ImageContrastLoss
 from contrastive_sr.samples import GaussianBlur, Sharpen
 
 BATCH, SIZE = 4, 192
@@ -66,7 +66,7 @@ def cases(batch: int = BATCH, size: int = SIZE) -> dict[str, Run]:
     """
     embedding, sr, positives, negatives = problem(batch, size)
     plain = PlainDiscriminator(embedding)
-    loss = PCLLoss(embedding)
+    loss = ImageContrastLoss(embedding)
 
     def anchor_only() -> None:
         with frozen(plain):
@@ -103,7 +103,7 @@ def report() -> Iterator[tuple[str, str, str]]:
 def gradient_error() -> float:
     """Relative distance of the lean float32 gradient from that of nine plain passes in float64."""
     embedding, sr, positives, negatives = problem(BATCH, SIZE)
-    (lean,) = torch.autograd.grad(PCLLoss(embedding)(sr, positives, negatives), sr)
+    (lean,) = torch.autograd.grad(ImageContrastLoss(embedding)(sr, positives, negatives), sr)
     plain = PlainDiscriminator(embedding.double())
     exact_sr = sr.detach().double().requires_grad_()
     loss = plain_loss(plain, exact_sr, positives.double(), negatives.double())

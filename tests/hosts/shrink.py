@@ -22,7 +22,7 @@ _AT_MOST = {
     **dict.fromkeys(("num_worker_per_gpu", "num_workers"), 0),
     **dict.fromkeys(("batch_size_per_gpu",), 2),
     # So that the second of two steps has everything that begins later.
-    **dict.fromkeys(("start", "embedding_start", "warm_start", "warmup_steps"), 1),
+    **dict.fromkeys(("warmup_steps", "embedding_warmup_steps"), 1),
     # How often the trainer logs, validates and saves.
     **dict.fromkeys(("print_freq", "val_freq", "save_checkpoint_freq", "val_interval", "interval"), 1),
 }

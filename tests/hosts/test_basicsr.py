@@ -139,7 +139,7 @@ def test_stock_trainer_resumes_on_a_cpu(stock: tuple[Path, str, str]) -> None:
     checkout, _, printed = stock
     assert "Resuming training from epoch: 0, iter: 4." in printed
     state = load(checkout / "experiments/demo_pcl_edsr/training_states/6.state")
-    assert state["methods"]["pcl.step.count"] == 6
+    assert state["methods"]["step.count"] == 6
 
 
 def test_checkpoint_is_that_of_the_stock_model(stock: tuple[Path, str, str]) -> None:
@@ -273,7 +273,7 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
     printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
     assert "pcl_contrastive_share: 5.0000e-02" in printed  # at the first step, where nothing is smoothed yet
-    assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["pcl.step.count"] == 3
+    assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["step.count"] == 3
 
 
 def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:
@@ -507,7 +507,7 @@ def test_layers_with_a_gan(train_here: Callable[..., Path], demo_data: Path, tmp
         "type": "BidirectionalNCE",
         "loss_weight": 0.001,
         "layers": ["conv_body"],
-        "embedding": {"type": "HaarDiscriminator", "taps": 1},
+        "embedding": {"type": "HaarDiscriminator", "out_indices": [0]},
     }
     train_here("demo_pcl_gan_rrdb", demo_data, options={"methods": [method]})
     logged = scalars(tmp_path / "tb_logger" / "demo_pcl_gan_rrdb")
@@ -517,14 +517,14 @@ def test_layers_with_a_gan(train_here: Callable[..., Path], demo_data: Path, tmp
 
 def test_two_processes_contrast_over_the_whole_batch(one_pair: Path, tmp_path: Path) -> None:
     methods = read_options("demo_nce_edsr")["methods"]
-    methods[0]["contrast"] = "batch"
+    methods[0]["negatives_from"] = "batch"
     changes = {"train:total_iter": 2, "logger:save_checkpoint_freq": 2, "logger:print_freq": 1, "methods": methods}
     options = write_options(tmp_path, "demo_nce_edsr", one_pair, changes)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
     printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
     assert printed.count("nce_positive_similarity: ") == 2
     state = load(tmp_path / "experiments/demo_nce_edsr/training_states/2.state")["methods"]
-    assert state["nce.step.count"] == 2
+    assert state["step.count"] == 2
     assert all(torch.isfinite(value).all() for value in state.values())
 
 

@@ -131,7 +131,7 @@ def test_stock_trainer_trains_dasr_from_hr_images(data: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [("demo_dasr_x4", {"warmup_steps": 3}), ("demo_crl_sr_x4", {"warm_start": 3})]
+    ("name", "change"), [("demo_dasr_x4", {"warmup_steps": 3}), ("demo_crl_sr_x4", {"warmup_steps": 3})]
 )
 def test_four_steps_equal_two_and_two(
     name: str, change: dict[str, Any], train_here: Callable[..., Path], one: Path
@@ -210,8 +210,8 @@ def test_two_processes_hold_one_queue(one: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "method", "found"),
     [
-        ({"type": "DASR", "variant": "oracle"}, [{"type": "TrueKernel"}], "true_kernel.step.count"),
-        ({"type": "DASR"}, methods("demo_dasr_x4", positives="same_degradation"), "dasr.loss.queue"),
+        ({"type": "DASR", "variant": "oracle"}, [{"type": "TrueKernel"}], "step.count"),
+        ({"type": "DASR"}, methods("demo_dasr_x4", positives_from="same_degradation"), "dasr.loss.queue"),
         (None, [{"type": "DegradationContrast", "queue_size": 8}], "degradation.pair.encoder.body.0.weight"),
     ],
     ids=["oracle", "same_degradation", "stock"],
@@ -509,7 +509,7 @@ def test_a_batch_that_the_queue_cannot_hold(train_here: Callable[..., Path], dat
         ("demo_pcl_edsr", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),
         (
             "demo_dasr_x4",
-            {"methods": methods("demo_dasr_x4", positives="same_degradation"), "datasets:train:batch_size_per_gpu": 1},
+            {"methods": methods("demo_dasr_x4", positives_from="same_degradation"), "datasets:train:batch_size_per_gpu": 1},
             "Raise the batch size to at least 2",
         ),
         ("demo_dasr_x4", {**ORACLE, "degradation": "crl-spatial-x4"}, "expected 'degradation/kernel' in the batch"),
@@ -581,7 +581,7 @@ def test_full_and_demo_options_say_the_same(name: str) -> None:
     full, demo = (read_options(f) for f in (name, f"demo_{name}"))
     for options in (full, demo):
         (method,) = options["methods"]
-        for key in ("warmup_steps", "queue_size", "warm_start", "positions"):
+        for key in ("warmup_steps", "queue_size", "positions"):
             method.pop(key, None)
     for key in ("methods", "degradation", "model_type", "scale"):
         assert full[key] == demo[key]

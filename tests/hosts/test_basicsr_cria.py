@@ -88,7 +88,7 @@ def test_stock_trainer_trains_the_demo(one: Path, tmp_path: Path) -> None:
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-4000:]
-    for key in ("l_pix", "l_cria_align", "l_cria_unif", "l_cria_adversarial", "cria_align_ssim_push", "cria_unif_mask"):
+    for key in ("l_pix", "l_cria_align", "l_cria_uniformity", "l_cria_adversarial", "cria_align_ssim_push", "cria_uniformity_mask"):
         assert printed.count(f" {key}: ") == 2, key
     assert "Best: " in printed
     assert list((tmp_path / "tb_logger").rglob("events.out.tfevents.*"))
@@ -142,9 +142,9 @@ def test_two_processes_hold_one_state(one: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "method"),
     [
-        (RRDB, {"row": 5}),
-        (RRDB, {"row": 1}),
-        (None, {"row": 6}),
+        (RRDB, {"variant": 5}),
+        (RRDB, {"variant": 1}),
+        (None, {"variant": 6}),
         (
             None,
             {"positives": [{"type": "CharbonnierLoss", "reduction": "none", "eps": 1e-3}], "negatives": ["MSELoss"]},
@@ -157,7 +157,7 @@ def test_other_rows_and_losses_of_the_host(
 ) -> None:
     options = {"methods": methods(**method), "train:total_iter": 1, "logger:save_checkpoint_freq": 1, "val": None}
     folder = train_here(options={**options, **({} if network is None else {"network_g": network})})
-    assert load(folder / "training_states/1.state")["methods"]["cria.step.count"] == 1
+    assert load(folder / "training_states/1.state")["methods"]["step.count"] == 1
 
 
 def test_an_adversarial_criterion_goes_with_the_host_s_gan(train_here: Callable[..., Path]) -> None:
@@ -201,8 +201,8 @@ def test_methods_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network_g": RRDB}, "row 7 needs an SR network with the modules align, unif, masks; RRDBNet has no"),
-        ({"methods": methods(row=2)}, "row 2 has no branches and masks, but the SR network, CriteriaBranches, has"),
+        ({"network_g": RRDB}, "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no"),
+        ({"methods": methods(variant=2)}, "variant 2 has no branches and masks, but the SR network, CriteriaBranches, has"),
         (
             {"network_g": {"type": "CriteriaBranches", "trunk": {"type": "MSRResNet"}}},
             r"one of RRDBNet, EDSR, .*, got MSR",
@@ -241,13 +241,13 @@ def test_full_and_demo_options_say_the_same() -> None:
     """But for what a short training without VGG needs."""
     full, demo = (read_options(f) for f in ("cria_rrdb_x4", NAME))
     (method,), (small,) = full["methods"], demo["methods"]
-    assert {key for key in method if method[key] != small.get(key)} == {"vgg_weights", "align_weight", "unif_weight"}
+    assert {key for key in method if method[key] != small.get(key)} == {"vgg_weights", "align_weight", "uniformity_weight"}
     for options in (full, demo):
         assert options["network_g"]["type"] == "CriteriaBranches"
         assert options["model_type"] == "ContrastiveSRModel"
     # the paper's setting
-    assert (method["row"], method["anchor"], method["exponent"], method["t"]) == (7, "Pixel", 2, 2)
-    assert method["align_weight"] == method["unif_weight"] == full["train"]["pixel_opt"]["loss_weight"] == 0.01
+    assert (method["variant"], method["anchor"], method["exponent"], method["t"]) == (7, "Pixel", 2, 2)
+    assert method["align_weight"] == method["uniformity_weight"] == full["train"]["pixel_opt"]["loss_weight"] == 0.01
     assert full["train"]["scheduler"]["milestones"] == [200_000, 400_000, 600_000, 800_000]
     assert (full["train"]["total_iter"], full["datasets"]["train"]["batch_size_per_gpu"]) == (1_000_000, 16)
     assert full["train"]["ema_decay"] == 0

@@ -91,7 +91,7 @@ def test_a_fork_trains(fork: Path, tmp_path: Path, demo_data: Path, config: str)
     folder = tmp_path / "experiments" / config
     assert torch.load(folder / "models/pcl_embedding_2.pth", weights_only=True)
     state = torch.load(folder / "training_states/2.state", weights_only=True)
-    assert state["methods"]["pcl.step.count"] == 2
+    assert state["methods"]["step.count"] == 2
     assert "pcl_contrastive" in next(folder.glob("train_*.log")).read_text()
 
 

@@ -154,12 +154,12 @@ def test_a_killed_training_goes_on(host: str, kills: int, demo_data: Path, tmp_p
     assert training.saved() == last + 2
     if host == "basicsr":
         state = torch.load(training.states / f"{last + 2}.state", weights_only=True)
-        assert state["iter"] == state["methods"]["pcl.step.count"] == last + 2
+        assert state["iter"] == state["methods"]["step.count"] == last + 2
         network = torch.load(training.states.parent / f"models/net_g_{last + 2}.pth", weights_only=True)["params"]
     else:
         state = torch.load(training.states / f"iter_{last + 2}.pth")
         assert state["meta"]["iter"] == last + 2
-        assert state["contrastive_sr"]["methods.pcl.step.count"] == last + 2
+        assert state["contrastive_sr"]["methods.step.count"] == last + 2
         network = state["state_dict"]
     assert all(value.isfinite().all() for value in network.values())
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -30,7 +30,7 @@ from contrastive_sr.hosts.mmagic import runner
 pytestmark = pytest.mark.mmagic
 
 DASR = 'methods = _base_.methods\nmethods[0]["warmup_steps"] = 3\nmodel = dict(methods=methods, '
-CRL_SR = 'methods = _base_.methods\nmethods[0]["warm_start"] = 3\nmodel = dict(methods=methods, '
+CRL_SR = 'methods = _base_.methods\nmethods[0]["warmup_steps"] = 3\nmodel = dict(methods=methods, '
 SMALL_NETWORKS = {
     "demo_dasr_x4": DASR + "generator=dict(channels=4, groups=1, blocks=1))\n",
     "demo_crl_sr_x4": CRL_SR + "generator=dict(channels=4, encoder_blocks=3, decoder_blocks=1))\n",
@@ -465,7 +465,7 @@ def test_full_and_demo_configs_say_the_same(name: str, millions: float | None, t
     full, demo = (Config.fromfile(tmp_path / "configs" / f"{f}.py") for f in (name, f"demo_{name}"))
     for config in (full, demo):
         (method,) = config.model.methods
-        for key in ("warmup_steps", "queue_size", "warm_start", "positions"):
+        for key in ("warmup_steps", "queue_size", "positions"):
             method.pop(key, None)
     assert full.model.methods == demo.model.methods
     assert full.model.degradation == demo.model.degradation

@@ -108,8 +108,8 @@ def test_everything_is_logged(trained: Path) -> None:
     for entry in steps:
         assert entry["loss"] == pytest.approx(entry["loss_pix"] + entry["loss_contrastive"], rel=1e-3)
         assert entry["cria_align_ssim_push"] in (-1, 0, 1)
-        assert 0 <= entry["cria_unif_mask"] <= 1
-    assert steps[0]["cria_unif_mask"] == pytest.approx(0.5)
+        assert 0 <= entry["cria_uniformity_mask"] <= 1
+    assert steps[0]["cria_uniformity_mask"] == pytest.approx(0.5)
     assert [entry for entry in entries if "PSNR" in entry]
     assert list((trained / "whole").rglob("events.out.tfevents.*"))
 
@@ -150,7 +150,7 @@ def test_other_trunks(trunk: dict[str, Any]) -> None:
 
 def test_a_stock_network_trains_by_row_5() -> None:
     model = build(generator=TRUNK, methods=methods(row=5))
-    assert {"cria_align", "cria_unif", "cria_adversarial"} <= set(model.train_step(batch(), optimizers(model)))
+    assert {"cria_align", "cria_uniformity", "cria_adversarial"} <= set(model.train_step(batch(), optimizers(model)))
 
 
 def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
@@ -174,8 +174,8 @@ def test_losses_of_the_host_are_known_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generator": TRUNK}, "row 7 needs an SR network with the modules align, unif, masks; RRDBNet has no"),
-        ({"methods": methods(row=4, unif_share=0.05)}, "row 4 has no branches and masks, but .* CriteriaBranches, has"),
+        ({"generator": TRUNK}, "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no"),
+        ({"methods": methods(variant=4, uniformity_share=0.05)}, "variant 4 has no branches and masks, but .* CriteriaBranches, has"),
         ({"methods": methods(positives=["CharbonierLoss"])}, "Did you mean 'CharbonnierLoss'"),
         ({"methods": methods(positives=["RRDBNet"])}, "RRDBNet needs the key 'in_channels'"),
     ],
@@ -199,9 +199,9 @@ def test_full_and_demo_configs_say_the_same(tmp_path: Path) -> None:
     shutil.copytree(helpers.CONFIGS, tmp_path / "configs")  # as `contrastive-sr configs` writes them
     full, demo = (Config.fromfile(tmp_path / "configs" / f"{f}.py") for f in ("cria_rrdb_x4", NAME))
     (method,), (small,) = (config.model.methods for config in (full, demo))
-    assert {key for key in method if method[key] != small[key]} == {"vgg_weights", "align_weight", "unif_weight"}
-    assert (method.row, method.anchor, method.exponent, method.t) == (7, "Pixel", 2, 2)
-    assert method.align_weight == method.unif_weight == full.model.pixel_loss.loss_weight == 0.01
+    assert {key for key in method if method[key] != small[key]} == {"vgg_weights", "align_weight", "uniformity_weight"}
+    assert (method.variant, method.anchor, method.exponent, method.t) == (7, "Pixel", 2, 2)
+    assert method.align_weight == method.uniformity_weight == full.model.pixel_loss.loss_weight == 0.01
     assert (full.train_dataloader.batch_size, full.train_cfg.max_iters) == (16, 1_000_000)
     assert full.param_scheduler.milestones == [200_000, 400_000, 600_000, 800_000]
     network = MODELS.build({"_scope_": "mmagic", **full.model.generator.to_dict()})

@@ -34,8 +34,8 @@ EDSR = {
 }
 SMALL = """
 methods = _base_.methods
-methods[0]["start"] = 1
-methods[0]["embedding"]["taps"] = 1
+methods[0]["warmup_steps"] = 1
+methods[0]["embedding"]["out_indices"] = [0]
 methods[0]["teacher"] = {teacher}
 model = dict(methods=methods, generator=dict(channels=4, blocks=1))
 param_scheduler = dict(T_max=4)
@@ -79,7 +79,7 @@ def test_three_steps_equal_two_and_one(trained: Path) -> None:
     whole, resumed = (torch.load(trained / work / "iter_3.pth") for work in ("whole", "work_dirs/small"))
     for part in ("state_dict", "contrastive_sr", "optimizer", "param_schedulers"):
         assert_same(whole[part], resumed[part], part)
-    assert whole["contrastive_sr"]["methods.mpf.step.count"] == 3
+    assert whole["contrastive_sr"]["methods.step.count"] == 3
     state = {key.removeprefix("generator."): value for key, value in whole["state_dict"].items()}
     MPFNet(channels=4, blocks=1).load_state_dict(state, strict=True)  # and no teacher
 
@@ -105,7 +105,7 @@ def build(generator: dict[str, Any] | None = None, **changes: Any) -> Any:
     config: dict[str, Any] = Config.fromfile(helpers.CONFIGS / f"{NAME}.py").model.to_dict()
     config["generator"].update(channels=4, blocks=1)
     (method,) = config["methods"]
-    small = {"start": 0, "embedding": {"type": "SNResNet18", "taps": 1}, **changes}
+    small = {"warmup_steps": 0, "embedding": {"type": "SNResNet18", "out_indices": [0]}, **changes}
     config["methods"] = [{**method, **small}]
     if generator is not None:
         config["generator"] = generator
@@ -182,7 +182,7 @@ def test_full_and_demo_configs_say_the_same(tmp_path: Path) -> None:
     assert full.model.methods[0].embedding_start < 200_000
     assert full.model.methods[0].teacher.weights.endswith(f"iter_{full.train_cfg.max_iters}.pth")  # by the recipe there
     for config in (full, demo):
-        for key in ("start", "embedding_start", "teacher", "embedding"):
+        for key in ("warmup_steps", "embedding_warmup_steps", "teacher", "embedding"):
             config.model.methods[0].pop(key, None)
     assert full.model.methods == demo.model.methods
     assert full.train_dataloader.batch_size == 32

@@ -9,7 +9,7 @@ from torch import nn
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.basicsr.options import check_optimizer, training_degradation
+from contrastive_sr.hosts.basicsr.options import check_optimizer, degradation_of_options
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.kernels import check_known, kernel_size
 from contrastive_sr.hosts.networks import stated_scale
@@ -32,7 +32,7 @@ def attached_methods(
             are not known to a network that reads them.
     """
     methods = build_methods(opt.get("methods"), optional=bool(opt.get("degradation")))
-    degradation = training_degradation(opt, methods.wants)
+    degradation = degradation_of_options(opt, methods.wants)
     stated = stated_scale(networks.get(opt["network_g"]["type"]), opt["network_g"])
     if stated is not None and stated[1] != opt["scale"]:
         raise ConfigError(

@@ -175,7 +175,7 @@ def _is_there(path: object, name: str, file: bool = True) -> bool:
     return found.is_file() if file else found.exists()
 
 
-def training_degradation(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:
+def degradation_of_options(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:
     """The ``degradation:`` of an option file, checked against its training data.
 
     Args:

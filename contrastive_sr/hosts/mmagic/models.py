@@ -41,7 +41,7 @@ def generator_scale(generator: Any) -> int | None:
     return None if stated is None else stated[1]
 
 
-def degradation_for(config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any) -> TrainingDegradation:
+def degradation_of_config(config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any) -> TrainingDegradation:
     """The `degradation` of a model.
 
     Raises:
@@ -75,7 +75,7 @@ class WithMethods(BaseEditModel):
         if degradation is not None:
             # MMEngine has just set the seed of `randomness`, before it builds the model
             seed = torch.initial_seed() if degradation_seed is None else degradation_seed
-            self.degradation = degradation_for(degradation, self.methods.wants, seed, generator)
+            self.degradation = degradation_of_config(degradation, self.methods.wants, seed, generator)
             self.degradation_step = StepCounter()
         self.methods.attach(self.generator)
         names = {"lr", "hr"} if self.degradation is None else self.degradation.names

@@ -19,7 +19,7 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
 from contrastive_sr.hosts.kernels import check_known
-from contrastive_sr.methods.collection import build_quietly
+from contrastive_sr.methods.registry import build_quietly
 
 
 def train(config: Path, arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ def _check_config(path: Path) -> None:
                 if key not in ("type", *accepted):
                     raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
             if model.get("degradation") is not None:
-                models.training_degradation(model["degradation"], (), 0, model.get("generator"))
+                models.degradation_of_config(model["degradation"], (), 0, model.get("generator"))
             if model.get("methods"):
                 build_quietly(model["methods"])
             _check_validation(model.get("generator"), config.get("val_dataloader"))
