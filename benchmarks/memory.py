@@ -31,7 +31,12 @@ IMAGES = 32  # of the demo's; how many there are has no effect on what a leak ad
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "PCL": {"loss_share": 0.05},
     "InfoNCE": {"loss_share": 0.05, "positions": 64},
-    "BidirectionalNCE": {"loss_share": 0.05, "positions": 64, "layers": ["0", "1"], "embedding": {"taps": 2}},
+    "BidirectionalNCE": {
+        "loss_share": 0.05,
+        "positions": 64,
+        "layers": ["0", "1"],
+        "embedding": {"out_indices": [0, 1]},
+    },
     "SRNCE": {"loss_share": 0.05, "positions": 64},
     "ContrastiveRegularization": {"loss_share": 0.05},
     "DASR": {"loss_weight": 1 / 255, "queue_size": 256},
@@ -49,7 +54,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "MPF": {
         "loss_share": 0.05,
         "teacher": {"network": nn.Upsample(scale_factor=SCALE)},
-        "embedding": {"type": "SNResNet18", "taps": 1},
+        "embedding": {"type": "SNResNet18", "out_indices": [0]},
         "embedding_training": "dual",
     },
 }
@@ -58,8 +63,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 def small_network(method: str) -> nn.Module:
     """An SR network that the method can train."""
     if method in ("DASR", "TrueKernel"):
-        variant = "oracle" if method == "TrueKernel" else "full"
-        return networks.DASR(scale=SCALE, variant=variant, channels=8, groups=1, blocks=1)
+        return networks.DASR(
+            scale=SCALE, variant="oracle" if method == "TrueKernel" else "full", channels=8, groups=1, blocks=1
+        )
     if method == "CRLSR":
         return networks.CRLSR(scale=SCALE, channels=8, encoder_blocks=3, decoder_blocks=1)
     return nn.Sequential(

@@ -186,4 +186,5 @@ def _place(wanted: Mapping[str, Tensor], sections: Mapping[str, Mapping[str, Ten
 
 def _wraps(place: Place, other: Place) -> bool:
     """Whether a place is that of a wrapped copy of the other's module."""
-    return place.section != other.section and place.prefix != other.prefix and place.prefix.endswith(other.prefix)
+    longer = place.prefix != other.prefix and f".{place.prefix}".endswith(f".{other.prefix}")
+    return longer and place.section != other.section
