@@ -28,10 +28,11 @@ class PlainDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x, maps = self.embedding.transform(images), []
-        for block in self.embedding.blocks[: self.embedding.taps]:
+        for index, block in enumerate(self.embedding.blocks[: self.embedding.out_indices[-1] + 1]):
             assert isinstance(block, Block)
             x = F.leaky_relu(block.norm(block.conv(x)), 0.2)
-            maps.append(x)
+            if index in self.embedding.out_indices:
+                maps.append(x)
         return maps
 
 

@@ -5,7 +5,8 @@ methods = _base_.model.methods
 methods[0]["warmup_steps"] = 285  # of 300: a step with the contrast takes many times as long: the last 15 show it
 methods[0]["embedding_warmup_steps"] = None
 methods[0]["teacher"] = None
-methods[0]["embedding"] = dict(type="SNResNet18", taps=2)  # 4 in the paper: four times the time
+# all four stages in the paper: four times the time
+methods[0]["embedding"] = dict(type="SNResNet18", out_indices=[0, 1])
 model = dict(generator=dict(channels=16, blocks=2), methods=methods)
 
 train_pipeline = _base_.train_pipeline

@@ -212,7 +212,7 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "key": lambda: build_methods([{"type": "PCL", "los_weight": 0.1}]),
     "weight or share": lambda: build_methods([{"type": "PCL"}]),
     "layer": lambda: _step(
-        type="BidirectionalNCE", layers=["body.7"], embedding={"type": "HaarDiscriminator", "taps": 1}
+        type="BidirectionalNCE", layers=["body.7"], embedding={"type": "HaarDiscriminator", "out_indices": [0]}
     ),
     "range": lambda: _step(gain=255.0),
     "small": lambda: _step(lr=4, hr=16),

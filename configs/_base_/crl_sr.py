@@ -11,7 +11,7 @@ nce_methods = [
         dim=256,  # of the heads' vectors; S in the paper
         positions=256,  # sampled per layer at each step; the paper does not say how many
         negatives_from="image",  # the other positions of the same image are the negatives
-        embedding=dict(type="HaarDiscriminator", taps=2),
+        embedding=dict(type="HaarDiscriminator", out_indices=[0, 1]),
         positives=[dict(type="HighResolution")],
     )
 ]
@@ -28,7 +28,7 @@ srnce_methods = [
         dim=256,
         positions=256,
         negatives_from="image",
-        embedding=dict(type="HaarDiscriminator", taps=4),
+        embedding=dict(type="HaarDiscriminator", out_indices=[0, 1, 2, 3]),
         positives=[dict(type="HighResolution")],
         negatives=[dict(type="UpsampledLowResolution")],
     )

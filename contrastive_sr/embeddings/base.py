@@ -22,6 +22,13 @@ class Embedding(nn.Module):
     Attributes:
         minimum_size: least height and width of an image, in pixels.
         multiple_of: height and width of an image must be multiples of it.
+
+    Example:
+        >>> class Colours(Embedding):
+        ...     def forward(self, images):
+        ...         return [images, images.mean((2, 3))]
+        >>> Colours().channels()
+        [3, 3]
     """
 
     minimum_size: int = 1

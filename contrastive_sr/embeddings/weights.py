@@ -26,7 +26,7 @@ class Place(NamedTuple):
     prefix: str
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, self)) or "no name at all"
+        return ": ".join(filter(None, self)) or "the top level"
 
     def has(self, word: str) -> bool:
         """Whether a part of its name is this word, or ends in an underscore and this word."""
@@ -50,7 +50,7 @@ def load_weights(
         path: the file.
         partial: whether the file may hold more layers than the module.
         key: which argument or key the path is the value of, for messages.
-        hint: what to say behind a message that the file does not fit.
+        hint: a sentence to put at the end of a message that the file does not fit.
 
     Raises:
         ConfigError: the file is missing, unreadable, or does not hold this module's weights once.
@@ -186,4 +186,5 @@ def _place(wanted: Mapping[str, Tensor], sections: Mapping[str, Mapping[str, Ten
 
 def _wraps(place: Place, other: Place) -> bool:
     """Whether a place is that of a wrapped copy of the other's module."""
-    return place.section != other.section and place.prefix != other.prefix and place.prefix.endswith(other.prefix)
+    longer = place.prefix != other.prefix and f".{place.prefix}".endswith(f".{other.prefix}")
+    return longer and place.section != other.section

@@ -25,8 +25,8 @@ class TeacherOutput(SampleGenerator):
     the training. Its images are clamped to [0, 1].
 
     Args:
-        network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, of one of our networks or of the host in use; or
-            a network, called as ``sr = network(lr)``.
+        network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, of one of our networks or of the training
+            framework in use; or a network, called as ``sr = network(lr)``.
         weights: its trained weights: the checkpoint of a training, or a plain state dict; see
             :func:`contrastive_sr.embeddings.load_weights`. May be left out for a network that is built already.
 

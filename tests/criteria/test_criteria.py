@@ -48,21 +48,21 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
 def test_pixel_is_the_mean_over_the_colours(norm: str, power: int) -> None:
     sr, hr = pair(4)
-    found = Pixel(norm)(sr, hr)
-    assert found.shape == (2, 1, 4, 4)
+    values = Pixel(norm=norm)(sr, hr)
+    assert values.shape == (2, 1, 4, 4)
     for b in range(2):
         for y in range(4):
             for x in range(4):
                 want = sum(abs(sr[b, c, y, x].item() - hr[b, c, y, x].item()) ** power for c in range(3)) / 3
-                assert found[b, 0, y, x].item() == pytest.approx(want, rel=1e-12)
+                assert values[b, 0, y, x].item() == pytest.approx(want, rel=1e-12)
 
 
 def test_ssim_is_scikit_image_s() -> None:
     """But at the borders, where each pads in its own way."""
     sr, hr = pair(40)
-    found = SSIM()(sr, hr)
-    assert found.shape == (2, 1, 40, 40)
-    for got, one, other in zip(found, sr, hr, strict=True):
+    values = SSIM()(sr, hr)
+    assert values.shape == (2, 1, 40, 40)
+    for got, one, other in zip(values, sr, hr, strict=True):
         _, whole = structural_similarity(
             *(np.moveaxis(image.numpy(), 0, 2) for image in (one, other)),
             gaussian_weights=True,
@@ -80,14 +80,14 @@ def test_ssim_is_exact_under_autocast_and_in_float32() -> None:
     want = SSIM()(sr, hr)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = SSIM()(sr.to(dtype), hr.to(dtype))
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)
+            values = SSIM()(sr.to(dtype), hr.to(dtype))
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values.double(), want, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)
 
 
 def test_vgg_compares_one_layer(vgg_file: Path) -> None:
     sr, hr = pair(8)
-    criterion = VGG("relu2_1", vgg_file).double()
+    criterion = VGG(layer="relu2_1", weights=vgg_file).double()
     assert criterion.label == "vgg_relu2_1"
     state = torch.load(vgg_file)
     mean, std = (
@@ -130,10 +130,10 @@ def test_adversarial_is_the_generator_s_loss_of_each_image() -> None:
     torch.manual_seed(0)
     sr, hr = pair(8)
     criterion = Adversarial(Plain().double())
-    found = criterion(sr, hr)
-    assert found.shape == (2, 1, 1, 1)
+    values = criterion(sr, hr)
+    assert values.shape == (2, 1, 1, 1)
     criterion.eval()
-    for got, image in zip(found.flatten(), sr, strict=True):
+    for got, image in zip(values.flatten(), sr, strict=True):
         logits = criterion.discriminator.logits(image[None]).flatten().tolist()
         assert got.item() == pytest.approx(sum(math.log(1 + math.exp(-z)) for z in logits) / 5)
 
@@ -157,8 +157,8 @@ def test_with_batchnorm_the_verdict_is_the_one_it_was_trained_to_give() -> None:
 def test_discriminator_s_loss_is_the_cross_entropy() -> None:
     torch.manual_seed(0)
     sr, hr = pair(32)
-    criterion = Adversarial({"type": "RGBDiscriminator", "taps": 1}).double().eval()
-    again = RGBDiscriminator(taps=1).double().train()
+    criterion = Adversarial({"type": "RGBDiscriminator", "out_indices": [0]}).double().eval()
+    again = RGBDiscriminator(out_indices=[0]).double().train()
     again.load_state_dict(criterion.discriminator.state_dict())
     other = torch.rand_like(sr).requires_grad_()
     loss = criterion.discriminator_loss(hr, [sr.requires_grad_(), other])
@@ -217,7 +217,7 @@ def test_gradient_reaches_sr_and_nothing_else(kind: str, vgg_file: Path) -> None
     make: dict[str, Callable[[], Criterion]] = {
         "pixel": Pixel,
         "ssim": SSIM,
-        "vgg": lambda: VGG("relu1_2", vgg_file),
+        "vgg": lambda: VGG(layer="relu1_2", weights=vgg_file),
         "adversarial": Adversarial,
         "registered": lambda: Registered(Weighted()),
     }
@@ -289,7 +289,11 @@ class Half(nn.MSELoss):
 @pytest.mark.parametrize(
     ("configs", "message"),
     [
-        (["Pixels"], r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Pixel, SSIM, VGG, Adv"),
+        (
+            ["Pixels"],
+            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, VGG.* "
+            "To add your own, put @register_criterion",
+        ),
         ([{"norm": "l1"}], "expected a mapping with `type`"),
         ([{"type": "Pixel", "norm": "l3"}], r"Pixel\(norm\): expected one of l1, l2, got 'l3'"),
         ([{"type": "Pixel", "nrm": "l1"}], "does not know the key 'nrm'. Did you mean 'norm'"),
@@ -326,7 +330,9 @@ def test_what_cannot_be_a_criterion(configs: list[Any], message: str) -> None:
 
 def test_a_fixed_embedding_is_no_discriminator(vgg_file: Path) -> None:
     fixed = {"type": "VGGFeatures", "layers": ["relu1_2"], "weights": vgg_file}
-    with pytest.raises(ConfigError, match=r"expected an embedding that can learn, one of Haar.*got VGGFeatures"):
+    with pytest.raises(
+        ConfigError, match=r"expected an embedding that can learn, one of .*HaarDiscriminator.*got VGGFeatures"
+    ):
         Adversarial(fixed)
 
 

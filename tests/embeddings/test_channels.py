@@ -13,7 +13,7 @@ from contrastive_sr.embeddings import Embedding, FourierDiscriminator, HaarDiscr
 
 @pytest.mark.parametrize("kind", [HaarDiscriminator, FourierDiscriminator, RGBDiscriminator])
 def test_channels_are_those_of_the_maps(kind: type[RGBDiscriminator]) -> None:
-    embedding = kind(taps=5)
+    embedding = kind(out_indices=range(5))
     before = copy.deepcopy(embedding.state_dict())
     assert embedding.channels() == [64, 64, 128, 128, 256]
     assert embedding.training

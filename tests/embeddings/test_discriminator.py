@@ -36,15 +36,15 @@ def test_blocks_are_the_paper_s(cls: type[RGBDiscriminator]) -> None:
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_taps(cls: type[RGBDiscriminator]) -> None:
+def test_maps_of_chosen_blocks(cls: type[RGBDiscriminator]) -> None:
     size = 16 if cls is HaarDiscriminator else 32
     expected, side = [], size
     for channels, stride in zip(CHANNELS, STRIDES, strict=True):
         side //= stride
         expected.append((2, channels, side, side))
-    assert [tuple(m.shape) for m in cls(taps=8)(images())] == expected
+    assert [tuple(m.shape) for m in cls(out_indices=range(8))(images())] == expected
     assert [tuple(m.shape) for m in cls()(images())] == expected[:4]
-    assert [tuple(m.shape) for m in cls(taps=1)(images())] == expected[:1]
+    assert [tuple(m.shape) for m in cls(out_indices=range(1))(images())] == expected[:1]
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -57,10 +57,10 @@ def test_sixteen_logits_an_image(cls: type[RGBDiscriminator], size: int) -> None
 @pytest.mark.parametrize("training", [True, False])
 def test_equals_the_modules_one_after_the_other(cls: type[RGBDiscriminator], training: bool) -> None:
     torch.manual_seed(0)
-    embedding = settled(cls(taps=8).double()).train(training)
+    embedding = settled(cls(out_indices=range(8)).double()).train(training)
     x = images(3, 36, torch.float64)
-    for tap, plain in zip(embedding(x), plain_blocks(list(embedding.blocks), embedding.transform(x)), strict=True):
-        torch.testing.assert_close(tap, plain, rtol=1e-10, atol=1e-12)
+    for got, plain in zip(embedding(x), plain_blocks(list(embedding.blocks), embedding.transform(x)), strict=True):
+        torch.testing.assert_close(got, plain, rtol=1e-10, atol=1e-12)
         assert plain.abs().max() > 0.1
     last = plain_blocks(list(embedding.blocks), embedding.transform(x))[-1]
     pooled = F.adaptive_avg_pool2d(last, 4)
@@ -72,24 +72,24 @@ def test_equals_the_modules_one_after_the_other(cls: type[RGBDiscriminator], tra
 
 def test_folded_normalisation_in_float32() -> None:
     torch.manual_seed(0)
-    embedding = settled(HaarDiscriminator(taps=8))
-    taps = embedding(images())
+    embedding = settled(HaarDiscriminator(out_indices=range(8)))
+    maps = embedding(images())
     plain = plain_blocks(list(embedding.double().blocks), embedding.transform(images(dtype=torch.float64)))
-    for tap, reference in zip(taps, plain, strict=True):
-        torch.testing.assert_close(tap.double(), reference, rtol=1e-5, atol=2e-6)
+    for got, reference in zip(maps, plain, strict=True):
+        torch.testing.assert_close(got.double(), reference, rtol=1e-5, atol=2e-6)
 
 
-def test_later_blocks_do_not_overwrite_taps() -> None:
-    """Activations are in place: a tap must hold what its own block returned."""
+def test_later_blocks_do_not_overwrite_maps() -> None:
+    """Activations are in place: a feature map must hold what its own block returned."""
     torch.manual_seed(0)
     for mode in (True, False):
-        few, many = HaarDiscriminator(taps=1), HaarDiscriminator(taps=8)
+        few, many = HaarDiscriminator(out_indices=[0]), HaarDiscriminator(out_indices=range(8))
         many.load_state_dict(few.state_dict())
         assert torch.equal(many.train(mode)(images())[0], few.train(mode)(images())[0])
 
 
 def test_only_training_moves_the_statistics() -> None:
-    embedding = HaarDiscriminator(taps=8).eval()
+    embedding = HaarDiscriminator(out_indices=range(8)).eval()
     before = {name: value.clone() for name, value in embedding.state_dict().items()}
     embedding.logits(images())
     embedding(images())
@@ -103,7 +103,7 @@ def test_only_training_moves_the_statistics() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_equal_those_of_plain_modules(training: bool) -> None:
     torch.manual_seed(0)
-    embedding = settled(HaarDiscriminator(taps=3).double()).train(training)
+    embedding = settled(HaarDiscriminator(out_indices=[0, 1, 2]).double()).train(training)
     x = images(2, 32, torch.float64).requires_grad_()
     blocks = list(embedding.blocks[:3])
     inputs = [x, *(p for block in blocks for p in block.parameters())]
@@ -148,10 +148,26 @@ def test_fourier_discriminator_under_autocast() -> None:
     assert all(torch.isfinite(m).all() for m in maps)
 
 
-@pytest.mark.parametrize("taps", [0, 9, -1, 2.0, "4", True])
-def test_impossible_taps_are_refused(taps: object) -> None:
-    with pytest.raises(ConfigError, match=r"HaarDiscriminator\(taps\): expected a whole number from 1 to 8"):
-        HaarDiscriminator(taps=taps)  # type: ignore[arg-type]
+@pytest.mark.parametrize("cls", ALL)
+def test_indices_in_any_order_and_no_block_behind_the_last(cls: type[RGBDiscriminator]) -> None:
+    torch.manual_seed(0)
+    chosen, every = cls(out_indices=[4, 0, 2]).eval(), cls(out_indices=range(8)).eval()
+    every.load_state_dict(chosen.state_dict())
+    assert chosen.out_indices == (0, 2, 4)
+    run: list[int] = []
+    for index, block in enumerate(chosen.blocks):
+        block.register_forward_hook(lambda *_, index=index: run.append(index))
+    maps = every(images())
+    for got, index in zip(chosen(images()), (0, 2, 4), strict=True):
+        assert torch.equal(got, maps[index])
+    assert run == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("out_indices", [(), [8], [-1], [2.0], ["4"], "0", [True], [1, 1], 4, None])
+def test_impossible_indices_are_refused(out_indices: object) -> None:
+    message = r"HaarDiscriminator\(out_indices\): expected a list of different whole numbers from 0 to 7, .*, got "
+    with pytest.raises(ConfigError, match=message):
+        HaarDiscriminator(out_indices=out_indices)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

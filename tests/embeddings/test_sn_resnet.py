@@ -83,12 +83,18 @@ def test_any_size_from_16(shared: SNResNet18, size: int) -> None:
     assert shared.logits(images(size)).shape == (2, 1)
 
 
-def test_taps(shared: SNResNet18) -> None:
-    fewer = SNResNet18(taps=2)
-    fewer.load_state_dict(shared.state_dict())
-    fewer.eval()
-    for got, want in zip(fewer(images()), shared(images())[:2], strict=True):
-        assert torch.equal(got, want)
+def test_maps_of_chosen_stages(shared: SNResNet18) -> None:
+    for indices, last in (((0, 1), 1), ((2, 0), 2)):
+        fewer = SNResNet18(out_indices=indices)
+        fewer.load_state_dict(shared.state_dict())
+        fewer.eval()
+        run: list[int] = []
+        for index, stage in enumerate(fewer.stages):
+            stage.register_forward_hook(lambda *_, index=index, run=run: run.append(index))
+        every = shared(images())
+        for got, index in zip(fewer(images()), sorted(indices), strict=True):
+            assert torch.equal(got, every[index])
+        assert run == list(range(last + 1))
 
 
 def moved(embedding: SNResNet18, before: dict[str, Tensor]) -> set[str]:
@@ -177,8 +183,10 @@ def test_weights_from_a_file(shared: SNResNet18, tmp_path: Path) -> None:
 
 
 def test_what_it_refuses(shared: SNResNet18) -> None:
-    with pytest.raises(ConfigError, match=r"SNResNet18\(taps\): expected a whole number from 1 to 4, got 5"):
-        SNResNet18(taps=5)
+    for indices in ([4], [], [1, 1], 4):
+        message = r"SNResNet18\(out_indices\): expected a list of different whole numbers from 0 to 3, .*, got "
+        with pytest.raises(ConfigError, match=message):
+            SNResNet18(out_indices=indices)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="HR patches of at least 16 x 16 pixels, got 15 x 15"):
         shared(images(15))
     with pytest.raises(DataError, match=r"SNResNet18\(images\)"):

@@ -79,7 +79,7 @@ def test_chosen_layers_come_in_the_order_of_the_network(features: nn.Sequential,
         torch.testing.assert_close(got, expected(features, images, layer), rtol=1e-4, atol=1e-4)
 
 
-def test_later_layers_do_not_overwrite_taps(weights: Path) -> None:
+def test_later_layers_do_not_overwrite_maps(weights: Path) -> None:
     images = torch.rand(1, 3, 8, 8)
     first, _ = VGGFeatures(layers=["conv1_1", "relu1_1"], weights=weights)(images)
     assert first.min() < 0  # an activation in place would have left none
@@ -122,7 +122,7 @@ class Around(nn.Module):
     def __init__(self, weights: Path) -> None:
         super().__init__()
         self.count = nn.Parameter(torch.zeros(1))
-        self.embedding = VGGFeatures(["relu1_2"], weights)
+        self.embedding = VGGFeatures(layers=["relu1_2"], weights=weights)
 
 
 def mmengine_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ def mmengine_load(module: nn.Module, state: dict[str, Tensor], strict: bool) -> 
     ids=["torch", "mmengine"],
 )
 def test_what_is_fixed_is_not_part_of_the_state(save: Callable[[nn.Module], dict[str, Tensor]], weights: Path) -> None:
-    assert list(save(VGGFeatures(["relu1_1"], weights))) == []
+    assert list(save(VGGFeatures(layers=["relu1_1"], weights=weights))) == []
     assert list(save(Around(weights))) == ["count"]
     assert list(save(copy.deepcopy(Around(weights)))) == ["count"]
 

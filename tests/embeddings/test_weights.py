@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr.embeddings import HaarDiscriminator, RGBDiscriminator, load_weights
+from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods import build_methods
 
@@ -57,6 +58,7 @@ class ConfigMapping(OrderedDict[str, object]):
 
 def test_every_kind_of_file(trained: HaarDiscriminator, tmp_path: Path) -> None:
     method = "methods.pcl.loss.embedding."
+    new = HaarDiscriminator()
     other = {"generator.conv.weight": torch.rand(3, 3), "methods.pcl.step.count": torch.tensor(5)}
     contents = {
         "plain.pth": trained.state_dict(),
@@ -64,6 +66,11 @@ def test_every_kind_of_file(trained: HaarDiscriminator, tmp_path: Path) -> None:
         "basicsr_ema.pth": {"params": HaarDiscriminator().state_dict(), "params_ema": trained.state_dict()},
         "mmengine.pth": {"meta": {"epoch": 1, "cfg": "text"}, "state_dict": {**other, **under(method, trained)}},
         "own.pth": {"state_dict": other, "contrastive_sr": under("pcl.loss.embedding.", trained)},
+        "training.state": {"iter": 3, "optimizers": [{"state": {}}], "methods": under("pcl.loss.embedding.", trained)},
+        "nested.pth": {"a": {"b": {"c": under("d.", trained)}, "other": {"weight": torch.rand(2)}}, "date": "today"},
+        "average.pth": {"state_dict": {**under("embedding.", new), **under("embedding_ema.", trained)}},
+        "wrapped.pth": {"live_copy": under("module.embedding.", new), "state_dict": under("embedding.", trained)},
+        "momentum.pth": {**under("loss.key_encoder.", new), **under("embedding.", trained)},
         "parallel.pth": under("module.", trained),
     }
     for name, content in contents.items():
@@ -162,6 +169,9 @@ def test_other_networks_are_refused(trained: HaarDiscriminator, tmp_path: Path) 
     fewer = dict(list(trained.state_dict().items())[:-1])
     with pytest.raises(ConfigError, match=r"got none \(e\.g\. head.bias is missing"):
         HaarDiscriminator(weights=save(fewer, tmp_path / "fewer.pth"))
+    more = {**under("net.", trained), "net.blocks.8.conv.weight": torch.zeros(1)}
+    with pytest.raises(ConfigError, match=r"holds more than a HaarDiscriminator, e\.g\. net\.blocks.8.conv.weight"):
+        HaarDiscriminator(weights=save({"params": more}, tmp_path / "more.pth"))
     with pytest.raises(ConfigError, match=r"holds a list, expected a state dict"):
         HaarDiscriminator(weights=save([torch.zeros(1)], tmp_path / "list.pth"))
 
@@ -170,6 +180,33 @@ def test_two_embeddings_in_one_file_are_refused(trained: HaarDiscriminator, tmp_
     both = {**under("methods.a.loss.embedding.", trained), **under("methods.b.loss.embedding.", trained)}
     with pytest.raises(ConfigError, match=r"got 2 sets of them, under .*methods\.a.*methods\.b"):
         HaarDiscriminator(weights=save({"state_dict": both}, tmp_path / "both.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ({"one": "", "two": ""}, r"2 sets of them, under one, two\. Save the one you mean alone"),
+        ({"one": "a.", "two": "b."}, r"2 sets of them, under one: a\., two: b\."),
+        ({"one_ema": "a.", "two": "b_ema.", "three": ""}, r"2 sets of them, under one_ema: a\., two: b_ema\."),
+        ({"one": "key_encoder."}, r"a momentum encoder's alone, under one: key_encoder\."),
+    ],
+)
+def test_several_places_are_named(
+    content: dict[str, str], places: str, trained: HaarDiscriminator, tmp_path: Path
+) -> None:
+    file = save({section: under(prefix, trained) for section, prefix in content.items()}, tmp_path / "file.pth")
+    with pytest.raises(ConfigError, match=rf"expected to hold the weights of one HaarDiscriminator, got {places}"):
+        HaarDiscriminator(weights=file)
+
+
+def test_the_one_state_dict_of_a_file(trained: HaarDiscriminator, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    for content in (state, {"params": state}, {"params": HaarDiscriminator().state_dict(), "params_ema": state}):
+        read = read_state_dict(save(content, tmp_path / "file.pth"))
+        assert all(torch.equal(read[name], value) for name, value in state.items())
+    file = save({"net": state, "other": state}, tmp_path / "two.pth")
+    with pytest.raises(ConfigError, match=r"two\.pth holds several state dicts, net, other, expected one"):
+        read_state_dict(file)
 
 
 def test_a_failed_load_changes_nothing(trained: HaarDiscriminator, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_features_are_the_stock_network_s(host: str, config: dict[str, Any], ups
 def test_images_are_brought_back_into_their_range() -> None:
     """Of zero features EDSR makes its mean colour, whatever its range of values."""
     net = small(BASICSR["edsr"][0])
-    for branch in (net.align, net.unif):
+    for branch in (net.align, net.uniformity):
         nn.init.zeros_(branch.upsample[-1].weight)
         nn.init.constant_(branch.upsample[-1].bias, 25.5)
     want = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None].expand(3, 16, 16) + 0.1
@@ -148,16 +148,16 @@ def test_sr_is_both_images_by_their_masks(scale: int) -> None:
     torch.testing.assert_close(masks.sum(1), torch.ones_like(masks[:, 0]))
     sr = net(lr)
     assert sr.shape == (2, 3, 5 * scale, 7 * scale)
-    torch.testing.assert_close(sr, net.align(features) * share + net.unif(features) * (1 - share))
+    torch.testing.assert_close(sr, net.align(features) * share + net.uniformity(features) * (1 - share))
 
 
 @pytest.mark.basicsr
 def test_each_branch_has_three_residual_blocks_of_its_own() -> None:
     net = small()
-    assert [len(branch.blocks) for branch in (net.align, net.unif, net.masks)] == [3, 3, 3]
+    assert [len(branch.blocks) for branch in (net.align, net.uniformity, net.masks)] == [3, 3, 3]
     names = [name for name, _ in net.named_parameters()]
     assert len(names) == len(set(names)) == len(net.state_dict())  # and no buffer
-    assert {name.split(".")[0] for name in names} == {"trunk", "align", "unif", "masks"}
+    assert {name.split(".")[0] for name in names} == {"trunk", "align", "uniformity", "masks"}
     assert {name.split(".")[1] for name in names if name.startswith("trunk")} == {"conv_first", "body", "conv_body"}
 
 
@@ -186,9 +186,9 @@ def test_a_built_trunk_is_taken_in_plain_pytorch() -> None:
 
 
 @pytest.mark.mmagic
-@pytest.mark.parametrize("kind", ["stock", "methods", "average"])
+@pytest.mark.parametrize("kind", ["stock", "methods", "average", "hook"])
 def test_trunk_weights_of_an_mmagic_checkpoint(kind: str, tmp_path: Path) -> None:
-    """Of MMagic's own models; with our hook's section, of the methods; with live and averaged weights."""
+    """Of MMagic's own models; with our hook's section, of the methods; with live and averaged weights; with EMAHook."""
     net = stock("mmagic", MMAGIC["rrdb"][0])
     prefix = "generator_ema." if kind == "average" else "generator."
     state = {f"{prefix}{name}": value for name, value in net.state_dict().items()}
@@ -198,6 +198,9 @@ def test_trunk_weights_of_an_mmagic_checkpoint(kind: str, tmp_path: Path) -> Non
     if kind == "average":
         live = {f"generator.{name}": torch.zeros_like(value) for name, value in net.state_dict().items()}
         content["state_dict"].update(live)
+    if kind == "hook":
+        live = {f"module.{name}": torch.zeros_like(value) for name, value in state.items()}
+        content["ema_state_dict"] = {**live, "steps": torch.tensor(3)}
     torch.save(content, tmp_path / "iter_3.pth")
     branches = CriteriaBranches(MMAGIC["rrdb"][0], trunk_weights=tmp_path / "iter_3.pth")
     assert torch.equal(branches.trunk.conv_body.weight, net.conv_body.weight)
@@ -207,7 +210,7 @@ def test_trunk_weights_of_an_mmagic_checkpoint(kind: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("trunk", "arguments", "message"),
     [
-        (SWIN, {}, "split behind its body, one of RRDBNet, EDSR, EDSRNet, RCAN of .*, got SwinIR"),
+        (SWIN, {}, "split behind its body, .*, got SwinIR. Take one such as RRDBNet, EDSR or RCAN"),
         (nn.Conv2d(3, 3, 3), {}, "got Conv2d"),
         (CRLSR(channels=4, encoder_blocks=2, decoder_blocks=1), {}, "got CRLSR"),
         ({"type": "RRDBnet"}, {}, "Did you mean 'RRDBNet'"),
@@ -226,7 +229,7 @@ def test_what_cannot_be_built(trunk: Any, arguments: dict[str, Any], message: st
 
 def test_a_name_without_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NETWORKS, "_host", "")
-    with pytest.raises(ConfigError, match="RRDBNet is a network of BasicSR or MMagic, and neither is in use"):
+    with pytest.raises(ConfigError, match="RRDBNet is no network of ours, and no training framework is in use"):
         CriteriaBranches(RRDB)
     with pytest.raises(ConfigError, match=r"CriteriaBranches\(trunk\): does not know the type \['RRDBNet'\]"):
         CriteriaBranches({**RRDB, "type": ["RRDBNet"]})

@@ -51,7 +51,7 @@ def test_values_are_those_of_encoder_and_decoder_once_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "taps"),
+    ("blocks", "layers"),
     [
         (1, ["out"]),
         (2, ["blocks.0", "out"]),
@@ -59,15 +59,15 @@ def test_values_are_those_of_encoder_and_decoder_once_more() -> None:
         (15, ["blocks.4", "blocks.9", "out"]),
     ],
 )
-def test_taps_name_what_the_encoder_returns(blocks: int, taps: list[str]) -> None:
-    encoder = ImageEncoder(4, 4, blocks)
-    assert encoder.taps == taps
+def test_out_layers_name_what_the_encoder_returns(blocks: int, layers: list[str]) -> None:
+    encoder = ImageEncoder(scale=4, channels=4, blocks=blocks)
+    assert encoder.out_layers == layers
     seen = {}
-    for name in taps:
+    for name in layers:
         encoder.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: o}))
     maps = encoder(torch.rand(1, 3, 8, 8))
-    assert len(maps) == len(taps)
-    for name, features in zip(taps, maps, strict=True):
+    assert len(maps) == len(layers)
+    for name, features in zip(layers, maps, strict=True):
         assert torch.equal(seen[name], features)
         assert features.shape == (1, 4, 2, 2)
 

@@ -59,9 +59,44 @@ def test_weights_from_a_file(of_network: bool, tmp_path: Path) -> None:
         assert torch.equal(encoder.state_dict()[name], value)
 
 
+def test_the_encoder_in_a_checkpoint_of_a_training(tmp_path: Path) -> None:
+    """The averaged network's; not the momentum encoder of the method beside it."""
+    net, average, momentum = (DASR(channels=4, groups=1, blocks=1) for _ in range(3))
+    assert average.encoder is not None
+    assert momentum.encoder is not None
+    content = {
+        "meta": {"cfg": "text"},
+        "state_dict": {
+            **{f"generator.{name}": value for name, value in net.state_dict().items()},
+            **{f"generator_ema.{name}": value for name, value in average.state_dict().items()},
+        },
+        "contrastive_sr": {
+            f"methods.dasr.loss.key_encoder.encoder.{name}": value
+            for name, value in momentum.encoder.state_dict().items()
+        },
+    }
+    torch.save(content, tmp_path / "iter_3.pth")
+    encoder = DegradationEncoder(tmp_path / "iter_3.pth")
+    for name, value in average.encoder.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], value)
+    torch.save(content["contrastive_sr"], tmp_path / "momentum.pth")
+    with pytest.raises(ConfigError, match=r"got a momentum encoder's alone, under methods\.dasr\.loss\.key_encoder"):
+        DegradationEncoder(tmp_path / "momentum.pth")
+
+
+def test_the_last_convolution_is_the_one_before_the_mean() -> None:
+    encoder = DegradationEncoder()
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    assert encoder.last_convolution is convolutions[-1]
+    assert list(encoder.body.parameters())[-3] is encoder.last_convolution.weight  # and BatchNorm's two behind it
+
+
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(ConfigError, match="expected a file with a degradation encoder in it, got one without"):
+    with pytest.raises(
+        ConfigError,
+        match=r"net\.pth was expected to hold the weights of one DegradationEncoder, got none .* 'oracle' has no",
+    ):
         DegradationEncoder(weights=tmp_path / "net.pth")
 
 

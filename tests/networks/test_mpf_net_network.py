@@ -93,13 +93,13 @@ def test_perceptions_of_tables_v_and_vi() -> None:
     assert PERCEPTIONS["2+3"] == PERCEPTIONS["mpfe"]
     for name, pairs in PERCEPTIONS.items():
         net = small(perceptions=name, blocks=1)
-        found = [(part.kernel_size[0], part.dilation[0]) for part in net.perceptions]
-        assert found == list(pairs)
-        assert len(found) == 5
+        pairs_of_net = [(part.kernel_size[0], part.dilation[0]) for part in net.perceptions]
+        assert pairs_of_net == list(pairs)
+        assert len(pairs_of_net) == 5
         if "+" in name:
             plain, dilated = map(int, name.split("+"))
-            assert sum(dilation == 1 for _, dilation in found) == plain
-            assert sum(dilation > 1 for _, dilation in found) == dilated
+            assert sum(dilation == 1 for _, dilation in pairs_of_net) == plain
+            assert sum(dilation > 1 for _, dilation in pairs_of_net) == dilated
     assert set(PERCEPTIONS["vanilla"]) == {(3, 1)}
     three = small(perceptions=[[1, 1], [3, 2], [5, 1]])
     assert three(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32)

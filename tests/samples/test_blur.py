@@ -123,7 +123,7 @@ def test_values_stay_between_those_of_the_image(
     batch: int, count: int, height: int, width: int, sizes: list[int], low: float, spread: float, seed: int
 ) -> None:
     hr = torch.rand(batch, 3, height, width, generator=seeded(seed))
-    samples = GaussianBlur(count, sizes, (low, low + spread))({"hr": hr}, seeded(seed))
+    samples = GaussianBlur(count=count, sizes=sizes, sigma=(low, low + spread))({"hr": hr}, seeded(seed))
     assert samples.shape == (batch, count, 3, height, width)
     assert samples.dtype == hr.dtype
     lowest, highest = hr.amin((2, 3)), hr.amax((2, 3))

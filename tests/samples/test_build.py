@@ -11,7 +11,7 @@ from contrastive_sr.samples import GaussianBlur, HighResolution, Sharpen, Upsamp
 
 
 def test_builds_mappings_and_keeps_what_is_built() -> None:
-    sharpen = Sharpen(2)
+    sharpen = Sharpen(count=2)
     first, second = build_samples([sharpen, {"type": "GaussianBlur", "count": 3}], "negatives")
     assert first is sharpen
     assert isinstance(second, GaussianBlur)
@@ -20,7 +20,9 @@ def test_builds_mappings_and_keeps_what_is_built() -> None:
 
 @pytest.mark.parametrize("configs", [[], {"type": "Sharpen"}, "Sharpen", None])
 def test_refuses_what_is_no_list(configs: object) -> None:
-    with pytest.raises(ConfigError, match=r"positives: expected a list with at least one of Sharpen, GaussianBlur"):
+    with pytest.raises(
+        ConfigError, match=r"positives: expected a list with at least one of GaussianBlur, HighResolution"
+    ):
         build_samples(configs, "positives")  # type: ignore[arg-type]
 
 
@@ -30,7 +32,7 @@ def test_names_the_entry_that_cannot_be_built() -> None:
 
 
 def test_draws_in_order_from_one_generator() -> None:
-    samples = [HighResolution(), Sharpen(2), UpsampledLowResolution(), GaussianBlur(1)]
+    samples = [HighResolution(), Sharpen(count=2), UpsampledLowResolution(), GaussianBlur(count=1)]
     batch = images_batch(size=16)
     images = draw(samples, batch, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
@@ -41,9 +43,9 @@ def test_draws_in_order_from_one_generator() -> None:
 
 def test_draws_in_full_precision_and_without_gradient() -> None:
     batch = images_batch(size=16)
-    expected = draw([GaussianBlur(2)], batch, torch.Generator().manual_seed(0))
+    expected = draw([GaussianBlur(count=2)], batch, torch.Generator().manual_seed(0))
     batch["hr"].requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        images = draw([GaussianBlur(2)], batch, torch.Generator().manual_seed(0))
+        images = draw([GaussianBlur(count=2)], batch, torch.Generator().manual_seed(0))
     assert torch.equal(images, expected)
     assert not images.requires_grad

@@ -97,7 +97,7 @@ def test_the_generator_decides() -> None:
 )
 def test_values_stay_in_range(batch: int, count: int, size: int, low: float, spread: float, seed: int) -> None:
     hr = torch.rand(batch, 3, size, size, generator=seeded(seed)).round(decimals=1)
-    samples = Sharpen(count, (low, low + spread))({"hr": hr}, seeded(seed))
+    samples = Sharpen(count=count, factor=(low, low + spread))({"hr": hr}, seeded(seed))
     assert samples.shape == (batch, count, 3, size, size)
     assert samples.dtype == hr.dtype
     assert samples.min() >= 0
@@ -106,7 +106,7 @@ def test_values_stay_in_range(batch: int, count: int, size: int, low: float, spr
 
 def test_flat_images_stay_as_they_are() -> None:
     flat = torch.full((1, 3, 8, 8), 0.4)
-    torch.testing.assert_close(Sharpen(1)({"hr": flat}, seeded())[:, 0], flat)
+    torch.testing.assert_close(Sharpen(count=1)({"hr": flat}, seeded())[:, 0], flat)
 
 
 @pytest.mark.parametrize(

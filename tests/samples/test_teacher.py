@@ -43,10 +43,11 @@ def test_files_of_both_hosts_and_averages_first(trained: MPFNet, tmp_path: Path)
         "basicsr_ema": {"params": other, "params_ema": state},
         "mmagic": {"meta": {"epoch": 1}, "state_dict": {**under("generator.", state), **rest}},
         "mmagic_ema": {"state_dict": {**under("generator.", other), **under("generator_ema.", state), **rest}},
+        "mmagic_hook": {"state_dict": under("generator.", state), "ema_state_dict": under("module.generator.", other)},
         "mmagic_own": {"state_dict": under("generator.", state), "contrastive_sr": {"methods.x": torch.zeros(1)}},
     }
     for name, content in contents.items():
-        teacher = TeacherOutput(NETWORK, save(content, tmp_path / f"{name}.pth"))
+        teacher = TeacherOutput(NETWORK, weights=save(content, tmp_path / f"{name}.pth"))
         assert torch.equal(teacher(batch)[:, 0], want), name
 
 
@@ -54,7 +55,7 @@ def test_a_network_that_is_built_already(trained: MPFNet, tmp_path: Path) -> Non
     batch = images_batch()
     assert TeacherOutput(trained)(batch).shape == (2, 1, 3, 32, 32)
     path = save(trained.state_dict(), tmp_path / "a.pth")
-    loaded = TeacherOutput(MPFNet(channels=4, blocks=1), path)
+    loaded = TeacherOutput(MPFNet(channels=4, blocks=1), weights=path)
     assert torch.equal(loaded(batch), TeacherOutput(trained)(batch))
 
 
@@ -94,18 +95,26 @@ def test_files_and_networks_that_do_not_fit(trained: MPFNet, tmp_path: Path) -> 
     for network, weights, message in (
         (NETWORK, None, r"TeacherOutput\(weights\): expected the file of a trained network, got none"),
         (NETWORK, tmp_path / "no.pth", r"TeacherOutput\(weights\): expected an existing file, got .*no\.pth"),
-        ({**NETWORK, "channels": 5}, path, r"trained\.pth does not fit the teacher, .*size mismatch"),
-        ({**NETWORK, "blocks": 2}, path, "does not fit the teacher.*Missing key.*Give `network` the settings"),
-        ({**NETWORK, "perceptions": [[1, 1], [3, 1]]}, path, "does not fit the teacher"),
+        (
+            {**NETWORK, "channels": 5},
+            path,
+            r"trained\.pth: expected first\.weight of shape .*The teacher is .*'channels': 5",
+        ),
+        ({**NETWORK, "blocks": 2}, path, r"one MPFNet, got none \(e\.g\. blocks\.1\..*Give `network` the settings"),
+        (
+            {**NETWORK, "perceptions": [[1, 1], [3, 1]]},
+            path,
+            r"holds more than a MPFNet, e\.g\. generator\.perceptions\.2",
+        ),
         ({"type": "MPFNett"}, path, r"TeacherOutput\(network\): .*Did you mean 'MPFNet'"),
         ({"type": "MPFNet", "depth": 3}, path, "does not know the key 'depth'"),
         ("MPFNet", path, r"TeacherOutput\(network\): expected a mapping with `type`"),
     ):
         with pytest.raises(ConfigError, match=rf"(?s){message}"):
-            TeacherOutput(network, weights)  # type: ignore[arg-type]
+            TeacherOutput(network, weights=weights)  # type: ignore[arg-type]
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ConfigError, match="could not be read as a file of tensors"):
-        TeacherOutput(NETWORK, tmp_path / "text.pth")
+        TeacherOutput(NETWORK, weights=tmp_path / "text.pth")
 
 
 class Picky(nn.Module):

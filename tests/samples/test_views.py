@@ -21,7 +21,7 @@ def test_views_are_crops_flipped_up_to_brightness_and_contrast() -> None:
     assert torch.equal(views[:, 0], views[:, 1])
     seen, gains, shifts = set(), [], []
     for view in views[:, 0]:
-        found = []
+        matches = []
         for top in range(3):
             for left in range(3):
                 crop = image[top : top + 14, left : left + 16]
@@ -29,11 +29,11 @@ def test_views_are_crops_flipped_up_to_brightness_and_contrast() -> None:
                     x, y = turned - turned.mean(), view - view.mean()
                     gain = ((x * y).sum() / (x * x).sum()).item()
                     if (y - gain * x).abs().max() < 1e-9:
-                        found.append((top, left, name))
+                        matches.append((top, left, name))
                         gains.append(gain)
                         shifts.append((view.mean() / turned.mean()).item())
-        assert len(found) == 1
-        seen.add(found[0])
+        assert len(matches) == 1
+        seen.add(matches[0])
     assert len(seen) > 15
     assert {name for *_, name in seen} == {"", "h", "v", "hv"}
     assert all(0.6 <= shift <= 1.4 for shift in shifts)

@@ -1,0 +1,239 @@
+"""How many places a new class of each kind touches: its own file, one line of its package's ``__init__``, its test.
+
+Configs, messages and the reference then have it with nothing else changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import places
+import pytest
+
+from contrastive_sr.config import Registry
+from contrastive_sr.criteria import CRITERIA
+from contrastive_sr.embeddings import EMBEDDINGS
+from contrastive_sr.networks import NETWORKS
+from contrastive_sr.samples import SAMPLES
+
+PROJECT = Path(__file__).resolve().parents[1]
+REGISTRIES: dict[str, Registry[object]] = {  # type: ignore[assignment]
+    "embeddings": EMBEDDINGS,
+    "samples": SAMPLES,
+    "criteria": CRITERIA,
+    "networks": NETWORKS,
+}
+
+
+class Added(NamedTuple):
+    """A class that someone adds to the library.
+
+    Attributes:
+        file: its file.
+        code: what is in there.
+        line: the line that its package's ``__init__`` gets.
+        test: its test.
+        try_it: code that builds it by its name, and prints the name.
+    """
+
+    file: str
+    code: str
+    line: str
+    test: str
+    try_it: str
+
+    @property
+    def package(self) -> str:
+        return self.file.split("/")[1]
+
+
+ADDED = {
+    "Grey": Added(
+        "contrastive_sr/embeddings/grey.py",
+        '''"""The image without its colours."""
+
+from torch import Tensor
+
+from contrastive_sr.embeddings.base import EMBEDDINGS, Embedding
+
+
+@EMBEDDINGS.register
+class Grey(Embedding):
+    """The mean of the colours."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images.mean(1, keepdim=True)]
+''',
+        "from contrastive_sr.embeddings.grey import Grey as Grey\n",
+        "tests/embeddings/test_grey.py",
+        """
+from contrastive_sr.methods import build_methods
+(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "embedding": {"type": "Grey"}}]).values()
+print(type(method.embedding).__name__)
+""",
+    ),
+    "Mirrored": Added(
+        "contrastive_sr/samples/mirrored.py",
+        '''"""The HR image, left and right swapped."""
+
+import torch
+from torch import Tensor
+
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
+
+
+@SAMPLES.register
+class Mirrored(SampleGenerator):
+    """The mirrored HR image."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        return batch["hr"].flip(-1)[:, None]
+''',
+        "from contrastive_sr.samples.mirrored import Mirrored as Mirrored\n",
+        "tests/samples/test_mirrored.py",
+        """
+from contrastive_sr.methods import build_methods
+(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "negatives": [{"type": "Mirrored"}]}]).values()
+print(type(method.negatives[0]).__name__)
+""",
+    ),
+}
+
+
+def python(root: Path, *arguments: str) -> str:
+    """What Python prints, run in the root of a copy of the repository."""
+    paths = os.pathsep.join((str(root), str(PROJECT / "tests/helpers")))
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def copy_of_the_repository(root: Path) -> Path:
+    """The library, the tests, and of the docs what the reference is made of."""
+    without = shutil.ignore_patterns("__pycache__")
+    for folder in ("contrastive_sr", "tests", "docs/api", "docs/_static", "docs/_site"):
+        shutil.copytree(PROJECT / folder, root / folder, ignore=without)
+    for file in ("docs/conf.py", "docs/README.md"):
+        shutil.copy(PROJECT / file, root / file)
+    return root
+
+
+def add(root: Path, name: str) -> None:
+    """Write a class's file, its line and its test."""
+    added = ADDED[name]
+    (root / added.file).write_text(added.code)
+    with (root / f"contrastive_sr/{added.package}/__init__.py").open("a") as init:
+        init.write(added.line)
+    (root / added.test).write_text(f"from contrastive_sr.{added.package} import {name}\n")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with all of ``ADDED``."""
+    root = copy_of_the_repository(tmp_path_factory.mktemp("extended"))
+    for name in ADDED:
+        add(root, name)
+    return root
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_configs_can_name_it(name: str, extended: Path) -> None:
+    assert python(extended, "-c", ADDED[name].try_it) == name
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_messages_list_it(name: str, extended: Path) -> None:
+    package = ADDED[name].package
+    code = f"""
+import contrastive_sr.{package} as package
+from contrastive_sr.config import build
+try:
+    build(package.{places.REGISTRIES[package][0]}, {{"type": "{name}x"}}, "here")
+except ValueError as error:
+    print(error)
+"""
+    printed = python(extended, "-c", code)
+    assert f"Did you mean '{name}'?" in printed
+    assert name in printed.partition("Accepted: ")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.mmagic
+@pytest.mark.basicsr
+def test_the_reference_has_it(extended: Path) -> None:
+    """Made by the settings of the docs, which import both hosts."""
+    python(extended, "-m", "sphinx", "-q", "-b", "html", "-c", "docs", "-d", "doctrees", ".", "site")
+    for name, added in ADDED.items():
+        page = (extended / f"site/docs/api/{added.package}.html").read_text()
+        assert f'id="contrastive_sr.{added.package}.{name}"' in page
+
+
+def test_nothing_is_missing(extended: Path) -> None:
+    assert places.gaps(PROJECT) == []
+    assert json.loads(python(extended, "-m", "places")) == []
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_what_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
+    """Its file alone; then, with its line, the file without the decorator and the test."""
+    root, added = copy_of_the_repository(tmp_path), ADDED[name]
+    (root / added.file).write_text(added.code)
+    printed = json.loads(python(root, "-m", "places"))
+    assert printed == [f"{name} is in a file that contrastive_sr.{added.package} does not import."]
+    add(root, name)
+    (root / added.test).unlink()
+    assert json.loads(python(root, "-m", "places")) == [f"{name} has no test in tests/{added.package}."]
+    plain = "\n".join(line for line in added.code.split("\n") if not line.startswith("@"))
+    (root / added.file).write_text(plain)
+    module = added.file.removesuffix(".py").replace("/", ".")
+    assert json.loads(python(root, "-m", "places")) == [f"{name} of {module} is in no registry."]
+
+
+# Files beside a class's own and its package's __init__ that name it, since they cannot do without this very class.
+# Methods and losses choose the classes that their papers have, and are not listed.
+REALLY_USED = {
+    "HaarDiscriminator": {"criteria/adversarial.py"},  # the default discriminator
+    "VGGFeatures": {"criteria/vgg.py"},  # whose difference the criterion is
+    "Adversarial": {"criteria/build.py"},  # which cannot be tried on random images
+    "DASR": {"hosts/kernels.py"},  # whose variant "oracle" reads kernels
+}
+
+
+def named_in(file: Path, package: str, names: set[str]) -> set[str]:
+    """Those of a package's classes that a file imports from it, or has as the ``type`` of a config."""
+    named = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"contrastive_sr.{package}."):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "type" and isinstance(value, ast.Constant):
+                    named.add(value.value)
+    return named & names
+
+
+@pytest.mark.parametrize("package", REGISTRIES)
+def test_no_other_file_names_a_class_without_need(package: str) -> None:
+    library = PROJECT / "contrastive_sr"
+    names = set(REGISTRIES[package])
+    users: dict[str, set[str]] = {name: set() for name in names}
+    for file in library.rglob("*.py"):
+        place = file.relative_to(library).as_posix()
+        if not place.startswith(("methods/", "losses/")) and place != f"{package}/__init__.py":
+            for name in named_in(file, package, names):
+                users[name].add(place)
+    assert users == {name: REALLY_USED.get(name, set()) for name in names}
