@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -48,10 +47,11 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "embedding_training": "dual",
     },
 }
-# What makes the papers' own networks small.
-WIDTHS: Mapping[type, Mapping[str, int]] = {
-    networks.DASR: {"channels": 8, "groups": 1, "blocks": 1},
-    networks.CRLSR: {"channels": 8, "encoder_blocks": 3, "decoder_blocks": 1},
+# What makes the network of such a method small.
+WIDTHS: Mapping[str, Mapping[str, int]] = {
+    "DASR": {"channels": 8, "groups": 1, "blocks": 1},
+    "TrueKernel": {"channels": 8, "groups": 1, "blocks": 1},
+    "CRLSR": {"channels": 8, "encoder_blocks": 3, "decoder_blocks": 1},
 }
 
 
@@ -59,7 +59,7 @@ def small_network(method: str) -> nn.Module:
     """An SR network that the method can train."""
     make = METHODS[method].network
     if make is not None:
-        return make(scale=SCALE, **WIDTHS.get(make.func if isinstance(make, partial) else make, {}))
+        return make(scale=SCALE, **WIDTHS.get(method, {}))
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3 * SCALE**2, 3, padding=1), nn.PixelShuffle(SCALE)
     )

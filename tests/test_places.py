@@ -75,7 +75,7 @@ class Grey(Embedding):
         "tests/embeddings/test_grey.py",
         """
 from contrastive_sr.methods import build_methods
-(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "embedding": {"type": "Grey"}}]).values()
+(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "embedding": {"type": "Grey"}}])
 print(type(method.embedding).__name__)
 """,
     ),
@@ -100,7 +100,7 @@ class Mirrored(SampleGenerator):
         "tests/samples/test_mirrored.py",
         """
 from contrastive_sr.methods import build_methods
-(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "negatives": [{"type": "Mirrored"}]}]).values()
+(method,) = build_methods([{"type": "PCL", "loss_weight": 1.0, "negatives": [{"type": "Mirrored"}]}])
 print(type(method.negatives[0]).__name__)
 """,
     ),

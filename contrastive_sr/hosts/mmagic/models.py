@@ -41,7 +41,9 @@ def generator_scale(generator: Any) -> int | None:
     return None if stated is None else stated[1]
 
 
-def degradation_of_config(config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any) -> TrainingDegradation:
+def degradation_of_config(
+    config: DegradationConfig, wants: Sequence[str], seed: int, generator: Any
+) -> TrainingDegradation:
     """The `degradation` of a model.
 
     Raises:
@@ -134,7 +136,7 @@ class WithMethods(BaseEditModel):
         net = self.generator_ema if averaged else self.generator
         return super_resolve(net, inputs, _lr_paths(data_samples))
 
-    def _run_network(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
+    def run_network(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
         """One forward pass: a batch with `lr`, `hr` and `sr`, and what else the methods want."""
         try:
             return self.bare_methods.run(self.generator, self._make_batch(inputs, data_samples.gt_img))
@@ -164,20 +166,15 @@ class WithMethods(BaseEditModel):
             return ""
         return " In an MMagic config, data_preprocessor must have mean=[0., 0., 0.] and std=[255., 255., 255.]."
 
-    def _step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+    def training_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """A step of pixel loss and methods; in a warm-up, of the methods alone."""
-        generator: OptimWrapper = optim_wrapper["generator"]
         data = self.data_preprocessor(data, True)
-        with generator.optim_context(self):
-            batch = self._run_network(data["inputs"], data["data_samples"])
-        auxiliary = self._auxiliary_step(batch, optim_wrapper)
-        with generator.optim_context(self):
-            losses = self._sr_losses(batch)
-        total, log = self.parse_losses(losses)
-        generator.update_params(total)
-        return {**log, **auxiliary}
+        with optim_wrapper["generator"].optim_context(self):
+            batch = self.run_network(data["inputs"], data["data_samples"])
+        auxiliary = self.auxiliary_step(batch, optim_wrapper)
+        return {**self.sr_step(batch, optim_wrapper), **auxiliary}
 
-    def _auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+    def auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """Trains the methods' own parts on the detached SR image; through the wrapper, so that ranks stay equal."""
         if not self.bare_methods.trainable:
             return {}
@@ -188,6 +185,15 @@ class WithMethods(BaseEditModel):
             return {}
         wrapper.update_params(torch.stack([value.float() for value in losses.values()]).sum())
         return {name: value.detach() for name, value in losses.items()}
+
+    def sr_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """The generator's step on the pixel loss and the methods' terms, and all of them for the log."""
+        generator: OptimWrapper = optim_wrapper["generator"]
+        with generator.optim_context(self):
+            losses = self._sr_losses(batch)
+        total, log = self.parse_losses(losses)
+        generator.update_params(total)
+        return log
 
     def _sr_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pixel loss, which rests in a warm-up, and what the methods add."""
@@ -285,7 +291,7 @@ class ContrastiveSR(WithMethods):
             log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
             return log
         self._check_optimizers(optim_wrapper)
-        return self._step(data, optim_wrapper)
+        return self.training_step(data, optim_wrapper)
 
     def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> dict[str, Tensor]:
         """The losses of one step in which nothing but the generator trains.
@@ -299,7 +305,7 @@ class ContrastiveSR(WithMethods):
                 'model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel"). '
                 "Or freeze the embedding with train_embedding=False."
             )
-        return self._sr_losses(self._run_network(inputs, data_samples))
+        return self._sr_losses(self.run_network(inputs, data_samples))
 
 
 @MODELS.register_module()
@@ -366,21 +372,21 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
         """One training step of the host, with the methods in it; see `ContrastiveSR.train_step`."""
         self._check_optimizers(optim_wrapper, "discriminator")
         if self.bare_methods.warming_up:  # there need be no SR image, which the host's own step begins with
-            return self._step(data, optim_wrapper)
+            return self.training_step(data, optim_wrapper)
         log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
         self._batch = {}
         return log
 
     def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> Tensor:
         """Called by the host's `train_step`: the SR image. The batch is kept for the steps that follow."""
-        self._batch = self._run_network(inputs, data_samples)
+        self._batch = self.run_network(inputs, data_samples)
         return self._batch["sr"]
 
     def g_step_with_optim(
         self, batch_outputs: Tensor, batch_gt_data: Tensor, optim_wrapper: OptimWrapperDict
     ) -> dict[str, Tensor]:
         """The methods' auxiliary step, then the host's step of the generator."""
-        auxiliary = self._auxiliary_step(self._batch, optim_wrapper)
+        auxiliary = self.auxiliary_step(self._batch, optim_wrapper)
         log: dict[str, Tensor] = super().g_step_with_optim(batch_outputs, batch_gt_data, optim_wrapper)
         return {**log, **auxiliary}
 
