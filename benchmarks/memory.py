@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr import networks
 from contrastive_sr.embeddings import discriminator, sn_resnet
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.degrade import TrainingDegradation

@@ -23,8 +23,9 @@ class TermWeight(nn.Module):
     is set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the
     batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast, and
     of the first 25 after the warm-up; else every ``interval`` steps. The weight follows the smoothed ratio; the share
-    that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement to measurement, the share
-    is above the one asked for. Where a term vanishes, the weight grows to 100 times its smallest value and no further.
+    that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement to measurement,
+    the share is above the one asked for. Where a term vanishes, the weight grows to 100 times its smallest value and no
+    further.
 
     Args:
         name: the term's name, for messages.

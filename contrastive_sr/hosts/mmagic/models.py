@@ -263,6 +263,7 @@ class ContrastiveSR(WithMethods):
 
     def __init__(
         self,
+        *,
         generator: dict[str, Any],
         pixel_loss: dict[str, Any],
         methods: Sequence[Mapping[str, Any]] | None = None,
@@ -274,7 +275,14 @@ class ContrastiveSR(WithMethods):
         init_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(generator, pixel_loss, train_cfg, test_cfg, init_cfg, data_preprocessor)
+        super().__init__(
+            generator=generator,
+            pixel_loss=pixel_loss,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor,
+        )
         self._add_methods(methods, generator, is_use_ema, degradation, degradation_seed)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
@@ -338,6 +346,7 @@ class ContrastiveSRGAN(WithMethods, ESRGAN):
 
     def __init__(
         self,
+        *,
         generator: dict[str, Any],
         discriminator: dict[str, Any],
         gan_loss: dict[str, Any],
