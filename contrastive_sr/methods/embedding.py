@@ -41,7 +41,7 @@ class EmbeddingMethod(Method):
         name: prefix of everything that is logged.
         seed: seed of the samples' randomness.
         weight: of the term.
-        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding.
+        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: that one.
         train_embedding: whether it learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
         negatives: mappings or sample generators; None for a method that has none.
@@ -56,7 +56,7 @@ class EmbeddingMethod(Method):
         *,
         seed: int,
         weight: TermWeight,
-        embedding: EmbeddingConfig,
+        embedding: EmbeddingConfig | None,
         train_embedding: bool | None,
         positives: Sequence[SampleConfig],
         negatives: Sequence[SampleConfig] | None = None,
@@ -65,6 +65,7 @@ class EmbeddingMethod(Method):
         self.positives = build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
         self.discriminator_loss = DualContrastiveLoss(gather=True)
+        embedding = {"type": "HaarDiscriminator"} if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
         can_train = isinstance(network, TrainableEmbedding)
         if not isinstance(train_embedding, (bool, type(None))):

@@ -14,7 +14,7 @@ from contrastive_sr.config import build
 from contrastive_sr.embeddings import MLPHead, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.embedded import Similarity
-from contrastive_sr.losses import Contrast, FakeContrastLoss, SimCLRLoss
+from contrastive_sr.losses import Contrast, FakeContrastLoss, ImageContrastLoss, SimCLRLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.embedding import EmbeddingConfig
@@ -157,10 +157,9 @@ class MPF(ImageMethod):
             train_embedding=False if embedding_training == "frozen" else None,
             positives=_positives(parts, teacher, name),
             negatives=_negatives(parts, noise),
-            temperature=temperature,
-            similarity=similarity,
         )
         network = self.embedding
+        self.loss = ImageContrastLoss(network, temperature=temperature, similarity=similarity)
         self.contrast_begins, self.embedding_begins = warmup_steps, embedding_warmup_steps
         if embedding_training not in (None, "frozen") and not self.trains_embedding:
             raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 from contrastive_sr._checks import check_choice
 from contrastive_sr.functional.srnce import Variant
@@ -16,6 +16,16 @@ from contrastive_sr.methods.positions import PositionMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SampleConfig
+
+
+def candidates(negatives_from: NegativesFrom, name: str) -> dict[str, Any]:
+    """The loss's settings for where negatives come from; those of the batch are those of all ranks.
+
+    Raises:
+        ConfigError: no such place.
+    """
+    check_choice(negatives_from, get_args(NegativesFrom), f"{name}: negatives_from")
+    return {"negatives_from": negatives_from, "gather": negatives_from == "batch"}
 
 
 @register_method
@@ -87,25 +97,17 @@ class InfoNCE(PositionMethod):
         name: str = "nce",
         share_interval: int = 5,
     ) -> None:
-        check_choice(negatives_from, get_args(NegativesFrom), f"{name}: negatives_from")
         super().__init__(
             name,
             seed=seed,
             weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
-            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            embedding=embedding,
             train_embedding=train_embedding,
             positives=positives,
-            negatives=None,
-            layers=layers,
-            dim=dim,
-            loss=partial(
-                self.loss_type,
-                temperature=temperature,
-                positions=positions,
-                negatives_from=negatives_from,
-                gather=negatives_from == "batch",
-            ),
         )
+        others = candidates(negatives_from, name)
+        loss = partial(self.loss_type, temperature=temperature, positions=positions, **others)
+        self.contrast_positions(loss, layers=layers, dim=dim)
 
 
 @register_method
@@ -190,7 +192,6 @@ class SRNCE(PositionMethod):
         name: str = "srnce",
         share_interval: int = 5,
     ) -> None:
-        check_choice(negatives_from, get_args(NegativesFrom), f"{name}: negatives_from")
         if layers and variant != "negative":
             warnings.warn(
                 f"{name}: variant {variant!r} leads SR features away from HR unless they start near it, and those of "
@@ -201,18 +202,11 @@ class SRNCE(PositionMethod):
             name,
             seed=seed,
             weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
-            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            embedding=embedding,
             train_embedding=train_embedding,
             positives=positives,
             negatives=negatives,
-            layers=layers,
-            dim=dim,
-            loss=partial(
-                SRNCELoss,
-                temperature=temperature,
-                variant=variant,
-                positions=positions,
-                negatives_from=negatives_from,
-                gather=negatives_from == "batch",
-            ),
         )
+        others = candidates(negatives_from, name)
+        loss = partial(SRNCELoss, temperature=temperature, variant=variant, positions=positions, **others)
+        self.contrast_positions(loss, layers=layers, dim=dim)

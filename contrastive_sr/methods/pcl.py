@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from contrastive_sr.losses import ImageContrastLoss
 from contrastive_sr.methods.embedding import BLURRED, SHARPENED, EmbeddingConfig
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
@@ -68,9 +69,9 @@ class PCL(ImageMethod):
             name,
             seed=seed,
             weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
-            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            embedding=embedding,
             train_embedding=train_embedding,
             positives=positives,
             negatives=negatives,
-            temperature=temperature,
         )
+        self.loss = ImageContrastLoss(self.embedding, temperature=temperature)

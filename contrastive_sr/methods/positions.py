@@ -16,10 +16,9 @@ from contrastive_sr.losses import Contrast
 from contrastive_sr.losses.positions import Features, PositionLoss, mean_metrics
 from contrastive_sr.methods.base import Step
 from contrastive_sr.methods.compared import Comparison, compare_layers, mean_cosine, strongest_place
-from contrastive_sr.methods.embedding import EmbeddingConfig, EmbeddingMethod
+from contrastive_sr.methods.embedding import EmbeddingMethod
 from contrastive_sr.methods.layers import feature_key
-from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import Batch, SampleConfig, draw
+from contrastive_sr.samples import Batch, draw
 
 
 class PositionMethod(EmbeddingMethod):
@@ -30,57 +29,34 @@ class PositionMethod(EmbeddingMethod):
     the tapped layers and what lies before them, and nothing else; the heads learn in the auxiliary step, from the same
     loss on detached features at the same positions.
 
+    A subclass calls :meth:`contrast_positions` in its constructor.
+
     Attributes:
         roles: the loss's names of the SR image's features, of those of positives and of negatives, by our role.
         directions: the roles of the loss that are anchor and candidates; one pair a direction.
-
-    Args:
-        name: prefix of everything that is logged.
-        seed: seed of the randomness of samples and positions.
-        weight: of the term.
-        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding.
-        train_embedding: whether it learns. None: if it can.
-        positives: mappings such as ``{"type": "Sharpen"}``, or sample generators.
-        negatives: mappings or sample generators; None for a loss that reads none.
-        layers: names of the SR network's modules, one for each feature map of the embedding. None: the SR image's
-            features in the embedding.
-        dim: of the vectors behind the heads. None: no heads.
-        loss: makes the loss, with ``channels``, ``anchor_channels`` and ``dim`` if it gets heads.
-
-    Raises:
-        ConfigError: an argument that makes no sense; the message says which.
     """
 
     roles: ClassVar[Mapping[str, str]]
     directions: tuple[tuple[str, str], ...]
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        seed: int,
-        weight: TermWeight,
-        embedding: EmbeddingConfig,
-        train_embedding: bool | None,
-        positives: Sequence[SampleConfig],
-        negatives: Sequence[SampleConfig] | None,
-        layers: Sequence[str] | None,
-        dim: int | None,
-        loss: Callable[..., PositionLoss],
+    def contrast_positions(
+        self, loss: Callable[..., PositionLoss], *, layers: Sequence[str] | None, dim: int | None
     ) -> None:
-        super().__init__(
-            name,
-            seed=seed,
-            weight=weight,
-            embedding=embedding,
-            train_embedding=train_embedding,
-            positives=positives,
-            negatives=negatives,
-        )
+        """Say what is contrasted, and how.
+
+        Args:
+            loss: makes the loss, with ``channels``, ``anchor_channels`` and ``dim`` if it gets heads.
+            layers: names of the SR network's modules, one for each feature map of the embedding. None: the SR image's
+                features in the embedding.
+            dim: of the vectors behind the heads. None: no heads.
+
+        Raises:
+            ConfigError: an argument that makes no sense; the message says which.
+        """
         self.features = self.embedding  # a part of this module
         self.channels = self.embedding.channels()
         self.layers = self._check_layers(layers)
-        self.dim = None if dim is None else check_count(dim, f"{name}: dim")
+        self.dim = None if dim is None else check_count(dim, f"{self.name}: dim")
         self._make_loss = loss
         # With layers, the heads follow in build(): how many channels the layers have is known only then.
         self.loss = loss() if self.layers or self.dim is None else loss(channels=self.channels, dim=self.dim)

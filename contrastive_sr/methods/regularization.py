@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contrastive_sr.functional.embedded import Similarity
+from contrastive_sr.losses import ImageContrastLoss
 from contrastive_sr.methods.embedding import BLURRED, SHARPENED, UPSAMPLED, EmbeddingConfig
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
@@ -70,10 +71,9 @@ class ContrastiveRegularization(ImageMethod):
             name,
             seed=seed,
             weight=TermWeight(f"{name}_contrastive", loss_weight, loss_share, interval=share_interval),
-            embedding={"type": "HaarDiscriminator"} if embedding is None else embedding,
+            embedding=embedding,
             train_embedding=train_embedding,
             positives=positives,
             negatives=negatives,
-            temperature=temperature,
-            similarity=similarity,
         )
+        self.loss = ImageContrastLoss(self.embedding, temperature=temperature, similarity=similarity)
