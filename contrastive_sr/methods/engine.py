@@ -270,11 +270,19 @@ class Methods(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         self._auxiliary_metrics = {}
-        for method in self._active():
-            for key, contrast in self._returned(method, "auxiliary", batch).items():
+        active = self._active()
+        idle: list[nn.Parameter] = []
+        for method in self:
+            contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
+            for key, contrast in contrasts.items():
                 losses[f"{method.name}_{key}"] = contrast.loss
                 self._watch(f"{method.name}_{key}", contrast.loss)
                 self._auxiliary_metrics.update(_named(method, contrast.metrics))
+            if not contrasts:
+                idle += [p for p in method.parameters() if p.requires_grad]
+        if losses and idle and world_size() > 1:  # DistributedDataParallel waits for every parameter
+            first = next(iter(losses))
+            losses[first] = losses[first] + 0 * torch.stack([p.flatten()[0] for p in idle]).sum()
         return losses
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
