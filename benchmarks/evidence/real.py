@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from benchmarks.evidence.images import SCALE, TestPairs, TrainingPairs, check_folders, to_bytes
 from benchmarks.evidence.training import Bicubic, Part, SRTraining, Study, Training, fixed, machine, words
 from contrastive_sr import networks
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.embeddings import VGGFeatures
 from contrastive_sr.errors import HostError
-from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y, ssim_y
+from contrastive_sr.evaluation.metrics import psnr_y, ssim_y
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.methods import MPF, CriaCL, Method
 

@@ -179,7 +179,7 @@ def _save_crops(part: str, step: int, out: Path) -> list[Path]:
     """Crops of HR, bicubic and the arms of seed 0, side by side."""
     from PIL import Image
 
-    from contrastive_sr.evaluation.figures import save_crops
+    from contrastive_sr.evaluation.plots import save_crops
 
     folder = out / PICTURES
     columns = {"HR": "hr-0", "bicubic": "bicubic-0"} | {arm: f"{arm}-{step}" for arm in ARMS[part]}

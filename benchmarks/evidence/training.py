@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.images import SCALE
 from benchmarks.evidence.ledger import Row
-from contrastive_sr.evaluation.metrics import UInt8Image
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.methods import Method
 
 Batches = Callable[[int], dict[str, Tensor]]

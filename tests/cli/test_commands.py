@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_sr.cli.demo_data import TRAIN_PHOTOS, VAL_PHOTOS, photo_path, prepare_demo_data
-from contrastive_sr.cli.shipped import write_shipped
+from contrastive_sr.data.demo import TRAIN_PHOTOS, VAL_PHOTOS, photo_path, prepare_demo_data
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.shipped import write_shipped
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

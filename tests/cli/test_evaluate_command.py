@@ -19,11 +19,11 @@ from PIL import Image
 from rich.console import Console
 from skimage import data
 
-from contrastive_sr.cli.degrade import write_degraded
 from contrastive_sr.cli.evaluate import data_sets, run_evaluation
-from contrastive_sr.cli.networks import of_options
+from contrastive_sr.data import write_degraded
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.trained import network_of_options
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -228,7 +228,7 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
     methods = read_json(tmp_path / "r.json")["second"]
     assert list(methods) == ["bicubic", "my_run/net_g_latest", *of_edsr, "found by itself"]
     expected = methods["plain"]
-    assert expected["parameters"] == sum(p.numel() for p in of_options(EDSR_TEXT, 4).parameters())
+    assert expected["parameters"] == sum(p.numel() for p in network_of_options(EDSR_TEXT, 4).parameters())
     assert expected["multiply_adds"] > 1e8
     for name in (*of_edsr, "my_run/net_g_latest"):
         assert methods[name]["psnr_y"] == expected["psnr_y"]
@@ -241,9 +241,9 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
 @pytest.mark.basicsr
 @pytest.mark.mmagic
 def test_networks_by_name_and_config(project: Path) -> None:
-    assert type(of_options("EDSR", 2)).__module__ == "basicsr.archs.edsr_arch"
-    assert of_options("{type: EDSR, num_feat: 8}", 3)(torch.rand(1, 3, 8, 8)).shape[-1] == 24
-    mmagic = of_options("{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1}", 3)
+    assert type(network_of_options("EDSR", 2)).__module__ == "basicsr.archs.edsr_arch"
+    assert network_of_options("{type: EDSR, num_feat: 8}", 3)(torch.rand(1, 3, 8, 8)).shape[-1] == 24
+    mmagic = network_of_options("{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1}", 3)
     assert type(mmagic).__module__.startswith("mmagic.")
     assert mmagic(torch.rand(1, 3, 8, 8)).shape[-1] == 24
     for text, message in {
@@ -253,7 +253,7 @@ def test_networks_by_name_and_config(project: Path) -> None:
         "{type: [": "is no valid YAML",
     }.items():
         with pytest.raises(ConfigError, match=f"--network: .*{message}"):
-            of_options(text, 4)
+            network_of_options(text, 4)
 
 
 class Malicious:

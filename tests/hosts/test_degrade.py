@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from contrastive_sr.data.images import check_readable
+from contrastive_sr.data.pairs import check_high_resolution
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.hosts.images import check_readable
-from contrastive_sr.hosts.pairs import check_high_resolution
 
 CROPS = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 OTHERS = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(1))

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_sr.cli.demo_data import photo_path
-from contrastive_sr.cli.prepare import archives
-from contrastive_sr.cli.prepare.links import join_df2k, link_for_other_host
-from contrastive_sr.cli.prepare.parts import Cut
-from contrastive_sr.cli.prepare.run import prepare
+from contrastive_sr.data.demo import photo_path
+from contrastive_sr.data.prepare import archives
+from contrastive_sr.data.prepare.links import join_df2k
+from contrastive_sr.data.prepare.parts import Cut
+from contrastive_sr.data.prepare.run import prepare
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.prepared import link_for_other_host
 
 PROJECT = Path(__file__).resolve().parents[2]
 CUT = Cut(96, 48)

@@ -15,9 +15,10 @@ from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, list_images
+from contrastive_sr.data.pairs import check_high_resolution, check_template, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.images import check_readable
-from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES, check_high_resolution, list_images, pair_folders
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 @DATASET_REGISTRY.register()
@@ -50,7 +51,16 @@ class CheckedPairedImageDataset(PairedImageDataset):
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
-            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=not training, least=least)
+            check_template(lr_name, f"dataset {name}: filename_tmpl")
+            pair_folders(
+                hr_folder,
+                lr_folder,
+                opt["scale"],
+                lr_name=lr_name,
+                cropped=not training,
+                least=least,
+                hint=how_to_prepare,
+            )
             self._refuse_other_files(hr_folder, lr_folder)
         for folder in (hr_folder, lr_folder):
             if not folder.exists():
@@ -162,7 +172,7 @@ def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:
 def _listed(opt: dict[str, Any], backend: str, root: Path) -> list[Path]:
     """The images of a folder, those that a list names of it, or the keys of an lmdb."""
     if backend == "disk" and not opt.get("meta_info_file"):
-        return list_images(root)
+        return list_images(root, hint=how_to_prepare)
     listing = root / "meta_info.txt" if backend == "lmdb" else Path(opt["meta_info_file"])
     if not listing.is_file():
         raise DataError(f"Expected the list of images {listing}, but there is no such file.")

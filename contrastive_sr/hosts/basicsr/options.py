@@ -15,7 +15,7 @@ from contrastive_sr._checks import check_count, check_number, describe, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.hosts.pairs import how_to_prepare
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 

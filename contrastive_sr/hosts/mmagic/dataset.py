@@ -8,10 +8,11 @@ from typing import Any
 from mmagic.datasets import BasicImageDataset
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.images import check_readable, list_images
+from contrastive_sr.data.pairs import check_high_resolution, check_pairs
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.images import check_readable
 from contrastive_sr.hosts.mmagic.registry import DATASETS
-from contrastive_sr.hosts.pairs import check_high_resolution, check_pairs, list_images
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 class CheckedDataset(BasicImageDataset):
@@ -37,7 +38,7 @@ class CheckedDataset(BasicImageDataset):
     def _look(self) -> dict[str, list[Path]]:
         """All images of each folder."""
         there = {
-            key: list_images(folder, suffixes=self.img_suffix, recursive=self.recursive)
+            key: list_images(folder, suffixes=self.img_suffix, recursive=self.recursive, hint=how_to_prepare)
             for key, folder in self.data_prefix.items()
         }
         if self.use_ann_file and not Path(self.ann_file).is_file():

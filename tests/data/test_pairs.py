@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from contrastive_sr.data import check_pairs, list_images, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import check_pairs, list_images, pair_folders
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_missing_and_empty_folders(folders: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(DataError, match="relative ones start at the folder the command is run in"):
         list_images("nowhere")
     with pytest.raises(DataError, match=r"run in\. `contrastive-sr prepare realsr SRC` writes it\."):
-        list_images("data/RealSR_x4/train/HR")
+        list_images("data/RealSR_x4/train/HR", hint=how_to_prepare)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"Expected images in .*empty"):
         pair_folders(folders[0], tmp_path / "empty", 4)
