@@ -255,7 +255,7 @@ def _of_folder(files: Mapping[str, Files], folder: str) -> dict[str, tuple[int, 
 
 
 def _verify(part: Part, files: Mapping[str, Files], out: Path, on_progress: OnProgress) -> list[str]:
-    """What is wrong with the files of a part, each of which has to be there, complete and of its size, and no others."""
+    """What is wrong with the files of a part, each of which has to be there and complete, and no others."""
     problems = []
     layout = part.layout
     hr = _of_folder(files, layout.hr)
