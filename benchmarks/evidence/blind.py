@@ -336,6 +336,6 @@ def setting(part: str, size: Size) -> str:
         )
     return (
         f"DASR {words(size.dasr)} and the encoder of 1.28 M parameters, {crops} "
-        f"{size.rate:g}, averaged weights, queue {size.queue}, contrast of weight 1/255 and {size.warmup_steps} steps of it "
-        f"alone beforehand; trained on dasr-isotropic-x{SCALE}"
+        f"{size.rate:g}, averaged weights, queue {size.queue}, contrast of weight 1/255 and {size.warmup_steps} steps "
+        f"of it alone beforehand; trained on dasr-isotropic-x{SCALE}"
     )

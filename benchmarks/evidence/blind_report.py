@@ -85,7 +85,9 @@ def _crl(rows: Sequence[Row]) -> Iterator[Table | str]:
     by_folder = {folder: values_at(rows, step, seeds, f"psnr/{folder}") for folder in folders}
     reference = REFERENCES["crl"]
     if all(reference in values for values in by_folder.values()):
-        table.add_row(NAMES[reference], *(cell for v in by_folder.values() for cell in (spread(v[reference]), "-")), "-")
+        table.add_row(
+            NAMES[reference], *(cell for v in by_folder.values() for cell in (spread(v[reference]), "-")), "-"
+        )
     for arm in ARMS["crl"]:
         cells = []
         for values in by_folder.values():

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +21,7 @@ from contrastive_sr.hosts import INSTALL_BASICSR
 if TYPE_CHECKING:
     from contrastive_sr.hosts.demo import DemoHost
 
+Framework = Literal["basicsr", "mmagic"]
 DEFAULT_STEPS = 600
 _NEEDS = {
     "basicsr": {"basicsr": "basicsr", "tensorboard": "basicsr"},
@@ -29,12 +30,12 @@ _NEEDS = {
 
 
 def run_demo(
-    framework: str, out: Path, data: Path, *, steps: int | None, seed: int, fresh: bool, console: Console
+    framework: Framework, out: Path, data: Path, *, steps: int | None, seed: int, fresh: bool, console: Console
 ) -> None:
     """Prepares the data, trains twice, validates, and writes a table, a JSON file and two pictures.
 
     Args:
-        framework: "basicsr" or "mmagic".
+        framework: the host that trains.
         out: folder for everything the demo writes but the data.
         data: root of the data set; written if missing.
         steps: training steps of each network; a length that takes some minutes on two cores if None.
@@ -74,7 +75,7 @@ def _run_in(
     folder: Path,
     data: Path,
     host: DemoHost,
-    framework: str,
+    framework: Framework,
     *,
     steps: int | None,
     seed: int,
@@ -127,7 +128,7 @@ def _shorter(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _check_installed(framework: str) -> None:
+def _check_installed(framework: Framework) -> None:
     extras = {"skimage": "demo", "matplotlib": "demo", **_NEEDS[framework]}
     missing = {module: extra for module, extra in extras.items() if importlib.util.find_spec(module) is None}
     if missing:

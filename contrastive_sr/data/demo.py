@@ -35,7 +35,7 @@ _RECIPE = 2  # raise it when the files written for the same photographs change
 
 @dataclass(frozen=True)
 class DemoData:
-    """What `prepare_demo_data` wrote or found.
+    """The data set of the demo.
 
     Args:
         folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4`, and one folder for each of `BLIND`, such as

@@ -99,7 +99,7 @@ def cropped(hr: UInt8Image, scale: int) -> UInt8Image:
 
 
 def check_network(net: Network, scale: int, device: torch.device | str = "cpu") -> None:
-    """Run a network on a small grey image, so that one that cannot be used is found before long work.
+    """Run a network on a small grey image, so that one that cannot be used is refused before long work.
 
     Raises:
         ConfigError: it fails, is in training mode, or enlarges by another factor than the scale.

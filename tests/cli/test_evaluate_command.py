@@ -130,7 +130,7 @@ def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
     names = [f"{tmp_path}/a/test/HR", f"{tmp_path}/a/train/HR", f"{tmp_path}/b", f"mine={tmp_path}/b"]
-    assert [found.name for found in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
+    assert [data_set.name for data_set in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
     with pytest.raises(ConfigError, match=r"--hr: expected data sets of different names, got .* 2 times. .*NAME=DIR"):
         data_sets([names[2], names[2]], [], 4)
     with pytest.raises(DataError, match=r"Expected images in .*Did you mean .*/a/test/HR\?"):
@@ -398,8 +398,8 @@ def test_lpips_from_a_file_and_from_torchvisions_cache(
     weights.parent.mkdir(parents=True)
     features = torchvision.models.alexnet(weights=None).features.state_dict()
     torch.save({f"features.{name}": value for name, value in features.items()}, weights)
-    found = []
+    scores = []
     for given in (None, weights):
         assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, outputs=out, lpips_weights=given)
-        found.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
-    assert found[0] == found[1] > 0
+        scores.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
+    assert scores[0] == scores[1] > 0

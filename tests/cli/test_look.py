@@ -99,8 +99,8 @@ def test_log_of_basicsr_says_what_its_events_say(basicsr: Path) -> None:
         ("PSNR", "metrics/held-out/psnr"),
     ):
         logged = {min(event.step, 10): event.value for event in events.Scalars(tag)}  # the last of equal steps
-        found = dict({**run.training, **run.validation}[key])
-        assert found == pytest.approx({step: logged[step] for step in found}, rel=1e-4), key
+        read = dict({**run.training, **run.validation}[key])
+        assert read == pytest.approx({step: logged[step] for step in read}, rel=1e-4), key
 
 
 @pytest.mark.mmagic

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from contrastive_sr.data import check_pairs, list_images, pair_folders
+from contrastive_sr.data import check_high_resolution, check_pairs, list_images, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.prepared import how_to_prepare
 
@@ -124,3 +124,15 @@ def test_unreadable_image(folders: tuple[Path, Path]) -> None:
     (folders[1] / "3.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"3\.png cannot be read as an image"):
         pair_folders(*folders, 4)
+
+
+def test_hr_images_are_large_enough_and_readable(tmp_path: Path) -> None:
+    files = [tmp_path / f"{size}.png" for size in (24, 64, 96)]
+    for file, size in zip(files, (24, 64, 96), strict=True):
+        Image.new("RGB", (size, 80)).save(file)
+    check_high_resolution(files, 24)
+    with pytest.raises(DataError, match=r"2 of 3 HR images cannot be used: 24\.png is 24 x 80; 64\.png is 64 x 80"):
+        check_high_resolution(files, 65)
+    files[1].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"64\.png cannot be read as an image"):
+        check_high_resolution(files, 8)

@@ -60,11 +60,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Images of a folder by their names without ending."""
-    found = {}
+    images = {}
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
-            found[path.stem] = np.array(image.convert("RGB"))
-    return found
+            images[path.stem] = np.array(image.convert("RGB"))
+    return images
 
 
 @pytest.mark.basicsr
@@ -86,8 +86,8 @@ def test_basicsr_reads_pairs(prepared: Path, way: str) -> None:
     for pair in (dataset[index] for index in range(len(dataset))):
         name = Path(pair["gt_path"]).stem
         seen.add(name)
-        for key, found in zip(("gt", "lq"), images, strict=True):
-            assert np.array_equal((pair[key].permute(1, 2, 0).numpy() * 255).round(), found[name])
+        for key, by_name in zip(("gt", "lq"), images, strict=True):
+            assert np.array_equal((pair[key].permute(1, 2, 0).numpy() * 255).round(), by_name[name])
     assert len(dataset) == len(seen) == 2 * len(CUT.boxes(120, 144))
 
 

@@ -1,4 +1,4 @@
-"""Datasets for BasicSR that look at their folders before training starts: pairs, and HR images alone."""
+"""Datasets for BasicSR that check their folders before training starts: pairs, and HR images alone."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
 
     def _crop(self, image: np.ndarray, path: str) -> np.ndarray:
         spare = [length - self.size for length in image.shape[:2]]
-        if min(spare) < 0:  # in an lmdb, whose images were not looked at
+        if min(spare) < 0:  # in an lmdb, whose images were not checked
             raise DataError(f"{path} is smaller than the patches of {self.size} x {self.size}. Take it out.")
         top, left = (random.randint(0, pixels) for pixels in spare)
         # a copy: augment() flips in place, and two crops may overlap

@@ -29,7 +29,7 @@ _MEAN = (0.4488, 0.4371, 0.4040)
 
 
 def export(checkpoint: Path, target: Path) -> str:
-    """Write a network's weights, the averaged ones if there are such, for spandrel.
+    """Write a network's weights, the averaged ones if it has them, for spandrel.
 
     RRDBNet keeps BasicSR's names, which spandrel knows. RCAN's layers get their original names. An RCAN must have
     BasicSR's default ``img_range``, ``rgb_mean`` and ``res_scale``, which its checkpoint does not tell.
