@@ -136,7 +136,7 @@ def demo_images(folder: Path) -> Tensor:
     """Photographs of the demo's data, which are written to a folder first if it has none: (N, 3, 128, 128)."""
     from PIL import Image
 
-    from contrastive_sr.cli.demo_data import prepare_demo_data
+    from contrastive_sr.data.demo import prepare_demo_data
 
     paths = sorted((prepare_demo_data(folder).folder / "train/HR").iterdir())
     chosen = paths[:: max(1, len(paths) // IMAGES)][:IMAGES]

@@ -1,5 +1,10 @@
 """The errors this library raises on purpose; each message says what was expected, what came and what to try."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ContrastiveSRError(Exception):
     """Base of all errors raised on purpose; the command line prints them without a traceback."""
@@ -25,3 +30,19 @@ def own_words(error: ContrastiveSRError) -> str:
     """What an error says. If it was raised in a worker of a data loader, torch gives it the worker's traceback as text,
     which ends in what it said there."""
     return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
+
+
+@contextmanager
+def named_in_errors(name: str) -> Iterator[None]:
+    """Put a name in front of the message of an error, such as that of the file or the option it is about.
+
+    Example:
+        >>> with named_in_errors("--scale"):
+        ...     raise ConfigError("expected 2, got 3.")
+        Traceback (most recent call last):
+        contrastive_sr.errors.ConfigError: --scale: expected 2, got 3.
+    """
+    try:
+        yield
+    except ContrastiveSRError as error:
+        raise type(error)(f"{name}: {error}") from error

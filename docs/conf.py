@@ -62,6 +62,7 @@ NAVIGATION = {
         "api/degradations",
         "api/networks",
         "api/criteria",
+        "api/data",
         "api/methods",
         "api/evaluation",
         "api/basicsr",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from contrastive_sr.cli.demo_data import prepare_demo_data
+from contrastive_sr.data.demo import prepare_demo_data
 
 PROJECT = Path(__file__).resolve().parents[1]
 

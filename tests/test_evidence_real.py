@@ -33,8 +33,8 @@ TINY = Size(
     rrdb={"num_feat": 4, "num_block": 1, "num_grow_ch": 4},
     mpf={"channels": 4, "blocks": 1},
     plain_channels=5,
-    embedding={"type": "HaarDiscriminator", "taps": 1},
-    start=1,
+    embedding={"type": "HaarDiscriminator", "out_indices": [0]},
+    warmup_steps=1,
     first=dict.fromkeys(PARTS, 2),
     seeds=dict.fromkeys(PARTS, 1),
     test_images=3,
@@ -107,20 +107,20 @@ def test_a_training_goes_on_bit_for_bit(part: str, arm: str, study: Study, tmp_p
 
 
 def test_what_the_arms_add_to_l1(study: Study) -> None:
-    found = {}
+    weights = {}
     for part, arm in (("criteria", name) for name in real_report.CRITERIA_ARMS):
         training = study.parts[part].build(arm, 0)
         assert isinstance(training, SRTraining)
-        assert training.method is not None
-        found[arm] = sorted(training.method.weights)
-    assert found == {
+        (method,) = training.methods
+        weights[arm] = sorted(method.weights)
+    assert weights == {
         "plain": [],
         "sum": ["adversarial"],
         "align": ["adversarial", "align"],
-        "uniformity": ["adversarial", "unif"],
-        "both": ["adversarial", "align", "unif"],
+        "uniformity": ["adversarial", "uniformity"],
+        "both": ["adversarial", "align", "uniformity"],
         "branches": ["adversarial"],
-        "full": ["adversarial", "align", "unif"],
+        "full": ["adversarial", "align", "uniformity"],
     }
 
 
@@ -129,9 +129,10 @@ def test_with_vgg_weights_table_v_has_the_paper_s_criteria(folders: tuple[Path, 
     study = real_study(*folders, "tiny", TINY, CPU, file)
     training = study.parts["criteria"].build("full", 0)
     assert isinstance(training, SRTraining)
-    assert isinstance(training.method, CriaCL)
-    assert training.method.roles["align"] == ("pixel_l1", "ssim", "vgg_relu1_2")
-    assert sorted(training.method.weights) == ["adversarial", "align", "unif", "vgg_conv5_4"]
+    (method,) = training.methods
+    assert isinstance(method, CriaCL)
+    assert method.roles["align"] == ("pixel_l1", "ssim", "vgg_relu1_2")
+    assert sorted(method.weights) == ["adversarial", "align", "uniformity", "vgg_conv5_4"]
     training.advance()
     assert "perceptual loss of share 1" in study.parts["criteria"].setting
     Evidence(study, tmp_path / "out")

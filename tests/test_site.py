@@ -27,6 +27,7 @@ MODULES = (
     "degradations",
     "networks",
     "criteria",
+    "data",
     "methods",
     "evaluation",
     "hosts.mmagic",

@@ -21,7 +21,7 @@ from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.evaluation.degradations import degraded_versions, encode, knn_accuracy, probe_r2
 from contrastive_sr.evaluation.metrics import psnr_y
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import CRLSR, DASR, DegradationContrast
+from contrastive_sr.methods import CRLSR, DASR, DegradationContrast, Methods
 
 WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
 ENCODER_ARMS = ("same_image", "same_degradation", "sr_loss", "supervised")
@@ -48,7 +48,7 @@ class Size:
         queue: keys in the queue.
         crl: arguments of ``networks.CRLSR``.
         dasr: arguments of ``networks.DASR``.
-        warmup: steps of contrast alone, before the SR loss, in ``"dasr"``.
+        warmup_steps: steps of contrast alone, before the SR loss, in ``"dasr"``.
         refinement: in ``"crl"``, from which step on, at how many positions and of which dimension it and the
             decoupling are contrasted: arguments of ``methods.CRLSR``.
         first: the first step at which is measured, by part; then at twice as many, and so on.
@@ -65,7 +65,7 @@ class Size:
     queue: int
     crl: Mapping[str, Any]
     dasr: Mapping[str, Any]
-    warmup: int
+    warmup_steps: int
     refinement: Mapping[str, Any]
     first: Mapping[str, int]
     seeds: Mapping[str, int]
@@ -83,8 +83,8 @@ SIZES = {
         queue=2048,
         crl={"channels": 16, "encoder_blocks": 3, "decoder_blocks": 1},
         dasr={"channels": 16, "groups": 1, "blocks": 2},
-        warmup=250,
-        refinement={"warm_start": 250, "positions": 128, "dim": 128},
+        warmup_steps=250,
+        refinement={"warmup_steps": 250, "positions": 128, "dim": 128},
         first={"encoder": 100, "crl": 500, "dasr": 250},
         seeds={"encoder": 1, "crl": 3, "dasr": 3},
         test_images=20,
@@ -96,8 +96,8 @@ SIZES = {
         queue=8192,
         crl={"channels": 32, "encoder_blocks": 6, "decoder_blocks": 2},
         dasr={"channels": 64, "groups": 2, "blocks": 3},
-        warmup=4000,
-        refinement={"warm_start": 1000, "positions": 256, "dim": 256},
+        warmup_steps=4000,
+        refinement={"warmup_steps": 1000, "positions": 256, "dim": 256},
         first={"encoder": 500, "crl": 2000, "dasr": 1000},
         seeds={"encoder": 1, "crl": 3, "dasr": 3},
         test_images=100,
@@ -122,7 +122,7 @@ class Tests:
 
     def psnr(self, net: Callable[[Tensor], Tensor], preset: str) -> dict[str, float]:
         """Mean PSNR on Y over each folder, by its name."""
-        found = {}
+        means = {}
         for folder in self.folders:
             key = folder.name, preset
             if key not in self._made:
@@ -132,16 +132,16 @@ class Tests:
                     psnr_y(to_bytes(net(lr)), to_bytes(hr), border=SCALE)
                     for lr, hr in zip(self._made[key], folder.hr, strict=True)
                 ]
-            found[folder.name] = float(np.mean(values))
-        return found
+            means[folder.name] = float(np.mean(values))
+        return means
 
     def over_widths(self, net: nn.Module) -> dict[str, float]:
         """PSNR by folder and kernel width."""
-        found = {}
+        figures = {}
         for width in WIDTHS:
             values = self.psnr(net, f"dasr-table1-width{width}-x{SCALE}")
-            found.update({f"psnr/{folder}/{width}": value for folder, value in values.items()})
-        return found
+            figures.update({f"psnr/{folder}/{width}": value for folder, value in values.items()})
+        return figures
 
     def spatial(self, net: nn.Module) -> dict[str, float]:
         """PSNR by folder where width and noise grow from left to right."""
@@ -158,8 +158,8 @@ class Tests:
             degradations = [build_degradation(f"dasr-table1-width{width}-x{SCALE}") for width in WIDTHS]
             images = [_middle(hr, self.size.encoder_test) for folder in self.folders for hr in folder.hr]
             self._versions = degraded_versions(images, degradations)
-        found = encode(encoder, self._versions)
-        return {"knn": knn_accuracy(found), "r2": probe_r2(found, WIDTHS)}
+        representations = encode(encoder, self._versions)
+        return {"knn": knn_accuracy(representations), "r2": probe_r2(representations, WIDTHS)}
 
 
 def _middle(image: Tensor, size: int) -> Tensor:
@@ -172,20 +172,21 @@ class ContrastTraining(Training):
 
     def __init__(self, method: DegradationContrast, batches: Batches, tests: Tests, rate: float) -> None:
         super().__init__(method.pair.encoder, batches, tests.of_encoder)
-        self.method = method
+        self.methods = Methods([method])
+        self.methods.attach(self.net)
         self.optimizer = torch.optim.Adam(method.pair.parameters(), lr=rate)
 
     def train_on(self, batch: dict[str, Tensor]) -> None:
         batch = {**batch, "sr": batch["hr"]}  # there is no network beside it
-        batch = self.method.run(self.net, batch)
-        loss = torch.stack(list(self.method.auxiliary_losses(batch).values())).sum()
+        batch = self.methods.run(self.net, batch)
+        loss = torch.stack(list(self.methods.auxiliary_losses(batch).values())).sum()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.method.sr_losses(batch)
+        self.methods.sr_losses(batch)
 
     def parts(self) -> dict[str, Any]:
-        return {"method": self.method, "optimizer": self.optimizer}
+        return {"methods": self.methods, "optimizer": self.optimizer}
 
 
 class SupervisedTraining(Training):
@@ -241,7 +242,7 @@ class Trainings:
         if arm == "supervised":
             batches = self.batches("encoder", seed, (_SIGMA,))
             return SupervisedTraining(batches, self.tests, size.encoder_rate, self.device)
-        method = DegradationContrast(queue_size=size.queue, positives=arm).to(self.device)
+        method = DegradationContrast(queue_size=size.queue, positives_from=arm).to(self.device)
         return ContrastTraining(method, self.batches("encoder", seed, method.wants), self.tests, size.encoder_rate)
 
     def crl(self, arm: str, seed: int) -> Training:
@@ -249,7 +250,7 @@ class Trainings:
         torch.manual_seed(seed)
         size = self.size
         net = networks.CRLSR(SCALE, **size.crl)
-        method = CRLSR(loss_share=0.05, decoupling_share=0.05, model=arm, seed=seed, **size.refinement)
+        method = CRLSR(loss_share=0.05, decoupling_share=0.05, variant=arm, seed=seed, **size.refinement)
         batches = self.batches("crl", seed, method.wants)
         return SRTraining(net, method, batches, self.tests.spatial, size.rate, size.average, self.device)
 
@@ -260,7 +261,9 @@ class Trainings:
         net = networks.DASR(SCALE, **size.dasr)
         contrast = None
         if arm != "without":
-            contrast = DASR(loss_weight=1 / 255, warmup_steps=size.warmup, queue_size=size.queue, positives=arm)
+            contrast = DASR(
+                loss_weight=1 / 255, warmup_steps=size.warmup_steps, queue_size=size.queue, positives_from=arm
+            )
         batches = self.batches("dasr", seed, () if contrast is None else contrast.wants)
         return SRTraining(net, contrast, batches, self.tests.over_widths, size.rate, size.average, self.device)
 
@@ -328,11 +331,11 @@ def setting(part: str, size: Size) -> str:
     if part == "crl":
         return (
             f"CRLSR {words(size.crl)}, {crops} {size.rate:g}, averaged weights, shares 0.05, "
-            f"refinement from step {size.refinement['warm_start']} on, {size.refinement['positions']} positions, "
+            f"refinement from step {size.refinement['warmup_steps']} on, {size.refinement['positions']} positions, "
             f"heads to {size.refinement['dim']}; trained on crl-isotropic-x{SCALE}, tested on crl-spatial-x{SCALE}"
         )
     return (
         f"DASR {words(size.dasr)} and the encoder of 1.28 M parameters, {crops} "
-        f"{size.rate:g}, averaged weights, queue {size.queue}, contrast of weight 1/255 and {size.warmup} steps of it "
-        f"alone beforehand; trained on dasr-isotropic-x{SCALE}"
+        f"{size.rate:g}, averaged weights, queue {size.queue}, contrast of weight 1/255 and {size.warmup_steps} steps "
+        f"of it alone beforehand; trained on dasr-isotropic-x{SCALE}"
     )

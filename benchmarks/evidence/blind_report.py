@@ -82,13 +82,15 @@ def _crl(rows: Sequence[Row]) -> Iterator[Table | str]:
         "paper, Set14",
         title=f"{TITLES['crl']}\nat step {step:,}, mean ± standard deviation over {len(seeds)} seeds",
     )
-    found = {folder: values_at(rows, step, seeds, f"psnr/{folder}") for folder in folders}
+    by_folder = {folder: values_at(rows, step, seeds, f"psnr/{folder}") for folder in folders}
     reference = REFERENCES["crl"]
-    if all(reference in values for values in found.values()):
-        table.add_row(NAMES[reference], *(cell for v in found.values() for cell in (spread(v[reference]), "-")), "-")
+    if all(reference in values for values in by_folder.values()):
+        table.add_row(
+            NAMES[reference], *(cell for v in by_folder.values() for cell in (spread(v[reference]), "-")), "-"
+        )
     for arm in ARMS["crl"]:
         cells = []
-        for values in found.values():
+        for values in by_folder.values():
             gains = [value - base for value, base in zip(values[arm], values["a"], strict=True)]
             cells += [spread(values[arm]), "-" if arm == "a" else verdict(gains)]
         paper = f"{CRL_PAPER[arm]:.2f}" + (f", {CRL_PAPER[arm] - CRL_PAPER['a']:+.2f}" if arm != "a" else "")
@@ -140,11 +142,11 @@ def save_plots(rows: Sequence[Row], out: Path) -> list[Path]:
             axes, (("knn", "kNN accuracy of 5 widths"), ("r2", "R² of a linear probe")), strict=True
         ):
             for number, arm in enumerate((REFERENCES["encoder"], *ARMS["encoder"])):
-                found: dict[int, list[float]] = defaultdict(list)
+                by_step: dict[int, list[float]] = defaultdict(list)
                 for row in encoder:
                     if (row.arm, row.figure) == (arm, name):
-                        found[row.step].append(row.value)
-                means = {step: statistics.fmean(values) for step, values in sorted(found.items())}
+                        by_step[row.step].append(row.value)
+                means = {step: statistics.fmean(values) for step, values in sorted(by_step.items())}
                 if arm == REFERENCES["encoder"] and means:
                     axis.axhline(means[0], color="#777777", linestyle="--", linewidth=1.2, label=NAMES[arm])
                 elif means:

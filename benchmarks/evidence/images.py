@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
+from contrastive_sr.data import RGB_SUFFIXES, list_images, pair_folders, read_rgb
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.evaluation.metrics import UInt8Image
-from contrastive_sr.hosts.pairs import list_images, pair_folders
 
 SCALE = 4
 _STREAM = 0xC0FFEE  # other numbers than those that degrade the crops
@@ -51,7 +50,7 @@ class TrainingImages:
     """
 
     def __init__(self, folders: Sequence[Path], size: int, device: torch.device) -> None:
-        read = [read_rgb(file)[0] for folder in folders for file in list_images(folder, suffixes=SUFFIXES)]
+        read = [read_rgb(file)[0] for folder in folders for file in list_images(folder, suffixes=RGB_SUFFIXES)]
         large = [(image * 255).round().byte().to(device) for image in read if min(image.shape[-2:]) >= size]
         if not large:
             raise DataError(
@@ -93,7 +92,7 @@ class TestImages:
     __test__ = False  # no test, whatever the name says
 
     def __init__(self, folder: Path, count: int, device: torch.device) -> None:
-        files = list_images(folder, suffixes=SUFFIXES)
+        files = list_images(folder, suffixes=RGB_SUFFIXES)
         self.name, self.device = folder.name, device
         self.files = [files[index * len(files) // count] for index in range(count)] if count < len(files) else files
         self.hr = []

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.files import in_one_move
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[Row]:
 def add_rows(path: Path, rows: Sequence[Row]) -> None:
     """Put rows into the CSV in one move; a figure that is there already is replaced."""
     together = {row.key: row for row in (*read_rows(path), *rows)}
-    with in_one_move(path) as unfinished, unfinished.open("w", newline="") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
         above = ""

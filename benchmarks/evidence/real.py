@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from benchmarks.evidence.images import SCALE, TestPairs, TrainingPairs, check_folders, to_bytes
 from benchmarks.evidence.training import Bicubic, Part, SRTraining, Study, Training, fixed, machine, words
 from contrastive_sr import networks
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.embeddings import VGGFeatures
 from contrastive_sr.errors import HostError
-from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y, ssim_y
+from contrastive_sr.evaluation.metrics import psnr_y, ssim_y
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.methods import MPF, CriaCL, Method
 
-CRITERIA_ROWS = {"plain": 1, "sum": 2, "align": 3, "uniformity": 4, "both": 5, "branches": 6, "full": 7}
+CRITERIA_VARIANTS = {"plain": 1, "sum": 2, "align": 3, "uniformity": 4, "both": 5, "branches": 6, "full": 7}
 NETWORK_ARMS = {"baseline": ("vanilla", False), "cpb": ("vanilla", True), "mpfe": ("mpfe", False)} | {
     "mpfe_cpb": ("mpfe", True)
 }
@@ -42,7 +43,7 @@ class Size:
         mpf: arguments of ``networks.MPFNet``.
         plain_channels: instead, those of MPFNet without cross fusion, so that it has about as many parameters.
         embedding: of ``"regularization"``.
-        start: of ``"regularization"``: steps on L1 alone.
+        warmup_steps: of ``"regularization"``: steps on L1 alone.
         first: by part, the first step at which is measured.
         seeds: by part, how many.
         test_images: at most.
@@ -56,7 +57,7 @@ class Size:
     mpf: Mapping[str, Any]
     plain_channels: int
     embedding: Mapping[str, Any]
-    start: int
+    warmup_steps: int
     first: Mapping[str, int]
     seeds: Mapping[str, int]
     test_images: int
@@ -72,7 +73,7 @@ SIZES = {
         mpf={"channels": 12, "blocks": 2},
         plain_channels=14,
         embedding={"type": "HaarDiscriminator"},
-        start=100,
+        warmup_steps=100,
         first={"criteria": 500, "network": 500, "regularization": 500},
         seeds={"criteria": 3, "network": 3, "regularization": 3},
         test_images=30,
@@ -85,7 +86,7 @@ SIZES = {
         mpf={"channels": 50, "blocks": 3},
         plain_channels=61,
         embedding={"type": "SNResNet18"},
-        start=2000,
+        warmup_steps=2000,
         first={"criteria": 2000, "network": 2000, "regularization": 2000},
         seeds={"criteria": 3, "network": 3, "regularization": 3},
         test_images=30,
@@ -111,25 +112,25 @@ class Tests:
 
     def figures(self, net: nn.Module) -> dict[str, float]:
         """PSNR and SSIM on Y, and NIQE, of each image."""
-        found = {}
+        figures = {}
         for name, lr, hr in zip(self.pairs.names, self.pairs.lr, self.pairs.hr, strict=True):
             with torch.no_grad():
                 sr = to_bytes(net(lr))
-            found[f"psnr/{name}"] = psnr_y(sr, hr, border=SCALE)
-            found[f"ssim/{name}"] = ssim_y(sr, hr, border=SCALE)
-            found[f"niqe/{name}"] = float(self.niqe(sr[..., ::-1], crop_border=SCALE))  # BGR, as BasicSR has it
-        return found
+            figures[f"psnr/{name}"] = psnr_y(sr, hr, border=SCALE)
+            figures[f"ssim/{name}"] = ssim_y(sr, hr, border=SCALE)
+            figures[f"niqe/{name}"] = float(self.niqe(sr[..., ::-1], crop_border=SCALE))  # BGR, as BasicSR has it
+        return figures
 
     def crops(self, net: nn.Module | None) -> dict[str, UInt8Image]:
         """The middles of a few images, by name: what a network makes of them, or without one HR."""
         every = range(0, len(self.pairs.names), max(1, len(self.pairs.names) // SHOWN))
-        found = {}
+        crops = {}
         for index in list(every)[:SHOWN]:
             with torch.no_grad():
                 image = self.pairs.hr[index] if net is None else to_bytes(net(self.pairs.lr[index]))
             top, left = ((length - CROP) // 2 for length in image.shape[:2])
-            found[self.pairs.names[index]] = image[top : top + CROP, left : left + CROP]
-        return found
+            crops[self.pairs.names[index]] = image[top : top + CROP, left : left + CROP]
+        return crops
 
 
 class Trainings:
@@ -150,15 +151,17 @@ class Trainings:
     def criteria(self, arm: str, seed: int) -> Training:
         """A row of Cria-CL's Table V."""
         torch.manual_seed(seed)
-        row = CRITERIA_ROWS[arm]
+        variant = CRITERIA_VARIANTS[arm]
         net = import_basicsr("basicsr.archs.rrdbnet_arch").RRDBNet(3, 3, scale=SCALE, **self.size.rrdb)
-        if row >= 6:
+        if variant >= 6:
             net = networks.CriteriaBranches(net, SCALE)
         # shares: beside no perceptual loss the paper's weights would let the adversarial criterion rule
         criteria: list[dict[str, object]] = [{"type": "Adversarial", "share": 0.05}]
         if self.vgg is not None:
             criteria.append({"type": "VGG", "share": PERCEPTUAL_SHARE})
-        method = CriaCL(align_share=0.05, unif_share=0.05, sr_criteria=criteria, row=row, vgg_weights=self.vgg)
+        method = CriaCL(
+            align_share=0.05, uniformity_share=0.05, sr_criteria=criteria, variant=variant, vgg_weights=self.vgg
+        )
         return self._training("criteria", net, method, seed)
 
     def network(self, arm: str, seed: int) -> Training:
@@ -176,7 +179,13 @@ class Trainings:
         embedding = self.size.embedding
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".* there is no teacher")  # the table says so
-            method = MPF(loss_share=0.05, config=int(arm), start=self.size.start, embedding=embedding, seed=seed)
+            method = MPF(
+                loss_share=0.05,
+                variant=int(arm),
+                warmup_steps=self.size.warmup_steps,
+                embedding=embedding,
+                seed=seed,
+            )
         return self._training("regularization", net, method, seed)
 
     def _training(self, part: str, net: nn.Module, method: Method | None, seed: int) -> Training:
@@ -212,7 +221,7 @@ def real_study(
     tests = Tests(TestPairs(test, size.test_images, device))
     trainings = Trainings(train, tests, size, device, vgg)
     arms: dict[str, tuple[str, ...]] = {
-        "criteria": tuple(CRITERIA_ROWS),
+        "criteria": tuple(CRITERIA_VARIANTS),
         "network": tuple(NETWORK_ARMS),
         "regularization": REGULARIZATION_ARMS,
     }
@@ -253,6 +262,6 @@ def setting(part: str, size: Size, vgg: str | None) -> str:
     if part == "network":
         return f"MPFNet {words(size.mpf)}, without CPB {size.plain_channels} channels, {batch}; L1"
     return (
-        f"MPFNet {words(size.mpf)}, {batch}; L1, from step {size.start} on with contrast of share 0.05 in "
+        f"MPFNet {words(size.mpf)}, {batch}; L1, from step {size.warmup_steps} on with contrast of share 0.05 in "
         f"{size.embedding['type']}, no teacher"
     )

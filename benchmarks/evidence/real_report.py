@@ -79,13 +79,13 @@ class Difference(NamedTuple):
 
 def values_by_image(rows: Sequence[Row], arm: str, metric: str, step: int, seeds: Sequence[int]) -> Values:
     """(seeds, images) values of an arm at a step."""
-    found = {
+    by_key = {
         (row.seed, row.figure): row.value
         for row in rows
         if row.arm == arm and row.step == step and row.figure.startswith(f"{metric}/")
     }
-    figures = sorted({figure for _, figure in found})
-    return np.array([[found[seed, figure] for figure in figures] for seed in seeds])
+    figures = sorted({figure for _, figure in by_key})
+    return np.array([[by_key[seed, figure] for figure in figures] for seed in seeds])
 
 
 def difference(values: Values, base: Values) -> Difference:
@@ -139,9 +139,9 @@ def _cells_of_reference(rows: Sequence[Row]) -> Iterator[str]:
         yield "-"
 
 
-def _shown(found: Difference, decimals: int) -> str:
-    verdict = "shows" if found.shows else "does not show"
-    return f"{statistics.fmean(found.by_seed):+.{decimals}f}, p {found.p:.1g}, {verdict}"
+def _shown(gain: Difference, decimals: int) -> str:
+    verdict = "shows" if gain.shows else "does not show"
+    return f"{statistics.fmean(gain.by_seed):+.{decimals}f}, p {gain.p:.1g}, {verdict}"
 
 
 def save_plots(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -179,7 +179,7 @@ def _save_crops(part: str, step: int, out: Path) -> list[Path]:
     """Crops of HR, bicubic and the arms of seed 0, side by side."""
     from PIL import Image
 
-    from contrastive_sr.evaluation.figures import save_crops
+    from contrastive_sr.evaluation.plots import save_crops
 
     folder = out / PICTURES
     columns = {"HR": "hr-0", "bicubic": "bicubic-0"} | {arm: f"{arm}-{step}" for arm in ARMS[part]}

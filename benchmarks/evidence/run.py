@@ -14,8 +14,8 @@ from torch import nn
 
 from benchmarks.evidence.ledger import Row, add_rows, read_rows
 from benchmarks.evidence.training import Bicubic, Part, Study, Training
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.files import in_one_move
 
 CSV = "evidence.csv"
 PICTURES = "pictures"
@@ -195,5 +195,5 @@ class Evidence:
 
 
 def _save(training: Training, path: Path) -> None:
-    with in_one_move(path) as unfinished:
+    with atomic_write(path) as unfinished:
         torch.save(training.state(), unfinished)

@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.images import SCALE
 from benchmarks.evidence.ledger import Row
-from contrastive_sr.evaluation.metrics import UInt8Image
-from contrastive_sr.methods import Method
+from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.methods import Method, Methods
 
 Batches = Callable[[int], dict[str, Tensor]]
 """The batch of a step, by its number."""
@@ -76,9 +76,9 @@ class Training:
         net = self.tested()
         training = net.training
         net.eval()
-        found = self.measure_net(net)
+        figures = self.measure_net(net)
         net.train(training)
-        return found
+        return figures
 
     def parts(self) -> dict[str, Any]:
         """What is saved beside the network: by name, what has ``state_dict()``."""
@@ -103,8 +103,8 @@ class SRTraining(Training):
     Args:
         net: the SR network.
         method: what is added, or None.
-        batches: see :class:`Training`.
-        measure_net: likewise.
+        batches: what a step sees; the arms of a part share them.
+        measure_net: gives the figures.
         rate: learning rate of Adam.
         average: decay of the averaged weights.
         device: where it is trained.
@@ -123,28 +123,26 @@ class SRTraining(Training):
         pixel_weight: float = 1.0,
     ) -> None:
         super().__init__(net.to(device), batches, measure_net)
-        self.method, self.pixel_weight = method, pixel_weight
+        self.methods, self.pixel_weight = Methods([] if method is None else [method]), pixel_weight
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.optimizers = {"optimizer": torch.optim.Adam(self.net.parameters(), lr=rate)}
-        if method is not None:
-            method.attach(self.net)
-            method.to(device)
-            self.warmup = method.warmup_steps
-            if method.trainable:
-                own = [p for p in method.parameters() if p.requires_grad]
-                self.optimizers["method_optimizer"] = torch.optim.Adam(own, lr=rate)
+        self.methods.attach(self.net)
+        self.methods.to(device)
+        self.warmup = 0 if method is None else method.warmup_steps
+        if self.methods.trainable:
+            own = [p for p in self.methods.parameters() if p.requires_grad]
+            self.optimizers["method_optimizer"] = torch.optim.Adam(own, lr=rate)
 
     def train_on(self, batch: dict[str, Tensor]) -> None:
-        if self.method is None:
-            loss = self.pixel_weight * F.l1_loss(self.net(batch["lr"]), batch["hr"])
+        batch = self.methods.run(self.net, batch)
+        auxiliary = self.methods.auxiliary_losses(batch)
+        if auxiliary:
+            self._descend("method_optimizer", torch.stack(list(auxiliary.values())).sum())
+        if self.methods.warming_up:  # the pixel loss rests
+            loss = self.methods.sr_losses(batch).loss
         else:
-            batch = self.method.run(self.net, batch)
-            auxiliary = self.method.auxiliary_losses(batch)
-            if auxiliary:
-                self._descend("method_optimizer", torch.stack(list(auxiliary.values())).sum())
             pixel_loss = self.pixel_weight * F.l1_loss(batch["sr"], batch["hr"])
-            losses = self.method.sr_losses(batch, pixel_loss)
-            loss = losses.host(pixel_loss) + losses.total
+            loss = pixel_loss + self.methods.sr_losses(batch, pixel_loss).loss
         self._descend("optimizer", loss)
         self.average.update_parameters(self.net)
 
@@ -158,8 +156,7 @@ class SRTraining(Training):
         return self.average.module
 
     def parts(self) -> dict[str, Any]:
-        method = {} if self.method is None else {"method": self.method}
-        return {"average": self.average, **self.optimizers, **method}
+        return {"average": self.average, **self.optimizers, "methods": self.methods}
 
 
 class Bicubic(nn.Module):

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 import contrastive_sr
-from contrastive_sr.cli.prepare import commands as prepare_commands
+from contrastive_sr.cli import prepare as prepare_commands
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
 
 if TYPE_CHECKING:
-    from contrastive_sr.hosts.doctor import Change, Finding
+    from contrastive_sr.hosts.basicsr.patches import Change
+    from contrastive_sr.hosts.doctor import Finding
 
 app = typer.Typer(
     help="Contrastive learning for image super-resolution, in PyTorch, BasicSR and MMagic.",
@@ -90,28 +91,29 @@ def _print_changes(changes: list[Change], nothing: str) -> None:
 
 @app.command()
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended on disk; says what it changes.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended on disk; prints each change.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Bring back every file that --fix changed.")] = False,
     basicsr: Annotated[
         Path | None, typer.Option(help="A BasicSR checkout to look at instead of the installed one.")
     ] = None,
 ) -> None:
-    """Show what is wrong with the installed hosts, and what mends it. Exit code 1 if something is broken."""
-    from contrastive_sr.hosts import doctor as hospital
+    """Show what is wrong with the installed hosts, and how to repair it. Exit code 1 if something is broken."""
+    from contrastive_sr.hosts.basicsr import patches
+    from contrastive_sr.hosts.doctor import examine
 
     if fix and undo:
         raise ConfigError("Expected one of --fix and --undo, got both.")
     root = basicsr.resolve() if basicsr is not None else None
     if undo:
-        _print_changes(hospital.undo(root), "Nothing to undo.")
+        _print_changes(patches.undo(root), "Nothing to undo.")
         return
     if fix:
-        if root is None and hospital.find_basicsr() is None:
+        if root is None and patches.find_basicsr() is None:
             console.print("BasicSR is not installed: nothing to mend on disk.")
         else:
-            _print_changes(hospital.fix(root), "Nothing to mend on disk.")
+            _print_changes(patches.fix(root), "Nothing to mend on disk.")
     with errors.status("Looking at the hosts (imports each of them, some seconds) ..."):
-        findings = hospital.examine(root)
+        findings = examine(root)
     _print_findings(findings)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
@@ -125,9 +127,11 @@ def prepare_demo(
     out: Annotated[Path, typer.Option(help="Root of the data set.")] = Path("datasets/demo"),
 ) -> None:
     """Write a small paired x4 data set from the photographs that come with scikit-image."""
-    from contrastive_sr.cli.demo_data import prepare_with_bar
+    from contrastive_sr.cli.bars import one_bar
+    from contrastive_sr.data.demo import prepare_demo_data
 
-    data = prepare_with_bar(out)
+    with one_bar("cutting photographs") as on_photo:
+        data = prepare_demo_data(out, on_photo)
     verb = "Found" if data.reused else "Wrote"
     console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
 
@@ -145,9 +149,11 @@ def prepare_degrade(
     Presets: {dasr,crl}-{isotropic,anisotropic}-x{2,3,4}, crl-spatial-x{2,3,4}, random-field-x{2,3,4}; and the papers'
     tables, such as dasr-table1-width1.8-x4, all listed in docs/degradations.md.
     """
-    from contrastive_sr.cli.degrade import write_with_bar
+    from contrastive_sr.cli.bars import one_bar
+    from contrastive_sr.data import write_degraded
 
-    written = write_with_bar(source, target, preset, scale, seed)
+    with one_bar("degrading images") as on_image:
+        written = write_degraded(source, target, preset, scale, seed=seed, on_image=on_image)
     pairs = "1 pair" if written.images == 1 else f"{written.images} pairs"
     console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
 
@@ -164,7 +170,7 @@ def configs(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and differ.")] = False,
 ) -> None:
     """Write out the option files of both hosts that come with the package."""
-    from contrastive_sr.cli.shipped import write_shipped
+    from contrastive_sr.hosts.shipped import write_shipped
 
     written = write_shipped(folder, force=force)
     for path in written:
@@ -220,7 +226,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]FILE", help="A trained network of BasicSR, MMagic or spandrel; give it often."),
+        typer.Option(metavar="[NAME=]FILE", help="A trained network of BasicSR, MMagic or spandrel; may be repeated."),
     ] = None,
     network: Annotated[
         list[str] | None,
@@ -232,7 +238,7 @@ def evaluate(
         ),
     ] = None,
     hr: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images; give it often.")
+        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images; may be repeated.")
     ] = None,
     lr: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="LR images for each --hr, in the same order.")
@@ -244,7 +250,7 @@ def evaluate(
     scale: Annotated[int, typer.Option(min=2, help="How many times larger HR is.")],
     seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
     tile: Annotated[
-        int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, for want of memory.")
+        int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")
     ] = None,
     overlap: Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")] = 32,
     lpips_weights: Annotated[
@@ -320,20 +326,20 @@ def plot_degradations(
     checkpoint: Annotated[Path, typer.Argument(help="A file with a degradation encoder: net_g_*.pth of DASR, ...")],
     data: Annotated[Path, typer.Option(help="Folder of HR images that were not trained on: png, jpg or bmp, 8 bits.")],
     without_contrast: Annotated[
-        Path | None, typer.Option(help="Likewise, trained without contrast, to be shown beside it.")
+        Path | None, typer.Option(help="Another one, trained without contrast, to be shown beside it.")
     ] = None,
     width: Annotated[
-        list[float] | None, typer.Option(help="A kernel width; give it often. Default: 0.2, 1.0, 1.8, 2.6, 3.4.")
+        list[float] | None, typer.Option(help="A kernel width; may be repeated. Default: 0.2, 1.0, 1.8, 2.6, 3.4.")
     ] = None,
     noise: Annotated[
-        list[float] | None, typer.Option(help="A noise level, 0 to 255; give it often. Default: 0, 5, 10, 15.")
+        list[float] | None, typer.Option(help="A noise level, 0 to 255; may be repeated. Default: 0, 5, 10, 15.")
     ] = None,
     scale: Annotated[int, typer.Option(help="Downsampling factor that the encoder was trained for.")] = 4,
     images: Annotated[int, typer.Option(min=3, help="How many images of the folder to take.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the noise and of the random encoder.")] = 0,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("degradations.png"),
 ) -> None:
-    """Draw a t-SNE of images under several degradations, and print how well these can be told across images.
+    """Draw a t-SNE of images under several degradations, and print how well an encoder tells these apart.
 
     Accuracy is that of 10 nearest neighbours, which never show the same image. A random encoder is shown beside it.
     """
@@ -364,7 +370,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("compare.png"),
     keys: Annotated[
         list[str] | None,
-        typer.Option(help="What to draw, e.g. PSNR; give it often. Default: what was validated, and the losses."),
+        typer.Option(help="What to draw, e.g. PSNR; may be repeated. Default: validated metrics and losses."),
     ] = None,
     smooth: Annotated[int, typer.Option(min=1, help="Draw the mean of so many logged values of the training.")] = 1,
 ) -> None:

@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from contrastive_sr.cli.degrade import SUFFIXES, read_rgb
-from contrastive_sr.cli.pictures import check_picture, needs_plot
-from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import list_images
+from contrastive_sr.cli.outputs import check_picture, needs_plot
+from contrastive_sr.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from contrastive_sr.degradations import Degradation
 
 WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
 NOISE_LEVELS = (0.0, 5.0, 10.0, 15.0)
 NOISE_WIDTH = 1.8
-LARGEST = 512
-"""Sides of what is taken of an image, from its middle, in HR pixels."""
 
 
 def plot_degradations(
@@ -63,7 +58,7 @@ def plot_degradations(
     with needs_plot():
         import torch
 
-        from contrastive_sr.evaluation import degradations as evaluation
+        from contrastive_sr.evaluation.degradations import compare_encoders, read_contents, save_tsne
     from contrastive_sr.embeddings import DegradationEncoder
     from contrastive_sr.networks.parts import check_scale
 
@@ -73,7 +68,7 @@ def plot_degradations(
         "noise level": _degradations([NOISE_WIDTH], noise_levels or NOISE_LEVELS, scale, "--noise"),
     }
     check_picture(out)
-    # an encoder is looked for first: reading images takes longer
+    # encoders come first: reading images takes longer
     encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
     if without_contrast is not None:
         encoders[f"{without_contrast.name}, without contrast"] = DegradationEncoder(weights=without_contrast).eval()
@@ -82,29 +77,17 @@ def plot_degradations(
         encoders["random encoder"] = DegradationEncoder().eval()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with console.status("reading images ..."):
-        contents, grey = read_images(data, images, device)
-    if grey:
-        console.print(f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True)
+    with console.status("reading images ...") as status:
+        contents, grey = read_contents(data, images, device)
+        if grey:
+            console.print(f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True)
+        panels, accuracies = compare_encoders(encoders, contents, kinds, seed=seed, on_progress=status.update)
+        status.update("drawing ...")
+        save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
     table = Table("encoder", *(f"kNN over {len(values)} {kind}s" for kind, values in kinds.items()))
-    panels: list[list[evaluation.Panel]] = []
-    accuracies: dict[str, list[str]] = {name: [] for name in encoders}
-    for kind, degradations in kinds.items():
-        generator = torch.Generator().manual_seed(seed)
-        with console.status(f"degrading images, {kind} ..."):
-            versions = evaluation.degraded_versions(contents, list(degradations.values()), generator)
-        panels.append([])
-        for name, encoder in encoders.items():
-            with console.status(f"{name}: {kind} ..."):
-                found = evaluation.encode(encoder.to(device), versions)
-                accuracy = evaluation.knn_accuracy(found)
-            accuracies[name].append(f"{accuracy:.3f}")
-            panels[-1].append(evaluation.Panel(f"{name}\n{kind}, kNN {accuracy:.2f}", found, list(degradations)))
-    for name, row in accuracies.items():
-        table.add_row(name, *row)
+    for name, values in accuracies.items():
+        table.add_row(name, *(f"{value:.3f}" for value in values))
     table.add_row("guessing", *(f"{1 / len(values):.3f}" for values in kinds.values()), style="dim")
-    with console.status("drawing ..."):
-        evaluation.save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
     console.print(table)
     console.print(
         f"{len(contents)} images, each under every degradation; neighbours of an image are those of others.\n"
@@ -128,35 +111,3 @@ def _degradations(
         for level in noise_levels
     ]
     return dict(zip(map(str, values), made, strict=True))
-
-
-def read_images(folder: Path, count: int, device: torch.device | str) -> tuple[list[Tensor], int]:
-    """The middles of colour images, evenly from a folder.
-
-    Args:
-        folder: of HR images.
-        count: how many at most.
-        device: where they go.
-
-    Returns:
-        (1, 3, H, W) each, RGB in [0, 1], and how many grey images were left out.
-
-    Raises:
-        DataError: fewer than 3 images in colour, or one that cannot be read or is smaller than the kernels.
-    """
-    files = list_images(folder, suffixes=SUFFIXES)
-    chosen = files[:: max(1, len(files) // count)][:count]
-    images = []
-    for file in chosen:
-        image = read_rgb(file)
-        if (image == image[:, :1]).all():
-            continue
-        if min(image.shape[-2:]) < 24:
-            raise DataError(f"{file} is {image.shape[-1]} x {image.shape[-2]}; expected at least 24 x 24 pixels.")
-        top, left = (max(0, length - LARGEST) // 2 for length in image.shape[-2:])
-        images.append(image[..., top : top + LARGEST, left : left + LARGEST].to(device))
-    if len(images) < 3:
-        raise DataError(
-            f"Expected at least 3 images in colour in {folder}, so that they can be compared, got {len(images)}."
-        )
-    return images, len(chosen) - len(images)

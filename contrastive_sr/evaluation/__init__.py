@@ -1,18 +1,30 @@
-"""Image quality as the papers measure it, and what a network costs."""
+"""Image quality as the papers measure it, networks compared on data sets, and what a network costs."""
 
+from contrastive_sr.evaluation.comparison import Evaluation, MetricNote, NamedNetwork, compare_networks
 from contrastive_sr.evaluation.cost import Cost, cost
-from contrastive_sr.evaluation.evaluate import Pair, Score, bicubic, bicubic_pair, evaluate, summary
+from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
+from contrastive_sr.evaluation.evaluate import Metric, Pair, Score, bicubic, bicubic_pair, evaluate, summary
 from contrastive_sr.evaluation.metrics import luma, psnr_y, ssim_y
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
 
 __all__ = [
     "Cost",
+    "DataSet",
+    "Evaluation",
+    "LRSource",
+    "Metric",
+    "MetricNote",
+    "NamedNetwork",
     "Pair",
     "Score",
     "bicubic",
+    "bicubic_lr",
     "bicubic_pair",
+    "compare_networks",
     "cost",
+    "degraded_lr",
     "evaluate",
+    "given_lr",
     "luma",
     "psnr_y",
     "ssim_y",

@@ -35,7 +35,7 @@ def cost(net: nn.Module, height: int, width: int) -> Cost:
     Args:
         net: the network, called as ``sr = net(lr)``. It is not changed.
         height: of the LR image, in pixels.
-        width: likewise.
+        width: of the LR image, in pixels.
 
     Raises:
         ConfigError: a size that makes no sense, or a network that does not take such an image.
@@ -46,7 +46,7 @@ def cost(net: nn.Module, height: int, width: int) -> Cost:
     """
     check_count(height, "cost(height)")
     check_count(width, "cost(width)")
-    # Without data a copy needs no memory for weights, and 300 G multiply-adds take no time.
+    # Without data a copy needs no memory for weights, and multiply-adds take no time.
     empty = copy.deepcopy(net).to("meta").eval()
     counter = FlopCounterMode(display=False)
     try:

@@ -1,8 +1,9 @@
-"""What a degradation encoder knows: neighbours, a linear probe and a picture; needs scikit-learn and matplotlib."""
+"""How well degradations can be read off an encoder's vectors: neighbours, a linear probe and a picture; needs
+scikit-learn and matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,17 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
+from contrastive_sr.data.images import RGB_SUFFIXES, list_images, read_rgb
 from contrastive_sr.degradations import Degradation
 from contrastive_sr.errors import DataError
 
 NEIGHBOURS = 10
 FOLDS = 5
+LARGEST = 512
+"""Sides of what is taken of an image, from its middle, in HR pixels."""
+_SMALLEST = 24
 _COLOURS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377")
 
 
@@ -39,6 +44,40 @@ class Representations(NamedTuple):
     vectors: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
     contents: npt.NDArray[np.int64]
+
+
+def read_contents(folder: Path, count: int, device: torch.device | str) -> tuple[list[Tensor], int]:
+    """The middles of colour images, evenly from a folder.
+
+    Args:
+        folder: of HR images.
+        count: how many at most.
+        device: where they go.
+
+    Returns:
+        (1, 3, H, W) each, RGB in [0, 1], and how many grey images were left out.
+
+    Raises:
+        DataError: fewer than 3 images in colour, or one that cannot be read or is smaller than the kernels.
+    """
+    files = list_images(folder, suffixes=RGB_SUFFIXES)
+    chosen = files[:: max(1, len(files) // count)][:count]
+    images = []
+    for file in chosen:
+        image = read_rgb(file)
+        if (image == image[:, :1]).all():
+            continue
+        if min(image.shape[-2:]) < _SMALLEST:
+            raise DataError(
+                f"{file} is {image.shape[-1]} x {image.shape[-2]}; expected at least {_SMALLEST} x {_SMALLEST} pixels."
+            )
+        top, left = (max(0, length - LARGEST) // 2 for length in image.shape[-2:])
+        images.append(image[..., top : top + LARGEST, left : left + LARGEST].to(device))
+    if len(images) < 3:
+        raise DataError(
+            f"Expected at least 3 images in colour in {folder}, so that they can be compared, got {len(images)}."
+        )
+    return images, len(chosen) - len(images)
 
 
 def degraded_versions(
@@ -86,7 +125,7 @@ def encode(encoder: Callable[[Tensor], Tensor], versions: Sequence[Tensor]) -> R
     )
 
 
-def knn_accuracy(found: Representations, neighbours: int = NEIGHBOURS) -> float:
+def knn_accuracy(representations: Representations, neighbours: int = NEIGHBOURS) -> float:
     """How often the degradation of an image is that of most of its neighbours, which show other images.
 
     The images are dealt into five parts. Neighbours of a part's vectors are sought in the others, so that no neighbour
@@ -94,11 +133,11 @@ def knn_accuracy(found: Representations, neighbours: int = NEIGHBOURS) -> float:
     feature brought to mean 0 and variance 1.
 
     Args:
-        found: vectors of at least two images.
-        neighbours: how many to ask; of few vectors, no more than the images of which there are others.
+        representations: vectors of at least two images.
+        neighbours: how many to ask; with few images, no more than there are images in the other four parts.
 
     Returns:
-        From 0 to 1; an encoder that knows nothing gets about one over the number of degradations.
+        From 0 to 1; guessing gives one over the number of degradations.
 
     Raises:
         DataError: a single image.
@@ -108,14 +147,15 @@ def knn_accuracy(found: Representations, neighbours: int = NEIGHBOURS) -> float:
         >>> knn_accuracy(Representations(classes[:, None] + 0.1 * contents[:, None] % 0.3, classes, contents), 3)
         1.0
     """
-    folds = _folds(found.contents)
-    neighbours = min(neighbours, len(np.unique(found.contents)) * (folds.n_splits - 1) // folds.n_splits)
+    folds = _folds(representations.contents)
+    neighbours = min(neighbours, len(np.unique(representations.contents)) * (folds.n_splits - 1) // folds.n_splits)
     model = make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours))
-    said = cross_val_predict(model, found.vectors, found.classes, groups=found.contents, cv=folds)
-    return float(np.mean(said == found.classes))
+    vectors, classes, contents = representations
+    predicted = cross_val_predict(model, vectors, classes, groups=contents, cv=folds)
+    return float(np.mean(predicted == classes))
 
 
-def probe_r2(found: Representations, values: Sequence[float]) -> float:
+def probe_r2(representations: Representations, values: Sequence[float]) -> float:
     r"""R² of a number of the degradation, such as the kernel's width, read off the vectors by a linear map.
 
     .. math:: R^2 = 1 - \sum_i (v_i - \hat v_i)^2 / \sum_i (v_i - \bar v)^2
@@ -125,11 +165,11 @@ def probe_r2(found: Representations, values: Sequence[float]) -> float:
     their degradation alone, so that judged on one of them a map that is of no use for other images looks good.
 
     Args:
-        found: vectors of at least three images.
+        representations: vectors of at least three images.
         values: the number of each class.
 
     Returns:
-        At most 1; 0 or less for vectors that say nothing of it.
+        At most 1; 0 or less for vectors from which it cannot be read.
 
     Raises:
         DataError: fewer than three images.
@@ -140,18 +180,19 @@ def probe_r2(found: Representations, values: Sequence[float]) -> float:
         >>> round(probe_r2(Representations(vectors, classes, contents), [0.2, 1.8, 3.4]), 3)
         1.0
     """
-    target = np.asarray(values, dtype=float)[found.classes]
-    said = np.empty_like(target)
-    for fit, judge in _folds(found.contents, least=3).split(found.vectors, groups=found.contents):
+    vectors, classes, contents = representations
+    target = np.asarray(values, dtype=float)[classes]
+    predicted = np.empty_like(target)
+    for fit, judge in _folds(contents, least=3).split(vectors, groups=contents):
         model = GridSearchCV(
             make_pipeline(StandardScaler(), Ridge()),
             {"ridge__alpha": np.logspace(-2, 6, 9)},
             scoring="neg_mean_squared_error",
-            cv=_folds(found.contents[fit]),
+            cv=_folds(contents[fit]),
         )
-        model.fit(found.vectors[fit], target[fit], groups=found.contents[fit])
-        said[judge] = model.predict(found.vectors[judge])
-    return float(r2_score(target, said))
+        model.fit(vectors[fit], target[fit], groups=contents[fit])
+        predicted[judge] = model.predict(vectors[judge])
+    return float(r2_score(target, predicted))
 
 
 def _folds(contents: npt.NDArray[np.int64], least: int = 2) -> GroupKFold:
@@ -175,17 +216,17 @@ class Panel(NamedTuple):
 
     Attributes:
         title: title of the plot.
-        found: what it shows.
+        representations: what it shows.
         labels: one for each degradation.
     """
 
     title: str
-    found: Representations
+    representations: Representations
     labels: Sequence[str]
 
 
 def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
-    """Draws a t-SNE for each panel, a point for each image, coloured by its degradation (DASR, Fig. 3 and 6).
+    """Draw a t-SNE for each panel, a point for each image, coloured by its degradation (DASR, Fig. 3 and 6).
 
     Args:
         path: picture to write.
@@ -198,9 +239,9 @@ def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
     plots = figure.subplots(len(rows), columns, squeeze=False)
     for line, panels in zip(plots, rows, strict=True):
         for plot, panel in zip(line, panels, strict=True):
-            places = tsne(panel.found.vectors)
+            places = tsne(panel.representations.vectors)
             for number, label in enumerate(panel.labels):
-                here = places[panel.found.classes == number]
+                here = places[panel.representations.classes == number]
                 plot.scatter(
                     here[:, 0], here[:, 1], s=9, linewidths=0, color=_COLOURS[number % len(_COLOURS)], label=label
                 )
@@ -209,3 +250,40 @@ def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
             plot.set_yticks([])
         line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10, markerscale=2)
     figure.savefig(path)
+
+
+def compare_encoders(
+    encoders: Mapping[str, nn.Module],
+    images: Sequence[Tensor],
+    kinds: Mapping[str, Mapping[str, Degradation]],
+    *,
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> tuple[list[list[Panel]], dict[str, list[float]]]:
+    """What encoders know of degradations of several kinds.
+
+    Args:
+        encoders: by name, in evaluation mode; moved to the device of the images.
+        images: (1, 3, H, W) each, RGB in [0, 1], all on one device.
+        kinds: by kind, such as ``"kernel width"``, the degradations by their labels.
+        seed: of the noise.
+        on_progress: called with what is done next, in words.
+
+    Returns:
+        A row of panels for each kind, one for each encoder; and :func:`knn_accuracy` by encoder, for each kind.
+    """
+    panels: list[list[Panel]] = []
+    accuracies: dict[str, list[float]] = {name: [] for name in encoders}
+    for kind, degradations in kinds.items():
+        on_progress(f"degrading images, {kind} ...")
+        generator = torch.Generator().manual_seed(seed)
+        versions = degraded_versions(images, list(degradations.values()), generator)
+        panels.append([])
+        for name, encoder in encoders.items():
+            on_progress(f"{name}: {kind} ...")
+            representations = encode(encoder.to(images[0].device), versions)
+            accuracy = knn_accuracy(representations)
+            accuracies[name].append(accuracy)
+            title = f"{name}\n{kind}, kNN {accuracy:.2f}"
+            panels[-1].append(Panel(title, representations, list(degradations)))
+    return panels, accuracies

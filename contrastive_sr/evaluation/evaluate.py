@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, describe_error
+from contrastive_sr.data.images import UInt8Image, as_image, as_tensor
 from contrastive_sr.degradations.functional import bicubic_downsample, bicubic_upsample
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, NonFiniteError
-from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y, ssim_y
+from contrastive_sr.evaluation.metrics import psnr_y, ssim_y
 from contrastive_sr.evaluation.tiles import check_scaled, check_tiles, super_resolve_in_tiles
 
 Network = Callable[[Tensor], Tensor]
-Measure = Callable[[UInt8Image, UInt8Image], float | None]
-"""Of an SR image and its HR image; None where it has no value, such as NIQE of a small image."""
+Metric = Callable[[UInt8Image, UInt8Image], float | None]
+"""Value of an SR image and its HR image; None where there is none, such as NIQE of a small image."""
 
 _TRIAL = 64
 
@@ -46,8 +47,8 @@ class Score(NamedTuple):
     Attributes:
         name: of the pair.
         width: of the HR image, in pixels.
-        height: likewise.
-        values: ``psnr_y``, ``ssim_y``, the further measures by name, ``seconds`` and ``memory_mib``; None where there
+        height: of the HR image, in pixels.
+        values: ``psnr_y``, ``ssim_y``, the further metrics by name, ``seconds`` and ``memory_mib``; None where there
             is no value.
     """
 
@@ -97,19 +98,8 @@ def cropped(hr: UInt8Image, scale: int) -> UInt8Image:
     return hr[:height, :width]
 
 
-def as_tensor(image: UInt8Image) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-
-
-def as_image(x: Tensor) -> UInt8Image:
-    """(1, 3, H, W) in [0, 1], clamped and rounded, to (H, W, 3) uint8."""
-    image: UInt8Image = (x[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-    return image
-
-
 def check_network(net: Network, scale: int, device: torch.device | str = "cpu") -> None:
-    """Run a network on a small grey image, so that one that cannot be used is found before long work.
+    """Run a network on a small grey image, so that one that cannot be used is refused before long work.
 
     Raises:
         ConfigError: it fails, is in training mode, or enlarges by another factor than the scale.
@@ -128,7 +118,7 @@ def evaluate(
     pairs: Iterable[Pair],
     scale: int,
     *,
-    measures: Mapping[str, Measure] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     tile: int | None = None,
     overlap: int = 32,
     device: torch.device | str = "cpu",
@@ -138,15 +128,15 @@ def evaluate(
 
     PSNR and SSIM are those of the papers: on Y, without a border of ``scale`` pixels, of images rounded to 8 bits.
     Seconds are wall time of the one pass from the LR image on the device to the SR image there, after a first pass
-    over a small image. Memory is what that pass takes at most, beyond what was held before it (weights, the LR image):
-    on CUDA of what torch allocates, on a CPU of the whole process' resident memory, where that can be known (Linux with
+    over a small image. Memory is the most that pass takes beyond what was held before it (weights, the LR image): on
+    CUDA of what torch allocates, on a CPU of the whole process' resident memory, where it can be measured (Linux with
     glibc).
 
     Args:
         net: the network, called as ``sr = net(lr)``, in evaluation mode, on the device. :func:`bicubic` is one.
         pairs: what to measure on, of any sizes; :func:`bicubic_pair` makes one of an HR image.
         scale: how many times larger HR is.
-        measures: further ones by name, such as :func:`contrastive_sr.evaluation.lpips.load_lpips`.
+        metrics: further ones by name, such as :func:`contrastive_sr.evaluation.lpips.load_lpips`.
         tile: longest side of what the network is given, in LR pixels, see :func:`super_resolve_in_tiles`; None: images
             as they are.
         overlap: of tiles.
@@ -185,7 +175,7 @@ def evaluate(
         values: dict[str, float | None] = {
             "psnr_y": psnr_y(sr, pair.hr, border=scale),
             "ssim_y": ssim_y(sr, pair.hr, border=scale),
-            **{name: measure(sr, pair.hr) for name, measure in (measures or {}).items()},
+            **{name: metric(sr, pair.hr) for name, metric in (metrics or {}).items()},
             "seconds": seconds,
             "memory_mib": memory,
         }
@@ -217,7 +207,7 @@ def summary(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def check_pair(pair: Pair, scale: int) -> None:
-    """Require a pair that can be measured.
+    """Refuse a pair that cannot be measured.
 
     Raises:
         DataError: its sizes do not fit each other, or it is too small.
@@ -305,6 +295,6 @@ def _measurable() -> bool:
 
 
 def _resident(field: str) -> float:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 2**10
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) / 2**10

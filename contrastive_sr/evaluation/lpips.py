@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 
+from contrastive_sr.data.images import UInt8Image, as_tensor
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError, HostError
-from contrastive_sr.evaluation.evaluate import Measure, as_tensor
-from contrastive_sr.evaluation.metrics import UInt8Image
+from contrastive_sr.evaluation.comparison import MetricNote
+from contrastive_sr.evaluation.evaluate import Metric
+
+NOTE = MetricNote("LPIPS is version 0.1 with AlexNet, of whole RGB images")
 
 
 def cached_weights() -> Path:
@@ -25,7 +28,7 @@ def cached_weights() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
 
 
-def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Measure:
+def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Metric:
     """LPIPS with AlexNet, version 0.1, as most papers report it: of whole RGB images, without cropping a border.
 
     Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018. Network and the

@@ -1,4 +1,4 @@
-"""PSNR and SSIM on the Y channel, as super-resolution papers (and BasicSR and MMagic) report them."""
+"""PSNR and SSIM on the Y channel, as super-resolution papers report them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import DataError
-
-UInt8Image = npt.NDArray[np.uint8]
 
 
 def luma(image: UInt8Image) -> npt.NDArray[np.float64]:

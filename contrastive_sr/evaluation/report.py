@@ -15,13 +15,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.evaluation.evaluate import Score
-from contrastive_sr.evaluation.metrics import UInt8Image, luma
+from contrastive_sr.evaluation.metrics import luma
 
 Row = Mapping[str, float | None]
 Results = Mapping[str, Mapping[str, Row]]
 """Data set to method to values, the methods of every data set being the same."""
+Scores = Mapping[str, Mapping[str, Sequence[Score]]]
+"""Data set to method to the scores of its images."""
 Box = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels."""
+ENDINGS = {"json": (".json",), "csv": (".csv",), "markdown": (".md",), "html": (".html", ".htm")}
+"""What can be written, and how the name of its file may end."""
 
 
 class Column(NamedTuple):
@@ -92,9 +99,9 @@ def lines_of(results: Results) -> list[Line]:
             column = COLUMNS[name]
             # what looks equal is equally good
             shown = {method: _text(column, row.get(name)) for method, row in methods.items()}
-            found = {method: value for method, row in methods.items() if (value := row.get(name)) is not None}
-            first = max(found, key=lambda method: column.better * found[method], default=None)
-            differ = len({shown[method] for method in found}) > 1
+            known = {method: value for method, row in methods.items() if (value := row.get(name)) is not None}
+            first = max(known, key=lambda method: column.better * known[method], default=None)
+            differ = len({shown[method] for method in known}) > 1
             for method, row in methods.items():
                 best = differ and first is not None and shown[method] == shown[first]
                 cells[method].append(Cell(shown[method], row.get(name), best))
@@ -112,7 +119,7 @@ def arrow(name: str) -> str:
 
 
 def as_json(results: Results) -> str:
-    """Data set to method to values. What is infinite, the PSNR of equal images, is null: JSON has no such number."""
+    """Data set to method to values. An infinite value, the PSNR of equal images, is null: JSON has no such number."""
     content = {
         dataset: {
             method: {
@@ -126,19 +133,19 @@ def as_json(results: Results) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def as_csv(scores: Mapping[str, Mapping[str, Sequence[Score]]]) -> str:
+def as_csv(scores: Scores) -> str:
     """A line for each image under each method."""
     names = list(
         dict.fromkeys(
-            name for methods in scores.values() for found in methods.values() for s in found for name in s.values
+            name for methods in scores.values() for images in methods.values() for s in images for name in s.values
         )
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["dataset", "method", "image", "width", "height", *names])
     for dataset, methods in scores.items():
-        for method, found in methods.items():
-            for score in found:
+        for method, images in methods.items():
+            for score in images:
                 values = [score.values[name] for name in names]
                 numbers = ["" if value is None else f"{value:.6g}" for value in values]
                 writer.writerow([dataset, method, score.name, score.width, score.height, *numbers])
@@ -159,6 +166,36 @@ def as_markdown(results: Results, notes: Sequence[str]) -> str:
 
 def _in_markdown(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def write_reports(
+    files: Mapping[str, Path],
+    title: str,
+    results: Results,
+    scores: Scores,
+    *,
+    shown: Sequence[Shown] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Write tables and the page.
+
+    Args:
+        files: where to write, by the keys of :data:`ENDINGS`.
+        title: of the page.
+        results: data set to method to values.
+        scores: data set to method to the scores of its images.
+        shown: parts of images, for the page.
+        notes: how it was measured, in sentences.
+    """
+    made: dict[str, Callable[[], str]] = {
+        "json": lambda: as_json(results),
+        "csv": lambda: as_csv(scores),
+        "markdown": lambda: as_markdown(results, notes),
+        "html": lambda: as_html(title, results, scores, shown, notes),
+    }
+    for kind, path in files.items():
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(made[kind](), encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------- page
@@ -211,7 +248,7 @@ def most_detailed(image: UInt8Image, side: int) -> Box:
 def as_html(
     title: str,
     results: Results,
-    scores: Mapping[str, Mapping[str, Sequence[Score]]],
+    scores: Scores,
     shown: Sequence[Shown],
     notes: Sequence[str],
 ) -> str:
@@ -241,7 +278,7 @@ def as_html(
     images = []
     for dataset, methods in scores.items():
         for number in range(len(next(iter(methods.values())))):
-            rows = {method: found[number] for method, found in methods.items()}
+            rows = {method: of_method[number] for method, of_method in methods.items()}
             table = lines_of({dataset: {method: score.values for method, score in rows.items()}})
             of_this = columns_of({dataset: {method: score.values for method, score in rows.items()}})
             for line in table:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from contrastive_sr.hosts.files import in_one_move
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.methods import Compared, Comparison
 from contrastive_sr.methods.compared import in_digits
 
@@ -49,7 +49,7 @@ def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> N
         comparison = block.comparison
         note = f" - {comparison.note}" if comparison.note else ""
         write(_MARGIN, top, f"{comparison.title}{note}", 9.5, weight="bold")
-        write(_MARGIN, top + 0.18, f"numbers: {comparison.measure}", 7.5, color="#555555")
+        write(_MARGIN, top + 0.18, f"numbers: {comparison.quantity}", 7.5, color="#555555")
         for row, column, draw in block.cells():
             left, down = _LEFT + column * (_CELL + _GAP), top + _HEADER + row * block.pitch
             axes = figure.add_axes((left / width, 1 - (down + _CELL) / height, _CELL / width, _CELL / height))
@@ -59,7 +59,7 @@ def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> N
         for row, name in enumerate(block.row_names):
             write(_MARGIN, top + _HEADER + row * block.pitch + _CELL / 2, textwrap.fill(name, 8), 8)
         top += _HEADER + block.rows * block.pitch
-    with in_one_move(path) as unfinished:
+    with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 
 

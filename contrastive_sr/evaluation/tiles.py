@@ -66,7 +66,7 @@ def super_resolve_in_tiles(
 
 
 def check_tiles(tile: int, overlap: int) -> None:
-    """Require tiles of which something is left.
+    """Refuse tiles of which too little is left.
 
     Raises:
         ConfigError: fewer than 8 pixels a side are kept of a tile.
@@ -81,7 +81,7 @@ def check_tiles(tile: int, overlap: int) -> None:
 
 
 def check_scaled(sr: object, lr: Tensor, scale: int) -> None:
-    """Require the output of an SR network for ``lr``.
+    """Refuse what is no output of an SR network for ``lr``.
 
     Raises:
         ConfigError: anything but a tensor of ``scale`` times the size.
@@ -90,13 +90,13 @@ def check_scaled(sr: object, lr: Tensor, scale: int) -> None:
     shape = tuple(sr.shape) if isinstance(sr, torch.Tensor) else None
     if shape == expected:
         return
-    found = f"shape {shape}" if shape else f"a {type(sr).__name__}"
+    got = f"shape {shape}" if shape else f"a {type(sr).__name__}"
     hint = ""
     if shape and len(shape) == 4 and shape[2] % lr.shape[2] == 0 and shape[2] * lr.shape[3] == shape[3] * lr.shape[2]:
         hint = f" It is a network for x{shape[2] // lr.shape[2]}."
     raise ConfigError(
         f"Expected a network that makes an RGB image {scale} times as large, {expected} of {tuple(lr.shape)}; got "
-        f"{found}.{hint}"
+        f"{got}.{hint}"
     )
 
 

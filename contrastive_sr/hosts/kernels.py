@@ -1,6 +1,6 @@
 """The true kernels of test images, for networks that read them; for both hosts.
 
-`contrastive-sr prepare degrade` writes them down beside the images.
+`contrastive-sr prepare degrade` writes them beside the images.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from contrastive_sr.data.degraded import MANIFEST
+from contrastive_sr.data.images import list_images
 from contrastive_sr.degradations import gaussian_kernels
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.pairs import MANIFEST, list_images
+from contrastive_sr.hosts.prepared import how_to_prepare
 from contrastive_sr.networks import DASR
 
 
@@ -36,14 +38,14 @@ def super_resolve(net: Callable[..., Tensor], lr: Tensor, paths: Sequence[str | 
 
 
 def kernel_size(net: object) -> int | None:
-    """Side of the kernels that an SR network reads; None if it reads none."""
+    """Side of the kernels that an SR network reads, or None."""
     bare = net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
     return bare.kernel_size if isinstance(bare, DASR) and bare.kernel_layers is not None else None
 
 
 def check_known(folder: str | Path, size: int) -> None:
     """Check that the kernels of all LR images in a folder are known, see :func:`true_kernels`."""
-    true_kernels(list_images(folder), size)
+    true_kernels(list_images(folder, hint=how_to_prepare), size)
 
 
 def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
@@ -57,10 +59,10 @@ def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
         (B, size, size).
 
     Raises:
-        DataError: nothing was written down of an image, or that it has no single kernel, or one of another size.
+        DataError: how an image was made is not known, it was not made with one kernel, or with one of another size.
     """
     sets: dict[Path, dict[str, Any]] = {}
-    found = []
+    kernels = []
     for path in map(Path, paths):
         manifest = path.parent.parent / MANIFEST
         if manifest not in sets:
@@ -75,19 +77,19 @@ def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
             ) from error
         if known != size:
             raise DataError(f"{manifest}: expected kernels of {size} x {size}, as the SR network reads, got {known}.")
-        found.append(gaussian_kernels(sigma, angle, size))
-    return torch.cat(found)
+        kernels.append(gaussian_kernels(sigma, angle, size))
+    return torch.cat(kernels)
 
 
 def _read(manifest: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(manifest.read_text())
+        content: dict[str, Any] = json.loads(manifest.read_text())
     except (OSError, ValueError) as error:
         raise DataError(
             f"The SR network reads the true kernel of each image, also in validation, and {manifest} cannot be read "
             f"({error.strerror if isinstance(error, OSError) else error}). {_ADVICE}"
         ) from error
-    return found
+    return content
 
 
 _ADVICE = (

@@ -1,7 +1,7 @@
 """Reads what BasicSR and MMagic log of a training: BasicSR's `train_*.log`, MMagic's `scalars.json`.
 
-Of BasicSR it is the text, not the TensorBoard events: every run has it, in the folder that is archived with its
-checkpoints, and it alone has the times. Both kinds are written line by line, so that a run can be read while it trains.
+For BasicSR the text is read and not the TensorBoard events: every run has it, in the folder that is archived with its
+checkpoints, and only there are the times. Both are written line by line, so that a run can be read while it trains.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _NO_LOSS = ("step", "iter", "epoch", "time", "data_time", "memory")
 
 @dataclass
 class RunLog:
-    """What the logs of a training say, over all its parts if it was resumed.
+    """What was logged in a training, over all its parts if it was resumed.
 
     Attributes:
         training: (step, value) by what was logged in training. The pixel loss is `PIXEL`.
         validation: (step, value) by metric, e.g. `PSNR`; with several sets of images `Set5/PSNR`.
         times: (step, seconds a step).
         seconds: wall time that the parts took, by the clock in their logs.
-        total: how many steps the training is to have; None if the log does not say.
+        total: how many steps the training is to have; None if the log does not tell.
         start: the step that this part goes on from.
         host: name of the host.
     """
@@ -122,7 +122,7 @@ def _stamp(log: Path) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file that is perhaps being written: without the last one if that is not complete."""
+    """The lines of a file that may still be written, without the last one if that is not complete."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -153,18 +153,18 @@ def _basicsr_part(log: Path) -> RunLog:
     validated: dict[str, int] = {}  # by set of images: at which step
     metrics: dict[tuple[str, str], Points] = {}
     for line in lines:
-        if found := _STARTED.search(line):
-            part.start = step = int(found[1])
-        elif found := _BASICSR.match(line):
-            step = int(found["step"].replace(",", ""))
-            part.times.append((step, float(found["time"])))
-            for key, value in [("lr", found["lr"]), *re.findall(r"([^\s:]+): (\S+)", found["rest"])]:
+        if match := _STARTED.search(line):
+            part.start = step = int(match[1])
+        elif match := _BASICSR.match(line):
+            step = int(match["step"].replace(",", ""))
+            part.times.append((step, float(match["time"])))
+            for key, value in [("lr", match["lr"]), *re.findall(r"([^\s:]+): (\S+)", match["rest"])]:
                 _append(part.training, _common(key), step, value)
-        elif found := _VALIDATED.search(line):
-            name = found[1]
+        elif match := _VALIDATED.search(line):
+            name = match[1]
             validated[name] = _validated_at(step, validated.get(name, part.start), interval, part.total)
-        elif name and (found := _METRIC.match(line)):
-            _append(metrics, (name, found[1].upper()), validated[name], found[2])
+        elif name and (match := _METRIC.match(line)):
+            _append(metrics, (name, match[1].upper()), validated[name], match[2])
     for (name, metric), points in metrics.items():
         part.validation[metric if len(validated) == 1 else f"{name}/{metric}"] = points
     part.seconds = _elapsed(lines)
@@ -172,7 +172,7 @@ def _basicsr_part(log: Path) -> RunLog:
 
 
 def _common(key: str) -> str:
-    """The name of a figure in the logs of both hosts; BasicSR puts l_ in front of all."""
+    """The name of a metric in the logs of both hosts; BasicSR puts l_ in front of all."""
     if key in ("l_pix", "l_g_pix"):
         return PIXEL
     return key if key.startswith(_OF_BASICSR) else key.removeprefix("l_")
@@ -193,13 +193,13 @@ def _append(series: dict, key: object, step: int, value: str) -> None:
 def _number(lines: list[str], key: str) -> int | None:
     """A whole number among the options, as BasicSR logs them at the start."""
     for line in lines:
-        if found := re.fullmatch(rf"\s+{key}: ([\d.e+]+)", line):
-            return int(float(found[1]))
+        if match := re.fullmatch(rf"\s+{key}: ([\d.e+]+)", line):
+            return int(float(match[1]))
     return None
 
 
 def _validated_at(step: int, before: int, interval: int | None, total: int | None) -> int:
-    """At which step a validation was, whose log line does not say it.
+    """The step of a validation whose log line does not give it.
 
     Args:
         step: of the last line of training before it.
@@ -215,9 +215,9 @@ def _validated_at(step: int, before: int, interval: int | None, total: int | Non
 def _elapsed(lines: list[str]) -> float:
     """Seconds from the first line with a time to the last."""
     clocks = [
-        datetime.strptime(found[0].replace("/", "-"), "%Y-%m-%d %H:%M:%S")
+        datetime.strptime(match[0].replace("/", "-"), "%Y-%m-%d %H:%M:%S")
         for line in lines
-        if (found := _CLOCK.match(line))
+        if (match := _CLOCK.match(line))
     ]
     return (clocks[-1] - clocks[0]).total_seconds() if clocks else 0.0
 
@@ -250,7 +250,7 @@ def _mmagic_part(file: Path) -> RunLog:
     if console.is_file():
         lines = _lines(console)
         part.seconds = _elapsed(lines)
-        part.start = next((int(found[1]) for line in lines if (found := _STARTED.search(line))), 0)
+        part.start = next((int(match[1]) for line in lines if (match := _STARTED.search(line))), 0)
     last = validated = part.start
     for number, line in enumerate(_lines(file), start=1):
         entry = _entry(line, file, number)
@@ -286,7 +286,7 @@ def _entry(line: str, file: Path, number: int) -> Mapping[str, float]:
 
 
 def _without_empty(run: RunLog) -> RunLog:
-    """Without what only steps had that were made anew."""
+    """The same without series that are empty, because all of their steps were made anew."""
     run.training = {key: points for key, points in run.training.items() if points}
     run.validation = {key: points for key, points in run.validation.items() if points}
     return run

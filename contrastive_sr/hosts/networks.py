@@ -1,4 +1,4 @@
-"""SR networks by their options: ours, for the registries of both hosts, and the scale that options of any one say."""
+"""SR networks by their options: ours, for the registries of both hosts, and the scale in the options of any network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCALE_KEYS = ("scale", "upscale", "upscale_factor")  # as our networks, BasicSR
 
 
 def by_options(name: str) -> Callable[..., nn.Module]:
-    """What a host registers as one of our networks: the same, but an unknown key is a ``ConfigError`` that names it."""
+    """What a host registers as one of our networks: it builds the same, but an unknown key is a ``ConfigError``."""
 
     @functools.wraps(NETWORKS[name], updated=())
     def make(**options: Any) -> nn.Module:
@@ -26,7 +26,7 @@ def by_options(name: str) -> Callable[..., nn.Module]:
 
 
 def stated_scale(network: Callable[..., nn.Module], options: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """The key for a network's scale, and its value in the options or by default; None if there is no such key."""
+    """The key for a network's scale, and its value in the options or by default; None if it has no such key."""
     parameters = inspect.signature(network).parameters
     for key in _SCALE_KEYS:
         if key in parameters:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TextIO
@@ -17,8 +18,8 @@ PROGRESS_FD = "CONTRASTIVE_SR_PROGRESS_FD"
 """Environment variable: number of an inherited file descriptor to draw on, instead of standard error."""
 
 
-def _format_figures(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+def _format_metrics(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def _format_seconds(seconds: float) -> str:
@@ -28,7 +29,7 @@ def _format_seconds(seconds: float) -> str:
 
 
 class TrainingProgress:
-    """Shows step, speed, time left and a few figures while a host trains.
+    """Shows step, speed, time left and a few metrics while a host trains.
 
     On a terminal this is a bar that stays at the bottom: what the host logs to the console scrolls above it. Elsewhere
     (a file, a pipe) a short line is written about every tenth of the way.
@@ -37,18 +38,22 @@ class TrainingProgress:
         total: number of the last step, at least 1.
         start: number of the step that training starts after, 0 unless it was resumed.
         title: text in front of the bar.
+        loggers: the host's loggers that `logging.getLogger` does not know.
 
     Example:
         >>> with TrainingProgress(total=100, title="EDSR") as progress:  # doctest: +SKIP
         ...     progress.update(10, loss=0.05)
     """
 
-    def __init__(self, total: int, start: int = 0, title: str = "training") -> None:
+    def __init__(
+        self, total: int, start: int = 0, title: str = "training", *, loggers: Iterable[logging.Logger] = ()
+    ) -> None:
         if total < 1 or not 0 <= start <= total:
             raise ValueError(f"Expected total >= 1 and 0 <= start <= total, got total={total} and start={start}.")
         self.total, self.start, self.title = total, start, title
+        self._loggers = tuple(loggers)
         self._step = start
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
         self._exit = ExitStack()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -78,17 +83,17 @@ class TrainingProgress:
         self._exit.close()
         self._bar = None
 
-    def update(self, step: int, **figures: float) -> None:
-        """Reports that `step` steps are done.
+    def update(self, step: int, **metrics: float) -> None:
+        """Report that `step` steps are done.
 
         Args:
             step: number of steps done, counted from the very first one (not from `start`).
-            figures: values to show, such as `loss` or `psnr`; each stays until it is given again.
+            metrics: values to show, such as `loss` or `psnr`; each stays until it is given again.
         """
         self._step = step
-        self._figures.update(figures)
+        self._metrics.update(metrics)
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, speed=self._speed(), figures=_format_figures(self._figures))
+            self._bar.update(self._task, completed=step, speed=self._speed(), metrics=_format_metrics(self._metrics))
         elif step >= min(self._next_line, self.total):
             if step > self.start:
                 print(self._line(), file=self._stream, flush=True)
@@ -110,10 +115,10 @@ class TrainingProgress:
 
     def _line(self) -> str:
         left = (self.total - self._step) / self._rate() if self._rate() else 0.0
-        figures = _format_figures(self._figures)
+        metrics = _format_metrics(self._metrics)
         text = (
             f"{self.title}: {100 * self._step // self.total} % ({self._step}/{self.total})  {self._speed()}  "
-            f"{_format_seconds(left)} left  {figures}"
+            f"{_format_seconds(left)} left  {metrics}"
         )
         return text.rstrip()
 
@@ -124,7 +129,7 @@ class TrainingProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             console=Console(file=self._stream),
             expand=True,
             refresh_per_second=4,
@@ -135,16 +140,16 @@ class TrainingProgress:
         before = (sys.stdout, sys.stderr)
         self._exit.enter_context(self._bar)
         # resumed steps belong to the bar but not to its speed, so the task is born with them
-        self._task = self._bar.add_task(self.title, total=self.total, completed=self.start, speed="- it/s", figures="")
+        self._task = self._bar.add_task(self.title, total=self.total, completed=self.start, speed="- it/s", metrics="")
         for old, new in zip(before, (sys.stdout, sys.stderr), strict=True):
             if new is not old:
                 self._move_log_handlers(old, new)
 
     def _move_log_handlers(self, old: TextIO, new: TextIO) -> None:
-        """Sends log handlers that hold the bare console through the bar, until the end."""
-        # hosts keep handlers in loggers that logging.getLogger does not know, and there is no public list of all
-        for reference in list(vars(logging)["_handlerList"]):
-            handler = reference()
-            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
-                handler.setStream(new)
-                self._exit.callback(handler.setStream, old)
+        """Send log handlers that hold the bare console through the bar, until the end."""
+        known = [logging.root, *logging.root.manager.loggerDict.values(), *self._loggers]
+        for logger in known:
+            for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+                if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                    handler.setStream(new)
+                    self._exit.callback(handler.setStream, old)

@@ -11,13 +11,13 @@ from types import ModuleType
 
 @contextmanager
 def stand_in(module: ModuleType) -> Iterator[None]:
-    """Lets `import <module's name>` succeed inside the block, if no real module of that name is installed.
+    """Let `import <module's name>` succeed inside the block, if no real module of that name is installed.
 
     Afterwards nothing is left in `sys.modules` and no import hook exists: whoever asks for the module later, with an
-    import or with `find_spec`, gets the plain truth that it is missing.
+    import or with `find_spec`, is told that it is missing.
 
     Args:
-        module: what the import shall find; its `__name__` is the full dotted name.
+        module: what the import gets; its `__name__` is the full dotted name.
     """
     name = module.__name__
     if name in sys.modules or importlib.util.find_spec(name) is not None:

@@ -1,4 +1,4 @@
-"""Warnings of a method in the host's own log, and not on a console that nobody keeps."""
+"""Warnings of a method in the host's own log, which is kept, and not on the console."""
 
 from __future__ import annotations
 

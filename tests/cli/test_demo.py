@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from contrastive_sr.cli.demo import verdict
+from contrastive_sr.hosts.demo import verdict
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

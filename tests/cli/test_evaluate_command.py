@@ -19,11 +19,11 @@ from PIL import Image
 from rich.console import Console
 from skimage import data
 
-from contrastive_sr.cli.degrade import write_degraded
 from contrastive_sr.cli.evaluate import data_sets, run_evaluation
-from contrastive_sr.cli.networks import of_options
+from contrastive_sr.data import write_degraded
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.trained import network_of_options
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -130,7 +130,7 @@ def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
     names = [f"{tmp_path}/a/test/HR", f"{tmp_path}/a/train/HR", f"{tmp_path}/b", f"mine={tmp_path}/b"]
-    assert [found.name for found in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
+    assert [data_set.name for data_set in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
     with pytest.raises(ConfigError, match=r"--hr: expected data sets of different names, got .* 2 times. .*NAME=DIR"):
         data_sets([names[2], names[2]], [], 4)
     with pytest.raises(DataError, match=r"Expected images in .*Did you mean .*/a/test/HR\?"):
@@ -228,7 +228,7 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
     methods = read_json(tmp_path / "r.json")["second"]
     assert list(methods) == ["bicubic", "my_run/net_g_latest", *of_edsr, "found by itself"]
     expected = methods["plain"]
-    assert expected["parameters"] == sum(p.numel() for p in of_options(EDSR_TEXT, 4).parameters())
+    assert expected["parameters"] == sum(p.numel() for p in network_of_options(EDSR_TEXT, 4).parameters())
     assert expected["multiply_adds"] > 1e8
     for name in (*of_edsr, "my_run/net_g_latest"):
         assert methods[name]["psnr_y"] == expected["psnr_y"]
@@ -241,9 +241,9 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
 @pytest.mark.basicsr
 @pytest.mark.mmagic
 def test_networks_by_name_and_config(project: Path) -> None:
-    assert type(of_options("EDSR", 2)).__module__ == "basicsr.archs.edsr_arch"
-    assert of_options("{type: EDSR, num_feat: 8}", 3)(torch.rand(1, 3, 8, 8)).shape[-1] == 24
-    mmagic = of_options("{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1}", 3)
+    assert type(network_of_options("EDSR", 2)).__module__ == "basicsr.archs.edsr_arch"
+    assert network_of_options("{type: EDSR, num_feat: 8}", 3)(torch.rand(1, 3, 8, 8)).shape[-1] == 24
+    mmagic = network_of_options("{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1}", 3)
     assert type(mmagic).__module__.startswith("mmagic.")
     assert mmagic(torch.rand(1, 3, 8, 8)).shape[-1] == 24
     for text, message in {
@@ -253,7 +253,7 @@ def test_networks_by_name_and_config(project: Path) -> None:
         "{type: [": "is no valid YAML",
     }.items():
         with pytest.raises(ConfigError, match=f"--network: .*{message}"):
-            of_options(text, 4)
+            network_of_options(text, 4)
 
 
 class Malicious:
@@ -398,8 +398,8 @@ def test_lpips_from_a_file_and_from_torchvisions_cache(
     weights.parent.mkdir(parents=True)
     features = torchvision.models.alexnet(weights=None).features.state_dict()
     torch.save({f"features.{name}": value for name, value in features.items()}, weights)
-    found = []
+    scores = []
     for given in (None, weights):
         assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, outputs=out, lpips_weights=given)
-        found.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
-    assert found[0] == found[1] > 0
+        scores.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
+    assert scores[0] == scores[1] > 0

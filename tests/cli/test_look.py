@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from contrastive_sr.cli.app import app
 from contrastive_sr.cli.compare import compare_runs
-from contrastive_sr.cli.demo_data import photo_path
 from contrastive_sr.cli.samples import draw_samples
+from contrastive_sr.data.demo import photo_path
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.logs import RunLog, read_run
 from contrastive_sr.methods import METHODS, Method
@@ -99,8 +99,8 @@ def test_log_of_basicsr_says_what_its_events_say(basicsr: Path) -> None:
         ("PSNR", "metrics/held-out/psnr"),
     ):
         logged = {min(event.step, 10): event.value for event in events.Scalars(tag)}  # the last of equal steps
-        found = dict({**run.training, **run.validation}[key])
-        assert found == pytest.approx({step: logged[step] for step in found}, rel=1e-4), key
+        read = dict({**run.training, **run.validation}[key])
+        assert read == pytest.approx({step: logged[step] for step in read}, rel=1e-4), key
 
 
 @pytest.mark.mmagic
@@ -191,12 +191,12 @@ def compared(folders: list[Path], out: Path, **options: Any) -> str:
 def test_runs_of_both_hosts_in_one_picture(
     basicsr: Path, mmagic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from contrastive_sr.evaluation import figures
+    from contrastive_sr.evaluation import plots
 
     drawn: list[Any] = []
-    save = figures.save_curves
+    save = plots.save_curves
     monkeypatch.setattr(
-        figures, "save_curves", lambda path, panels, title: (drawn.extend(panels), save(path, panels, title))
+        plots, "save_curves", lambda path, panels, title: (drawn.extend(panels), save(path, panels, title))
     )
     other = shutil.copytree(basicsr, tmp_path / "other" / basicsr.name)
     printed = compared([basicsr, other, mmagic], tmp_path / "sub" / "curves.png", smooth=3)

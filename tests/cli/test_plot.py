@@ -14,8 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 from contrastive_sr import networks
-from contrastive_sr.cli.plot import plot_degradations, read_images
+from contrastive_sr.cli.plot import plot_degradations
 from contrastive_sr.errors import ConfigError, DataError, HostError
+from contrastive_sr.evaluation.degradations import read_contents
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,21 +93,21 @@ def test_bad_input_is_explained(folder: Path, checkpoint: Path, tmp_path: Path) 
 def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
     extra = folder / "x.png"
     Image.new("L", (32, 32), 90).save(extra)
-    images, grey = read_images(folder, 100, "cpu")
+    images, grey = read_contents(folder, 100, "cpu")
     assert (len(images), grey) == (7, 1)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)).save(extra)
     with pytest.raises(DataError, match=r"x\.png is 40 x 20"):
-        read_images(folder, 100, "cpu")
+        read_contents(folder, 100, "cpu")
     extra.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"x\.png cannot be read as an image"):
-        read_images(folder, 100, "cpu")
+        read_contents(folder, 100, "cpu")
 
 
 def test_few_of_many_images_and_their_middles(folder: Path) -> None:
-    assert len(read_images(folder, 3, "cpu")[0]) == 3
+    assert len(read_contents(folder, 3, "cpu")[0]) == 3
     pixels = np.random.default_rng(0).integers(0, 256, (600, 40, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "0.png")
-    middle = read_images(folder, 3, "cpu")[0][0]
+    middle = read_contents(folder, 3, "cpu")[0][0]
     assert middle.shape == (1, 3, 512, 40)
     np.testing.assert_array_equal((middle[0] * 255).round().permute(1, 2, 0).numpy(), pixels[44:556])
 

@@ -1,4 +1,4 @@
-"""Neighbours, probe and picture of degradation representations, and the encoder in files of all kinds."""
+"""Neighbours, probe and picture of degradation encoded, and the encoder in files of all kinds."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ def _random(images: int = 12, classes: int = 3, dim: int = 4, seed: int = 0, sig
     return Representations(vectors, labels, contents)
 
 
-def _plain_accuracy(found: Representations, neighbours: int) -> float:
+def _plain_accuracy(encoded: Representations, neighbours: int) -> float:
     """One query after the other, from the words of the docstring."""
     right = 0
     fold_of = {}
-    splits = GroupKFold(min(5, len(set(found.contents)))).split(found.vectors, groups=found.contents)
+    splits = GroupKFold(min(5, len(set(encoded.contents)))).split(encoded.vectors, groups=encoded.contents)
     for fold, (_, judged) in enumerate(splits):
-        fold_of.update(dict.fromkeys(found.contents[judged].tolist(), fold))
-    for vector, label, content in zip(*found, strict=True):
-        others = [i for i, other in enumerate(found.contents) if fold_of[other] != fold_of[content]]
-        mean, deviation = found.vectors[others].mean(0), found.vectors[others].std(0)
-        query, reference = (vector - mean) / deviation, (found.vectors[others] - mean) / deviation
+        fold_of.update(dict.fromkeys(encoded.contents[judged].tolist(), fold))
+    for vector, label, content in zip(*encoded, strict=True):
+        others = [i for i, other in enumerate(encoded.contents) if fold_of[other] != fold_of[content]]
+        mean, deviation = encoded.vectors[others].mean(0), encoded.vectors[others].std(0)
+        query, reference = (vector - mean) / deviation, (encoded.vectors[others] - mean) / deviation
         nearest = np.argsort(((reference - query) ** 2).sum(1))[:neighbours]
-        votes = np.bincount(found.classes[others][nearest])
+        votes = np.bincount(encoded.classes[others][nearest])
         right += int(votes.argmax() == label)
-    return right / len(found.classes)
+    return right / len(encoded.classes)
 
 
 @pytest.mark.parametrize(("images", "neighbours"), [(12, 3), (7, 4), (3, 2)])
 def test_accuracy_is_that_of_plain_code(images: int, neighbours: int) -> None:
-    found = _random(images)
-    expected = _plain_accuracy(found, neighbours)
+    encoded = _random(images)
+    expected = _plain_accuracy(encoded, neighbours)
     assert 0.2 < expected < 1
-    assert knn_accuracy(found, neighbours) == pytest.approx(expected)
+    assert knn_accuracy(encoded, neighbours) == pytest.approx(expected)
 
 
 def test_what_images_show_is_of_no_help() -> None:
     """Vectors that say which image it is and nothing else: a neighbour of the same image would be right by chance."""
     contents = np.repeat(np.arange(30), 5)
-    found = Representations(np.eye(30)[contents] * 9, np.tile(np.arange(5), 30), contents)
-    assert knn_accuracy(found) == pytest.approx(0.2)
-    assert probe_r2(found, [0.2, 1.0, 1.8, 2.6, 3.4]) < 0.05
+    encoded = Representations(np.eye(30)[contents] * 9, np.tile(np.arange(5), 30), contents)
+    assert knn_accuracy(encoded) == pytest.approx(0.2)
+    assert probe_r2(encoded, [0.2, 1.0, 1.8, 2.6, 3.4]) < 0.05
 
 
 def test_probe_tells_a_linear_trace_from_none() -> None:
@@ -88,9 +88,9 @@ def test_probe_is_not_taken_in_by_differences_within_images() -> None:
 @settings(max_examples=10, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10), seed=st.integers(0, 5))
 def test_scale_and_shift_of_features_do_not_matter(scale: float, shift: float, seed: int) -> None:
-    found = _random(6, seed=seed)
-    moved = found._replace(vectors=found.vectors * scale + shift)
-    assert knn_accuracy(moved, 3) == knn_accuracy(found, 3)
+    encoded = _random(6, seed=seed)
+    moved = encoded._replace(vectors=encoded.vectors * scale + shift)
+    assert knn_accuracy(moved, 3) == knn_accuracy(encoded, 3)
 
 
 def test_a_single_image_cannot_be_judged() -> None:
@@ -107,10 +107,10 @@ def test_versions_and_their_rows() -> None:
     assert [tuple(each.shape) for each in versions] == [(2, 3, 9, 12), (2, 3, 6, 6)]
     torch.testing.assert_close(versions[1][1:], degradations[1](images[1][..., :24, :24]).lr)
     assert versions[0][0].std() > 1.5 * versions[0][1].std()  # the wider kernel is the second
-    found = encode(lambda x: x.mean((2, 3)), versions)
-    assert found.classes.tolist() == [0, 1, 0, 1]
-    assert found.contents.tolist() == [0, 0, 1, 1]
-    np.testing.assert_allclose(found.vectors[2], versions[1][0].mean((1, 2)), rtol=1e-5)
+    encoded = encode(lambda x: x.mean((2, 3)), versions)
+    assert encoded.classes.tolist() == [0, 1, 0, 1]
+    assert encoded.contents.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(encoded.vectors[2], versions[1][0].mean((1, 2)), rtol=1e-5)
 
 
 def _vector(encoder: DegradationEncoder, images: torch.Tensor) -> torch.Tensor:
@@ -159,8 +159,8 @@ def test_a_file_without_an_encoder(tmp_path: Path) -> None:
 
 
 def test_the_picture_has_a_colour_for_each_degradation(tmp_path: Path) -> None:
-    found = _random(10, signal=8.0)
-    panel = Panel("an encoder", found, ["0.2", "1.8", "3.4"])
+    encoded = _random(10, signal=8.0)
+    panel = Panel("an encoder", encoded, ["0.2", "1.8", "3.4"])
     save_tsne(tmp_path / "tsne.png", [[panel, panel]], "title")
     with Image.open(tmp_path / "tsne.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)

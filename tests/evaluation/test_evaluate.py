@@ -12,12 +12,11 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
+from contrastive_sr.data.images import UInt8Image, as_image, as_tensor
 from contrastive_sr.degradations import bicubic_upsample
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.evaluation import Pair, bicubic, bicubic_pair, evaluate, summary
-from contrastive_sr.evaluation.evaluate import as_image, as_tensor
 from contrastive_sr.evaluation.lpips import load_lpips
-from contrastive_sr.evaluation.metrics import UInt8Image
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +72,8 @@ class Hungry(nn.Module):
 def test_memory_of_every_image_is_its_own(photo: UInt8Image) -> None:
     pairs = [bicubic_pair(str(number), photo, 4) for number in range(3)]
     for size in (40, 200):
-        found = [score.values["memory_mib"] for score in evaluate(Hungry(size).eval(), pairs, 4)]
-        assert all(memory is not None and size - 1 <= memory < size + 15 for memory in found), found
+        used = [score.values["memory_mib"] for score in evaluate(Hungry(size).eval(), pairs, 4)]
+        assert all(memory is not None and size - 1 <= memory < size + 15 for memory in used), used
 
 
 def test_tiles_and_measures_of_ones_own(photo: UInt8Image) -> None:
@@ -90,7 +89,7 @@ def test_tiles_and_measures_of_ones_own(photo: UInt8Image) -> None:
         mean["error"] = float(np.abs(sr.astype(float) - hr).mean())
         return mean["error"]
 
-    (score,) = evaluate(net, [bicubic_pair("a", photo, 2)], 2, measures={"error": error}, tile=32, overlap=4)
+    (score,) = evaluate(net, [bicubic_pair("a", photo, 2)], 2, metrics={"error": error}, tile=32, overlap=4)
     assert len(sizes) > 5
     assert max(sizes[1:]) <= 32  # the first is the trial
     assert score.values["error"] == mean["error"]

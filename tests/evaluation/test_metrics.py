@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contrastive_sr.errors import DataError
 from contrastive_sr.evaluation import luma, psnr_y, ssim_y
-from contrastive_sr.evaluation.figures import Panel, save_crops, save_curves
+from contrastive_sr.evaluation.plots import Panel, save_crops, save_curves
 
 Image = npt.NDArray[np.uint8]
 

@@ -192,8 +192,8 @@ def test_a_click_sorts(page: Page) -> None:
     before = column(page, "images", 4)
     for order in ("ascending", "descending"):
         head.get_by_role("button").click()
-        found = [float(value) for value in column(page, "images", 4)]
-        assert found == sorted(map(float, before), reverse=order == "descending")
+        shown = [float(value) for value in column(page, "images", 4)]
+        assert shown == sorted(map(float, before), reverse=order == "descending")
         assert head.get_attribute("aria-sort") == order
     assert column(page, "images", 4) != before
     page.locator("#images thead th button").nth(1).press("Enter")  # by keyboard, words

@@ -18,10 +18,9 @@ from PIL import Image
 from same import assert_same
 
 from contrastive_sr import networks
-from contrastive_sr.cli.degrade import write_degraded
+from contrastive_sr.data import pairs, write_degraded
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts import pairs
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from tests.hosts.basicsr_options import PROJECT, read_options, write_options

@@ -22,7 +22,7 @@ from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr import networks
-from contrastive_sr.cli.degrade import write_degraded
+from contrastive_sr.data import write_degraded
 from contrastive_sr.degradations import gaussian_kernels
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.mmagic import runner

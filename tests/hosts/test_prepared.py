@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_sr.cli.demo_data import photo_path
-from contrastive_sr.cli.prepare import archives
-from contrastive_sr.cli.prepare.links import join_df2k, link_for_other_host
-from contrastive_sr.cli.prepare.parts import Cut
-from contrastive_sr.cli.prepare.run import prepare
+from contrastive_sr.data.demo import photo_path
+from contrastive_sr.data.prepare import archives
+from contrastive_sr.data.prepare.links import join_df2k
+from contrastive_sr.data.prepare.parts import Cut
+from contrastive_sr.data.prepare.run import prepare
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.prepared import link_for_other_host
 
 PROJECT = Path(__file__).resolve().parents[2]
 CUT = Cut(96, 48)
@@ -59,11 +60,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Images of a folder by their names without ending."""
-    found = {}
+    images = {}
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
-            found[path.stem] = np.array(image.convert("RGB"))
-    return found
+            images[path.stem] = np.array(image.convert("RGB"))
+    return images
 
 
 @pytest.mark.basicsr
@@ -85,8 +86,8 @@ def test_basicsr_reads_pairs(prepared: Path, way: str) -> None:
     for pair in (dataset[index] for index in range(len(dataset))):
         name = Path(pair["gt_path"]).stem
         seen.add(name)
-        for key, found in zip(("gt", "lq"), images, strict=True):
-            assert np.array_equal((pair[key].permute(1, 2, 0).numpy() * 255).round(), found[name])
+        for key, by_name in zip(("gt", "lq"), images, strict=True):
+            assert np.array_equal((pair[key].permute(1, 2, 0).numpy() * 255).round(), by_name[name])
     assert len(dataset) == len(seen) == 2 * len(CUT.boxes(120, 144))
 
 

@@ -1,4 +1,4 @@
-"""Datasets for BasicSR that look at their folders before training starts: pairs, and HR images alone."""
+"""Datasets for BasicSR that check their folders before training starts: pairs, and HR images alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, list_images
+from contrastive_sr.data.pairs import check_high_resolution, check_template, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.images import check_readable
-from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES, check_high_resolution, list_images, pair_folders
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 @DATASET_REGISTRY.register()
@@ -50,7 +51,16 @@ class CheckedPairedImageDataset(PairedImageDataset):
         hr_folder, lr_folder = Path(opt["dataroot_gt"]), Path(opt["dataroot_lq"])
         if backend == "disk" and not opt.get("meta_info_file"):
             lr_name = opt.get("filename_tmpl", "{}")
-            pair_folders(hr_folder, lr_folder, opt["scale"], lr_name=lr_name, cropped=not training, least=least)
+            check_template(lr_name, f"dataset {name}: filename_tmpl")
+            pair_folders(
+                hr_folder,
+                lr_folder,
+                opt["scale"],
+                lr_name=lr_name,
+                cropped=not training,
+                least=least,
+                hint=how_to_prepare,
+            )
             self._refuse_other_files(hr_folder, lr_folder)
         for folder in (hr_folder, lr_folder):
             if not folder.exists():
@@ -141,7 +151,7 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
 
     def _crop(self, image: np.ndarray, path: str) -> np.ndarray:
         spare = [length - self.size for length in image.shape[:2]]
-        if min(spare) < 0:  # in an lmdb, whose images were not looked at
+        if min(spare) < 0:  # in an lmdb, whose images were not checked
             raise DataError(f"{path} is smaller than the patches of {self.size} x {self.size}. Take it out.")
         top, left = (random.randint(0, pixels) for pixels in spare)
         # a copy: augment() flips in place, and two crops may overlap
@@ -162,7 +172,7 @@ def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:
 def _listed(opt: dict[str, Any], backend: str, root: Path) -> list[Path]:
     """The images of a folder, those that a list names of it, or the keys of an lmdb."""
     if backend == "disk" and not opt.get("meta_info_file"):
-        return list_images(root)
+        return list_images(root, hint=how_to_prepare)
     listing = root / "meta_info.txt" if backend == "lmdb" else Path(opt["meta_info_file"])
     if not listing.is_file():
         raise DataError(f"Expected the list of images {listing}, but there is no such file.")

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.files import in_one_move
 
 # BasicSR's name of an RCAN layer, and that of the original code, which is the one spandrel knows.
 _RCAN_NAMES = (
@@ -29,7 +29,7 @@ _MEAN = (0.4488, 0.4371, 0.4040)
 
 
 def export(checkpoint: Path, target: Path) -> str:
-    """Write a network's weights, the averaged ones if there are such, for spandrel.
+    """Write a network's weights, the averaged ones if it has them, for spandrel.
 
     RRDBNet keeps BasicSR's names, which spandrel knows. RCAN's layers get their original names. An RCAN must have
     BasicSR's default ``img_range``, ``rgb_mean`` and ``res_scale``, which its checkpoint does not tell.
@@ -57,7 +57,7 @@ def export(checkpoint: Path, target: Path) -> str:
             f"{checkpoint}: expected an RCAN or RRDBNet of BasicSR, got layers such as {', '.join(list(weights)[:3])}. "
             "spandrel has no EDSR; other networks' files it reads as they are, or not at all."
         )
-    with in_one_move(target) as unfinished:
+    with atomic_write(target) as unfinished:
         torch.save(weights, unfinished)
     return network
 

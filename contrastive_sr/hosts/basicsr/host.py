@@ -20,7 +20,7 @@ def import_basicsr(name: str) -> ModuleType:
         name: full name of the module, e.g. ``"basicsr.train"``.
 
     Raises:
-        HostError: BasicSR is missing or broken; the message says how to mend it.
+        HostError: BasicSR is missing or broken; the message says how to repair it.
     """
     moved = ModuleType("torchvision.transforms.functional_tensor")
     try:

@@ -11,7 +11,7 @@ for _name in NETWORKS:
 
 
 def use_names() -> None:
-    """Let networks and losses that our configs name be BasicSR's; of two hosts in a process the later counts."""
+    """Let our configs name BasicSR's networks and losses; if both hosts are loaded, the last call decides."""
     NETWORKS.add_host("BasicSR", lambda: {name.removesuffix("_basicsr"): network for name, network in ARCH_REGISTRY})
     CRITERIA.add_host("BasicSR", lambda: {name.removesuffix("_basicsr"): loss for name, loss in LOSS_REGISTRY})
 

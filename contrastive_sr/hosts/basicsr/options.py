@@ -1,4 +1,4 @@
-"""Reads BasicSR's option files as data, without running code in them, and checks what ends badly otherwise."""
+"""Reads BasicSR's option files as data, without running code in them, and checks them before a training starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contrastive_sr._checks import check_count, check_number, describe, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.hosts.pairs import how_to_prepare
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 
@@ -171,8 +171,8 @@ def _is_there(path: object, name: str, file: bool = True) -> bool:
     """Whether there is a file, or with ``file=False`` anything at all, of this name."""
     if not isinstance(path, str):
         raise ConfigError(f"{name}: expected a path, got {describe(path)}.")
-    found = Path(path).expanduser()
-    return found.is_file() if file else found.exists()
+    place = Path(path).expanduser()
+    return place.is_file() if file else place.exists()
 
 
 def degradation_of_options(opt: Mapping[str, Any], wants: Sequence[str]) -> TrainingDegradation | None:
@@ -180,13 +180,13 @@ def degradation_of_options(opt: Mapping[str, Any], wants: Sequence[str]) -> Trai
 
     Args:
         opt: what the option file holds.
-        wants: what the methods read beside LR and HR images.
+        wants: names of what the methods read beside LR and HR images.
 
     Returns:
         None if there is none.
 
     Raises:
-        ConfigError: it is unknown or does not have the scale, or the training data do not go with it.
+        ConfigError: it is unknown or does not have the scale, or the training data do not fit it.
     """
     data = opt["datasets"].get("train", {})
     ours = data.get("type") == "HighResolutionImageDataset"

@@ -12,10 +12,10 @@ from basicsr.data import prefetch_dataloader
 
 
 class PrefetchGenerator(prefetch_dataloader.PrefetchGenerator):
-    """BasicSR's, whose errors reach whoever asks for the next batch."""
+    """BasicSR's, but its errors reach the training, at the next batch."""
 
     def run(self) -> None:
-        """Load; an error comes in the place of the batch that it was met at."""
+        """Load; in place of the batch at which an error was raised, the error is put."""
         try:
             super().run()
         except Exception as error:

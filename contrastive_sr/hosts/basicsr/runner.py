@@ -24,7 +24,7 @@ from contrastive_sr.hosts.progress import TrainingProgress
 def train(config: Path, arguments: list[str]) -> None:
     """Train as ``python basicsr/train.py -opt config`` does, with these differences.
 
-    The installed BasicSR need not be mended. The option file is read without running code in it. ``experiments/`` and
+    The installed BasicSR needs no change. The option file is read without running code in it. ``experiments/`` and
     ``tb_logger/`` are written into the current folder. Resuming works on a CPU and reads nothing but tensors
     and plain containers. ``--launcher pytorch`` works on CPUs too. A progress bar is shown.
 
@@ -40,7 +40,7 @@ def train(config: Path, arguments: list[str]) -> None:
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
     registries = import_basicsr("basicsr.utils.registry")
-    # BasicSR looks a name up as it stands, and then with this ending.
+    # BasicSR looks for a name as it is, and then with this ending.
     models, networks = (
         [name.removesuffix("_basicsr") for name, _ in registry]
         for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
@@ -143,15 +143,15 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
 
 
 def _built_once(host: ModuleType, datasets: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
-    """BasicSR's ``build_dataset``, which takes a dataset that is there already: all its files need no second look."""
+    """BasicSR's ``build_dataset``, which takes a dataset that was built before: its files need not be checked twice."""
     build_dataset = host.build_dataset
 
     def build(options: dict[str, Any]) -> Any:
-        found = next((name for name, dataset in datasets.items() if dataset.opt == options), None)
-        if found is None:
+        phase = next((phase for phase, dataset in datasets.items() if dataset.opt == options), None)
+        if phase is None:
             return build_dataset(options)
         host.get_root_logger().info(f"Dataset [{options['type']}] - {options['name']} is built.")
-        return datasets.pop(found)
+        return datasets.pop(phase)
 
     return build
 
@@ -178,8 +178,8 @@ def _with_progress(host: ModuleType, stack: ExitStack) -> Any:
                 total = int(opt["train"]["total_iter"])
                 progress.append(stack.enter_context(TrainingProgress(total, current_iter - 1, title=opt["name"])))
             optimize(current_iter)
-            figures = {key: value for key, value in model.get_current_log().items() if key in ("l_pix", "l_g_pix")}
-            progress[0].update(current_iter, **figures)
+            metrics = {key: value for key, value in model.get_current_log().items() if key in ("l_pix", "l_g_pix")}
+            progress[0].update(current_iter, **metrics)
 
         model.optimize_parameters = optimize_and_show
         return model

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.distributed import rank, unwrapped
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.basicsr.attach import attached_methods, methods_optimizer
-from contrastive_sr.hosts.files import in_one_move
 from contrastive_sr.hosts.kernels import kernel_size, super_resolve
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods
@@ -180,7 +180,7 @@ class WithMethods(Host):
             "methods": self.bare_methods.state_dict(),
         }
         path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
-        with in_one_move(path) as unfinished:
+        with atomic_write(path) as unfinished:
             torch.save(state, unfinished)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 from mmagic.datasets import BasicImageDataset
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.images import check_readable, list_images
+from contrastive_sr.data.pairs import check_high_resolution, check_pairs
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.images import check_readable
 from contrastive_sr.hosts.mmagic.registry import DATASETS
-from contrastive_sr.hosts.pairs import check_high_resolution, check_pairs, list_images
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 class CheckedDataset(BasicImageDataset):
-    """What both datasets share: files that are looked at first, in the order of their names, and named if damaged."""
+    """What both datasets share: files are checked first, sorted by name, and named in the error if damaged."""
 
     def prepare_data(self, idx: int) -> Any:
         """As in the host; whatever goes wrong because of a damaged image is an error that names it."""
@@ -31,13 +32,13 @@ class CheckedDataset(BasicImageDataset):
 
     @property
     def _local(self) -> bool:
-        """Whether there are files to look at: not so in an lmdb and in remote storage."""
+        """Whether there are files to check, as opposed to an lmdb or remote storage."""
         return self.backend_args is None or self.backend_args.get("backend") == "local"
 
     def _look(self) -> dict[str, list[Path]]:
         """All images of each folder."""
         there = {
-            key: list_images(folder, suffixes=self.img_suffix, recursive=self.recursive)
+            key: list_images(folder, suffixes=self.img_suffix, recursive=self.recursive, hint=how_to_prepare)
             for key, folder in self.data_prefix.items()
         }
         if self.use_ann_file and not Path(self.ann_file).is_file():
@@ -57,8 +58,8 @@ class CheckedDataset(BasicImageDataset):
 class PairedImageDataset(CheckedDataset):
     """MMagic's `BasicImageDataset` for pairs (`data_prefix=dict(img=LR, gt=HR)`) that checks its files at the start.
 
-    `BasicImageDataset` lists the LR folder alone: HR images without a partner are left out in silence, and a wrong size
-    is found when the batch with it comes up.
+    `BasicImageDataset` lists the LR folder alone: it leaves out HR images without a partner in silence, and a wrong
+    size is an error only when the batch with it comes up.
 
     Args:
         scale: how many times larger HR is.
@@ -102,8 +103,8 @@ class HighResolutionImageDataset(CheckedDataset):
     likes, and at the end `PackInputs(keys=["gt", "gt_key"])`.
 
     Args:
-        patch_size: height and width of the pipeline's patches, which images must have; `Crop` itself would make smaller
-            ones of smaller images.
+        patch_size: height and width of the pipeline's patches; images must be no smaller, for which `Crop` itself would
+            make smaller patches.
         check_sizes: read every image's header: about 0.1 ms an image on a local disk. Switch it off on a slow one.
         **kwargs: those of `BasicImageDataset`, which refuses unknown ones.
 

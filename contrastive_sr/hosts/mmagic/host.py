@@ -20,7 +20,7 @@ _MEND = f"Run `{_INSTALL}` in this environment; `contrastive-sr doctor` says wha
 
 
 class _MissingOperators(ModuleType):
-    """In the place of `mmcv._ext`, the compiled operators that only the full mmcv has."""
+    """A stand-in for `mmcv._ext`, the compiled operators that only the full mmcv has."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -36,15 +36,15 @@ class _MissingOperators(ModuleType):
 
 
 def load_host() -> None:
-    """Imports `mmagic.models` and `mmagic.datasets`, with mmcv-lite as well as with the full mmcv.
+    """Import `mmagic.models` and `mmagic.datasets`, with mmcv-lite as well as with the full mmcv.
 
     Raises:
-        HostError: MMagic or something it needs is missing or broken; the message says how to mend it.
+        HostError: MMagic or something it needs is missing or broken; the message says how to repair it.
     """
     for package in ("mmengine", "mmcv", "mmagic"):
         _import(package)
     with stand_in(_MissingOperators("mmcv._ext")), warnings.catch_warnings():
-        # what MMagic's diffusion and video editors miss is of no concern to super-resolution
+        # super-resolution needs nothing that MMagic's diffusion and video editors miss
         warnings.simplefilter("ignore")
         for module in ("mmagic.models", "mmagic.datasets", "mmagic.evaluation"):
             _import(module)
@@ -62,16 +62,16 @@ def _import(name: str) -> None:
 
 
 def allow_own_checkpoints() -> None:
-    """Lets `torch.load` read MMEngine's own checkpoints in its safe mode, the default since torch 2.6.
+    """Let `torch.load` read MMEngine's own checkpoints in its safe mode, the default since torch 2.6.
 
-    MMEngine 0.10 calls `torch.load(path)`, which then refuses its message hub: the history of the logged figures is
+    MMEngine 0.10 calls `torch.load(path)`, which then refuses its message hub: the history of the logged metrics is
     kept in `HistoryBuffer` objects that hold NumPy arrays and name their four methods. Exactly these are declared safe,
     for this process; everything else that a foreign pickle may ask for is still refused.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         return
     multiarray = importlib.import_module("numpy._core.multiarray" if _numpy_2() else "numpy.core.multiarray")
-    # what logged figures are made of; Python's own numbers need no permission
+    # what logged metrics are made of; Python's own numbers need no permission
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
     torch.serialization.add_safe_globals(
         [
@@ -92,7 +92,7 @@ def _history_buffer() -> Any:
 
 
 def _history_method(owner: object, name: str) -> Any:
-    """In the place of `getattr` while a checkpoint is read: gives the statistics of a `HistoryBuffer`, nothing else."""
+    """A stand-in for `getattr` while a checkpoint is read: gives the statistics of a `HistoryBuffer`, nothing else."""
     history = _history_buffer()
     if owner is not history or name not in ("min", "max", "mean", "current"):
         raise pickle.UnpicklingError(

@@ -23,7 +23,7 @@ def rcan(
     img_range: float = 255.0,
     rgb_mean: Sequence[float] = (0.4488, 0.4371, 0.4040),
 ) -> nn.Module:
-    """Builds `basicsr.archs.rcan_arch.RCAN`, unchanged: its weights load there.
+    """Build `basicsr.archs.rcan_arch.RCAN`, unchanged: its weights load there.
 
     Args:
         num_in_ch: channels of the LR image.

@@ -31,6 +31,6 @@ def classes_of_host() -> dict[str, type[nn.Module]]:
 
 
 def use_names() -> None:
-    """Let networks and losses that our configs name be MMagic's; of two hosts in a process the later counts."""
+    """Let our configs name MMagic's networks and losses; if both hosts are loaded, the last call decides."""
     NETWORKS.add_host("MMagic", classes_of_host)
     CRITERIA.add_host("MMagic", classes_of_host)

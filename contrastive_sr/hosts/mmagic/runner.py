@@ -23,7 +23,7 @@ from contrastive_sr.methods.registry import build_quietly
 
 
 def train(config: Path, arguments: list[str]) -> None:
-    """Trains with MMagic's unmodified `tools/train.py`, in this process.
+    """Train with MMagic's unmodified `tools/train.py`, in this process.
 
     Everything is written below the current folder, as MMagic does: into `work_dir` of the config, `--work-dir`, or
     `work_dirs/<name of the config>`. `--launcher pytorch` works on CPUs too, in processes that torchrun started.
@@ -50,7 +50,7 @@ def train(config: Path, arguments: list[str]) -> None:
     before = sys.argv
     try:
         if _is_launched(arguments) and not torch.cuda.is_available():
-            # MMEngine's own start of a process group needs CUDA devices; one that is there already it takes as it is
+            # MMEngine's own start of a process group needs CUDA devices; it uses one that exists already
             dist.init_process_group("gloo")
             options.append("model_wrapper_cfg.device_ids=None")
         sys.argv = [str(script), str(config), *_with_options(arguments, options)]
@@ -63,7 +63,7 @@ def train(config: Path, arguments: list[str]) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Refuses a file that is no config, and keys, degradations and methods that our models cannot have."""
+    """Refuse a file that is no config, and keys, degradations and methods that our models do not take."""
     config = _config(path)
     model = config.model
     models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
@@ -81,7 +81,7 @@ def _check_config(path: Path) -> None:
 
 
 def _check_validation(generator: Any, loaders: Any) -> None:
-    """Refuses a generator that reads kernels, with validation images whose kernels are not known."""
+    """Refuse a generator that reads kernels if those of the validation images are not known."""
     if not isinstance(generator, dict) or generator.get("variant") != "oracle":
         return
     for loader in loaders if isinstance(loaders, list) else [loaders] if loaders else []:
@@ -134,7 +134,7 @@ def _training_script() -> Path:
 
 
 def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Adds options of the config through the host's own flag; a second `--cfg-options` would replace the first."""
+    """Add options of the config by the host's own flag; a second `--cfg-options` would replace the first."""
     if "--cfg-options" in arguments:
         after = list(arguments).index("--cfg-options") + 1
         return [*arguments[:after], *options, *arguments[after:]]

@@ -1,64 +1,14 @@
-"""Checks of image folders, done before a training starts; for both hosts, and without them."""
+"""Pairs of HR and LR images in two folders, and HR images alone: checked before they are used."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from contrastive_sr.data.images import list_images
 from contrastive_sr.errors import ConfigError, DataError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-MANIFEST = "degradations.json"
-"""Beside the folders of a set of degraded images: how each was made."""
 _SHOWN = 3
-_PREPARED = {"DIV2K": "div2k SRC", "Flickr2K": "flickr2k SRC", "DF2K": "flickr2k SRC", "demo": "demo"}
-_PREPARED |= {"RealSR_x4": "realsr SRC"} | {name: f"folder SRC datasets/{name} --test" for name in ("Set5", "Set14")}
-
-
-def how_to_prepare(folder: str | Path) -> str:
-    """A sentence with the command that writes a folder of the shipped configs; empty for any other.
-
-    Example:
-        >>> how_to_prepare("data/DIV2K/DIV2K_train_HR_sub")
-        ' `contrastive-sr prepare div2k SRC` writes it.'
-    """
-    below = [name for root, name in pairwise(Path(folder).parts) if root in ("datasets", "data")]
-    found = next((_PREPARED[name] for name in below if name in _PREPARED), None)
-    return "" if found is None else f" `contrastive-sr prepare {found}` writes it."
-
-
-def list_images(
-    folder: str | Path, *, suffixes: str | Sequence[str] | None = IMAGE_SUFFIXES, recursive: bool = False
-) -> list[Path]:
-    """Returns the images in a folder, sorted by name.
-
-    Args:
-        folder: where to look.
-        suffixes: endings of image files, in any case; all files if None.
-        recursive: look into folders below as well.
-
-    Raises:
-        DataError: the folder is missing or has no image in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"Expected a folder of images at {folder} (below {Path.cwd()}), but there is none. "
-            f"Check the path in the config; relative ones start at the folder the command is run in."
-            f"{how_to_prepare(folder)}"
-            if not folder.is_absolute()
-            else f"Expected a folder of images at {folder}, but there is none. Check the path in the config."
-        )
-    endings = tuple(suffix.lower() for suffix in ((suffixes,) if isinstance(suffixes, str) else suffixes or ("",)))
-    files = folder.rglob("*") if recursive else folder.iterdir()
-    images = sorted(path for path in files if path.name.lower().endswith(endings) and path.is_file())
-    if not images:
-        raise DataError(
-            f"Expected images in {folder}, but there is no file that ends in one of "
-            f"{', '.join(dict.fromkeys(endings))}."
-        )
-    return images
 
 
 def pair_folders(
@@ -69,8 +19,9 @@ def pair_folders(
     lr_name: str = "{}",
     cropped: bool = False,
     least: int = 1,
+    hint: Callable[[Path], str] = lambda folder: "",
 ) -> list[tuple[Path, Path]]:
-    """Pairs the images of two folders by name, as BasicSR does, and checks them.
+    """Pair the images of two folders by name, and check them.
 
     Args:
         hr_folder: folder of the HR images.
@@ -78,28 +29,40 @@ def pair_folders(
         scale: how many times larger HR is, at least 1.
         lr_name: name of an LR image made from that of its HR image, both without ending: `{}` if they are equal, `{}x4`
             if `0001.png` belongs to `0001x4.png`. The endings must be equal.
-        cropped: HR may be larger by less than `scale` pixels, which the host cuts off.
+        cropped: HR may be larger by less than `scale` pixels, which whoever reads it cuts off.
         least: least height and width of an HR image, in pixels.
+        hint: a sentence to add to the error for a missing folder, see :func:`~contrastive_sr.data.list_images`.
 
     Returns:
         (HR file, LR file) for each pair, sorted by HR name.
 
     Raises:
         ConfigError: `lr_name` is no such template.
-        DataError: see `list_images` and `check_pairs`.
+        DataError: see :func:`~contrastive_sr.data.list_images` and :func:`check_pairs`.
     """
-    try:
-        named = lr_name.format("0001") != lr_name
-    except (LookupError, ValueError):
-        named = False
-    if not named:
-        raise ConfigError(
-            f"filename_tmpl: expected a template with {{}} for the HR name, such as '{{}}x4', got {lr_name!r}."
-        )
-    hr_all, lr_all = list_images(hr_folder), list_images(lr_folder)
+    check_template(lr_name, "lr_name")
+    hr_all, lr_all = list_images(hr_folder, hint=hint), list_images(lr_folder, hint=hint)
     lr_files = [Path(lr_folder, lr_name.format(path.stem) + path.suffix) for path in hr_all]
     check_pairs(hr_all, lr_files, scale, hr_all=hr_all, lr_all=lr_all, cropped=cropped, least=least)
     return list(zip(hr_all, lr_files, strict=True))
+
+
+def check_template(template: str, name: str) -> None:
+    """Require a template that makes the name of an LR image from that of its HR image.
+
+    Args:
+        template: such as `{}x4`.
+        name: what it is called where it was given, for the message.
+
+    Raises:
+        ConfigError: there is no place in it for the HR image's name.
+    """
+    try:
+        has_place = template.format("0001") != template
+    except (LookupError, ValueError):
+        has_place = False
+    if not has_place:
+        raise ConfigError(f"{name}: expected a template with {{}} for the HR name, such as '{{}}x4', got {template!r}.")
 
 
 def check_pairs(
@@ -113,17 +76,17 @@ def check_pairs(
     cropped: bool = False,
     least: int = 1,
 ) -> None:
-    """Checks that every HR image has its LR image, and that HR is `scale` times larger.
+    """Check that every HR image has its LR image, and that HR is `scale` times larger.
 
-    Only headers are read, so that an image cut off in the middle is not found. Grey images pass: both hosts read them
-    as three equal channels.
+    Only headers are read, so that an image cut off in the middle is not noticed. Grey images pass: they are read as
+    three equal channels.
 
     Args:
         hr_files: the HR images.
         lr_files: the LR images, in the same order.
         scale: how many times larger HR is, at least 1.
         hr_all: all HR images there are, if none may be left without a partner.
-        lr_all: all LR images there are, likewise.
+        lr_all: all LR images there are, if none may be left without a partner.
         check_sizes: read the header of every image.
         cropped: HR may be larger by less than `scale` pixels.
         least: least height and width of an HR image, in pixels.
@@ -146,12 +109,12 @@ def check_pairs(
         raise DataError(
             f"{len(problems)} of {len(hr)} pairs cannot be used at scale {scale}: {_few(problems, '; ')}. Expected "
             f"readable images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and "
-            "make LR anew, or correct the scale in the config."
+            "make LR anew, or correct the scale."
         )
 
 
 def check_high_resolution(files: Sequence[str | Path], least: int) -> None:
-    """Checks that every HR image is large enough for the patches of a training. Only headers are read.
+    """Check that every HR image is large enough for the patches of a training. Only headers are read.
 
     Args:
         files: the HR images.
@@ -199,7 +162,7 @@ def _check_partners(
         raise DataError(
             f"Expected one LR image for each HR image, got {len(hr_there)} HR images in {hr[0].parent} and "
             f"{len(lr_there)} LR images in {lr[0].parent}. {'. '.join(parts)}. Add what is missing or remove the "
-            "others; an LR image has the name of its HR image, in the form that filename_tmpl gives it."
+            "others; an LR image has the name of its HR image, or what the template for file names makes of it."
         )
 
 

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from contrastive_sr.cli.degrade import read_rgb
-from contrastive_sr.cli.prepare.parts import Files, Job, Layout, Source
+from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.images import read_rgb
+from contrastive_sr.data.prepare.parts import Files, Job, Layout, Source
 from contrastive_sr.degradations.functional import bicubic_downsample
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.files import in_one_move
 
-_COMPRESSION = 3  # OpenCV's and MMagic's: half the time of Pillow's 6, files a tenth larger
+_COMPRESSION = 3  # OpenCV's: half the time of Pillow's 6, files a tenth larger
 
 
 def write_image(job: Job) -> Files | str:
-    """Writes all files of one image, or says why it cannot be used; then nothing is written."""
+    """Write all files of one image; or return why it cannot be used, and then nothing is written."""
     try:
         return _write(job.source, job.layout, job.out)
     except DataError as error:
@@ -28,7 +27,7 @@ def write_image(job: Job) -> Files | str:
 
 
 def matlab_bicubic(image: torch.Tensor, scale: int) -> torch.Tensor:
-    """Shrinks an image as MATLAB's `imresize` does after `im2double`, and rounds as MATLAB's `im2uint8`, halves up.
+    """Shrink an image as MATLAB's `imresize` does after `im2double`, and rounds as MATLAB's `im2uint8`, halves up.
 
     In float64 the weights of x2, x4 and x8 and all sums with them are exact, so that the result is the same on any
     machine.
@@ -97,8 +96,10 @@ def _own_lr(source: Source, hr: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _save(image: torch.Tensor, out: Path, name: str, original: Path | None) -> Files:
+    from PIL import Image
+
     path = out / name
-    with in_one_move(path) as unfinished:
+    with atomic_write(path) as unfinished:
         if original is not None and _is_as_wanted(original, image):
             _take_over(original, unfinished)
         else:
@@ -108,6 +109,8 @@ def _save(image: torch.Tensor, out: Path, name: str, original: Path | None) -> F
 
 def _is_as_wanted(original: Path, image: torch.Tensor) -> bool:
     """Whether a file need not be written anew: a PNG of this size, in RGB, without what readers warn of or turn by."""
+    from PIL import Image
+
     with Image.open(original) as header:
         return (
             header.format == "PNG"

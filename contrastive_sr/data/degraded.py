@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contrastive_sr.data.images import RGB_SUFFIXES, as_image, list_images, read_rgb
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.pairs import MANIFEST, list_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MANIFEST = "degradations.json"
+"""Beside the folders of a set of degraded images: how each was made."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ def write_degraded(
     target: Path,
     preset: str,
     scale: int | None = None,
+    *,
     seed: int = 0,
     on_image: Callable[[str, int, int], None] | None = None,
 ) -> DegradedSet:
-    """Writes HR images, cropped to a multiple of the scale, their LR images, and a JSON of how each was made.
+    """Write HR images, cropped to a multiple of the scale, their LR images, and a JSON of how each was made.
 
     An image's degradation and noise depend on the seed and on its name without ending, not on the other images.
 
@@ -113,8 +114,9 @@ def write_degraded(
 def _check_names(files: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for file in files:
-        if file.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{file}: expected one of {', '.join(SUFFIXES)}. Convert it, or take it out of the folder.")
+        if file.suffix.lower() not in RGB_SUFFIXES:
+            endings = ", ".join(RGB_SUFFIXES)
+            raise DataError(f"{file}: expected one of {endings}. Convert it, or take it out of the folder.")
         other = seen.setdefault(file.stem, file)
         if other is not file:
             raise DataError(
@@ -128,48 +130,6 @@ def image_seed(seed: int, stem: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{stem}".encode()).digest()[:7], "big")
 
 
-def read_rgb(file: Path) -> Tensor:
-    """Reads an image of 8 bits, grey or in colour, turned as its camera says.
-
-    Args:
-        file: one of `SUFFIXES`.
-
-    Returns:
-        (1, 3, H, W) in [0, 1].
-
-    Raises:
-        DataError: Pillow is not installed, or the file is damaged, has 16 bits a channel, transparent parts or colours
-            that are not RGB.
-    """
-    import torch
-
-    try:
-        import numpy as np
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise DataError('Pillow is not installed. Try: pip install "contrastive-sr[demo]"') from error
-    try:
-        with file.open("rb") as stream:
-            header = stream.read(26)
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as an image ({error}). Replace it, or leave it out.") from error
-    # Pillow cuts colour images of 16 bits down to 8 without a word, so the file itself is asked
-    if (header.startswith(b"\x89PNG") and header[24] == 16) or image.mode.startswith(("I", "F")):
-        raise DataError(
-            f"{file} has more than 8 bits a channel; expected 8. Convert it first, so that HR is what you chose."
-        )
-    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
-        raise DataError(f"{file}: expected a grey or RGB image, got one of mode {image.mode}. Convert it to RGB first.")
-    may_be_transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    if may_be_transparent and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise DataError(f"{file} has transparent parts; expected an opaque image. Put it on a background first.")
-    pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-
-
 def _cropped(hr: Tensor, scale: int) -> Tensor:
     height, width = (length // scale * scale for length in hr.shape[-2:])
     return hr[..., :height, :width]
@@ -178,7 +138,7 @@ def _cropped(hr: Tensor, scale: int) -> Tensor:
 def _save(image: Tensor, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()).save(path)
+    Image.fromarray(as_image(image)).save(path)
 
 
 def _in_numbers(parameters: dict[str, Tensor]) -> dict[str, Any]:
@@ -197,21 +157,3 @@ def _as_json(manifest: dict[str, Any]) -> str:
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in manifest["images"].items())
     text = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
     return f'{{\n{text},\n "images": {{\n{lines}\n }}\n}}\n'
-
-
-def write_with_bar(source: Path, target: Path, preset: str, scale: int | None, seed: int) -> DegradedSet:
-    """Same as `write_degraded`, with a bar on standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("degrading images", total=None)
-        return write_degraded(
-            source, target, preset, scale, seed, lambda name, done, total: bar.update(task, completed=done, total=total)
-        )

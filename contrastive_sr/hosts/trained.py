@@ -1,10 +1,10 @@
-"""SR networks that a person names on the command line: by a config, by their options, or by their checkpoint alone."""
+"""SR networks by a config, by their options, or by their checkpoint alone, whichever host they are of."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +15,17 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.config import build
 from contrastive_sr.embeddings.weights import load_state_dict, read_network
 from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.networks import NETWORKS
 
 CONFIGS = (".yml", ".yaml", ".py")
+_FILES = ("net_g", "iter_", "epoch_", "best_", "latest", "last_")
 _CHANNELS = ("num_in_ch", "num_out_ch", "in_channels", "out_channels")
 
 
-def of_config(file: Path) -> nn.Module:
-    """The SR network of an option file of BasicSR or a config of MMagic, with new weights.
+def network_of_config(file: Path) -> nn.Module:
+    """The SR network of an option file of BasicSR (.yml) or a config of MMagic (.py), with new weights.
 
     Raises:
         ConfigError: there is no such file, or it has no SR network that can be built.
@@ -38,10 +40,10 @@ def of_config(file: Path) -> nn.Module:
     return build_network(file)
 
 
-def of_options(text: str, scale: int) -> nn.Module:
+def network_of_options(text: str, scale: int) -> nn.Module:
     """An SR network by name or by options, with new weights.
 
-    The scale, and three channels in and out, need not be said.
+    The scale, and three channels in and out, need not be given.
 
     Args:
         text: a name such as ``EDSR``, or options as in a config, ``{type: EDSR, num_feat: 32}``. Names are ours or
@@ -53,7 +55,7 @@ def of_options(text: str, scale: int) -> nn.Module:
         HostError: the host is missing or broken.
 
     Example:
-        >>> type(of_options("{type: DASR, groups: 1, blocks: 1}", 4)).__name__
+        >>> type(network_of_options("{type: DASR, groups: 1, blocks: 1}", 4)).__name__
         'DASR'
     """
     try:
@@ -72,14 +74,14 @@ def of_options(text: str, scale: int) -> nn.Module:
         options["type"] = name.removeprefix("mmagic.")
         importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     else:
-        _know_basicsr(required=name not in NETWORKS)
+        _use_basicsr(required=name not in NETWORKS)
     known = {**NETWORKS.of_host(), **NETWORKS}
     if options["type"] in known:
         options = {**_implied(known[options["type"]], options, scale), **options}
     return build(nn.Module, NETWORKS, options, "--network")
 
 
-def _know_basicsr(required: bool) -> None:
+def _use_basicsr(required: bool) -> None:
     from contrastive_sr.hosts.basicsr.host import import_basicsr
 
     try:
@@ -98,11 +100,11 @@ def _implied(network: Any, options: dict[str, Any], scale: int) -> dict[str, Any
     return implied
 
 
-class Trained(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """An SR network with its weights.
 
     Attributes:
-        call: ``sr = call(lr)``, which pads where the network wants sides of certain multiples.
+        call: ``sr = call(lr)``, which pads images whose sides are no multiples of what the network needs.
         module: the network itself, in evaluation mode.
         source: where its structure was found, in words.
     """
@@ -112,17 +114,17 @@ class Trained(NamedTuple):
     source: str
 
 
-def with_weights(checkpoint: Path, network: str | None, scale: int) -> Trained:
+def trained_network(checkpoint: Path, network: str | None, scale: int) -> TrainedNetwork:
     """A trained SR network.
 
     Args:
-        checkpoint: of BasicSR, of MMagic (averaged weights where there are), or one that spandrel reads.
-        network: a config file, or what :func:`of_options` takes. None: the option file that BasicSR keeps beside its
-            ``models``; failing that, what spandrel makes of the weights alone.
+        checkpoint: of BasicSR, of MMagic (the averaged weights if it has them), or one that spandrel reads.
+        network: a config file, or what :func:`network_of_options` takes. None: the option file that BasicSR keeps
+            beside its ``models``; without one, the network that spandrel recognises by the weights alone.
         scale: of the network.
 
     Raises:
-        ConfigError: the file is missing, unreadable or unsafe, does not fit the network, or nothing says which
+        ConfigError: the file is missing, unreadable or unsafe, does not fit the network, or it is not known which
             network it is of.
         HostError: a host that is needed is missing or broken.
     """
@@ -132,7 +134,7 @@ def with_weights(checkpoint: Path, network: str | None, scale: int) -> Trained:
         if beside is None:
             return _by_spandrel(checkpoint, state, scale)
         network = str(beside)
-    net = of_config(Path(network)) if network.endswith(CONFIGS) else of_options(network, scale)
+    net = network_of_config(Path(network)) if network.endswith(CONFIGS) else network_of_options(network, scale)
     try:
         load_state_dict(net, state, str(checkpoint))
     except ConfigError as error:
@@ -146,7 +148,7 @@ def with_weights(checkpoint: Path, network: str | None, scale: int) -> Trained:
             "Try --network with the config it was trained with, or with its options, such as "
             "'{type: EDSR, num_feat: 64}'."
         ) from error
-    return Trained(net, net.eval(), network)
+    return TrainedNetwork(net, net.eval(), network)
 
 
 def _option_file_of(checkpoint: Path) -> Path | None:
@@ -156,8 +158,8 @@ def _option_file_of(checkpoint: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained:
-    # a config of MMagic is code, which no one asked to have run: it has to be named
+def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> TrainedNetwork:
+    # a config of MMagic is code: it is run only if it is named
     configs = sorted(checkpoint.resolve().parent.glob("*.py"))
     hint = f" Try --network {configs[0]}" if configs else " Try --network with the config it was trained with"
     hint += ", or options such as '{type: EDSR, num_feat: 64}'."
@@ -169,14 +171,33 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
             f'(pip install "contrastive-sr[evaluate]").{hint}'
         ) from error
     try:
-        found = spandrel.ModelLoader().load_from_state_dict(state)
+        model = spandrel.ModelLoader().load_from_state_dict(state)
     except Exception as error:  # spandrel's detection can trip over weights of any other kind
         raise ConfigError(f"{checkpoint}: spandrel does not know a network with these weights.{hint}") from error
-    if not isinstance(found, spandrel.ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
-        raise ConfigError(f"{checkpoint}: expected a network from RGB to RGB, got {found.architecture.name}.")
-    if found.scale != scale:
+    name = model.architecture.name
+    if not isinstance(model, spandrel.ImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 3):
+        raise ConfigError(f"{checkpoint}: expected a network from RGB to RGB, got {name}.")
+    if model.scale != scale:
         raise ConfigError(
-            f"{checkpoint}: expected a network for x{scale}, got {found.architecture.name} for x{found.scale}. "
-            f"Try --scale {found.scale}."
+            f"{checkpoint}: expected a network for x{scale}, got {name} for x{model.scale}. Try --scale {model.scale}."
         )
-    return Trained(found, found.model.eval(), f"{found.architecture.name}, found by spandrel")
+    return TrainedNetwork(model, model.model.eval(), f"{name}, found by spandrel")
+
+
+def checkpoint_names(checkpoints: Sequence[tuple[str | None, Path]]) -> list[str]:
+    """Names of checkpoints for results, see :func:`contrastive_sr.evaluation.naming.labels`.
+
+    Args:
+        checkpoints: name and file of each; the name may be None.
+
+    Example:
+        >>> checkpoint_names([(None, Path("/x/my_run/models/net_g_latest.pth")), (None, Path("/x/edsr.pth"))])
+        ['my_run/net_g_latest', 'edsr']
+    """
+    return labels(checkpoints, _name_parts)
+
+
+def _name_parts(file: Path) -> tuple[tuple[str, ...], int]:
+    parts = tuple(part for part in file.resolve().with_suffix("").parts[1:] if part != "models")
+    # hosts give their files the same names in every run, so that the run's folder has to be in the name
+    return parts, 2 if parts[-1].startswith(_FILES) else 1

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive_sr.cli.degrade import read_rgb, write_degraded
+from contrastive_sr.data import read_rgb, write_degraded
 from contrastive_sr.degradations import PRESETS, build_degradation, gaussian_kernels
 from contrastive_sr.errors import ConfigError, DataError
 

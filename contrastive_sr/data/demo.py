@@ -6,12 +6,14 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from contrastive_sr.data.images import as_image, as_tensor
 from contrastive_sr.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _RECIPE = 2  # raise it when the files written for the same photographs change
 
 @dataclass(frozen=True)
 class DemoData:
-    """What `prepare_demo_data` wrote or found.
+    """The data set of the demo.
 
     Args:
         folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4`, and one folder for each of `BLIND`, such as
@@ -50,7 +52,7 @@ class DemoData:
 
 
 def photo_path(name: str) -> Path:
-    """Returns the path of a photograph inside the installed scikit-image.
+    """The path of a photograph inside the installed scikit-image.
 
     Raises:
         DataError: scikit-image is not installed, or ships no such file.
@@ -86,19 +88,17 @@ def _cropped_to_multiple(photo: Image, multiple: int = 16) -> Image:
 
 def _degraded(hr: Image, preset: str) -> Image:
     """The LR image of a preset, with the same noise each time."""
-    import numpy as np
     import torch
     from PIL import Image
 
     from contrastive_sr.degradations import build_degradation
 
-    pixels = torch.from_numpy(np.array(hr)).permute(2, 0, 1)[None].float() / 255
-    lr = build_degradation(preset)(pixels, torch.Generator().manual_seed(0)).lr[0]
-    return Image.fromarray((lr * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    lr = build_degradation(preset)(as_tensor(np.array(hr)), torch.Generator().manual_seed(0)).lr
+    return Image.fromarray(as_image(lr))
 
 
 def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
-    """Yields file name, HR and LR image of one photograph."""
+    """File name, HR and LR image of each pair of one photograph."""
     from PIL import Image
 
     stem = Path(name).stem
@@ -119,7 +119,7 @@ def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Returns the manifest, or an empty one if there is none that can be read."""
+    """The manifest, or an empty one if there is none that can be read."""
     try:
         content = json.loads((folder / "manifest.json").read_text())
         return content if isinstance(content["files"], dict) and isinstance(content["photographs"], dict) else {}
@@ -128,14 +128,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read_complete(folder: Path) -> DemoData | None:
-    """Returns what lies in `folder` if every file is as the manifest says."""
+    """What lies in `folder`, if every file is as the manifest lists it; else None."""
     content = _read_manifest(folder)
     if content.get("recipe") != _RECIPE:
         return None
     files: dict[str, str] = content["files"]
     sources = {name: entry.get("sha256") for name, entry in content["photographs"].items()}
-    found = {path.relative_to(folder).as_posix() for path in folder.glob("*/*/*.png")}
-    if sources != _source_digests() or found != set(files):
+    there = {path.relative_to(folder).as_posix() for path in folder.glob("*/*/*.png")}
+    if sources != _source_digests() or there != set(files):
         return None
     if any(_digest(folder / file) != digest for file, digest in files.items()):
         return None
@@ -148,7 +148,7 @@ def _source_digests() -> dict[str, str]:
 
 
 def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | None = None) -> DemoData:
-    """Writes the data set, or finds it complete and leaves it alone.
+    """Write the data set, or leave it alone if it is there and complete.
 
     Args:
         folder: root of the data set. Files of another origin in it are never replaced.
@@ -164,13 +164,13 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
     if complete is not None:
         return complete
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"Expected a folder, got the file {folder}. Choose another one with --out.")
+        raise DataError(f"Expected a folder, got the file {folder}. Choose another one.")
     ours = {"manifest.json", *_read_manifest(folder).get("files", {})}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if there - ours:
         raise DataError(
-            f"Expected an empty folder, or one written by this command, got {folder} with other files in it, such as "
-            f"{min(there - ours)}. Move them away, or choose another folder with --out."
+            f"Expected an empty folder, or one with this data set, got {folder} with other files in it, such as "
+            f"{min(there - ours)}. Move them away, or choose another folder."
         )
     # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
     partial = folder.with_name(folder.name + ".partial")
@@ -208,19 +208,3 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
     train, val = (sum(entry["pairs"] for entry in photographs.values() if entry["part"] == part)
                   for part in ("train", "val"))  # fmt: skip
     return DemoData(folder, train, val, reused=False)
-
-
-def prepare_with_bar(folder: Path) -> DemoData:
-    """Same as `prepare_demo_data`, with a bar on standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("cutting photographs", total=None)
-        return prepare_demo_data(folder, lambda name, done, total: bar.update(task, completed=done, total=total))

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contrastive_sr.cli.prepare.parts import Files, Job, Part
+from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.prepare.parts import Files, Job, Part
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.files import in_one_move
 
 JOURNAL = "prepare.jsonl"
 """At the root of a data set: a line of settings, then a line for each finished image."""
 
 
 class Journal:
-    """Finished images of one data set. As long as it is open, no second command works on the folder.
+    """Finished images of one data set. As long as it is open, no second process works on the folder.
 
     Args:
         out: root of the data set; made if it is missing.
@@ -47,7 +47,7 @@ class Journal:
         self._stream = self.path.open("a")
 
     def close(self) -> None:
-        """Lets other commands work on the folder."""
+        """Let other processes work on the folder."""
         self._stream.close()
         os.close(self._lock)
 
@@ -59,18 +59,18 @@ class Journal:
         return files
 
     def forget(self, job: Job) -> None:
-        """Removes what an earlier run wrote for an image that is to be done again."""
+        """Remove what an earlier run wrote for an image that is to be done again."""
         for name in self._done.pop(_key(job), ([], {}))[1]:
             (self.out / name).unlink(missing_ok=True)
 
     def add(self, job: Job, files: Files) -> None:
-        """Notes a finished image."""
+        """Note a finished image."""
         self._done[_key(job)] = _stamp(job), files
         self._stream.write(_line(_key(job), *self._done[_key(job)]))
         self._stream.flush()
 
     def tidy(self, jobs: Sequence[Job]) -> None:
-        """Writes the file anew, sorted, and of the parts of `jobs` nothing but these: the same whatever came before."""
+        """Write the file anew: sorted, and without images that the parts of `jobs` no longer have."""
         self._stream.close()
         parts = {job.layout.hr for job in jobs}
         kept = {_key(job) for job in jobs} | {key for key in self._done if key.rpartition("/")[0] not in parts}
@@ -122,7 +122,7 @@ class Journal:
         self._write(_line(key, *entry) for key, entry in self._done.items())
 
     def _write(self, lines: Iterable[str]) -> None:
-        with in_one_move(self.path) as unfinished, unfinished.open("w") as stream:
+        with atomic_write(self.path) as unfinished, unfinished.open("w") as stream:
             stream.write(json.dumps({"settings": self.settings}) + "\n")
             stream.writelines(lines)
 
@@ -133,11 +133,8 @@ def _key(job: Job) -> str:
 
 def _stamp(job: Job) -> list[list[int]]:
     """Size and time of all files that are read, to see whether they changed."""
-    found = []
-    for path in job.source.files:
-        state = path.stat() if path.exists() else None
-        found.append([state.st_size, state.st_mtime_ns] if state else [])
-    return found
+    states = [path.stat() if path.exists() else None for path in job.source.files]
+    return [[state.st_size, state.st_mtime_ns] if state else [] for state in states]
 
 
 def _bytes(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Folders of images as lmdb, as both hosts read it."""
+"""Folders of images as lmdb: the files' bytes by their names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def write_database(
     files: Mapping[str, tuple[int, int, int]],
     on_progress: Callable[[str, int, int], None],
 ) -> None:
-    """Writes the PNG files of a folder into an lmdb, unless there is one that has them.
+    """Write the PNG files of a folder into an lmdb, unless there is one that has them.
 
-    Keys are names without ending, values the files' bytes; `meta_info.txt` beside the data has a line for each, as
-    BasicSR wants it.
+    Keys are names without ending, values the files' bytes; `meta_info.txt` beside the data has a line for each: name,
+    shape and compression.
 
     Args:
         out: root of the data set.

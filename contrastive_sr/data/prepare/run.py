@@ -16,13 +16,11 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from contrastive_sr.cli.prepare.databases import write_database
-from contrastive_sr.cli.prepare.journal import Journal
-from contrastive_sr.cli.prepare.parts import Files, Job, Part, few
+from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.prepare.databases import write_database
+from contrastive_sr.data.prepare.journal import Journal
+from contrastive_sr.data.prepare.parts import Files, Job, Part, few
 from contrastive_sr.errors import DataError, HostError
-from contrastive_sr.hosts.files import in_one_move
 
 _PHOTO_BYTES = 2.0  # a pixel of a photograph as PNG, where the source is no PNG that tells; 1.4 to 2.2 have been seen
 _LR_FACTOR = 1.25  # small images of a photograph are harder to compress
@@ -74,7 +72,7 @@ def prepare(
     workers: int = 1,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Prepared:
-    """Writes the parts of a data set, going on where an earlier run was stopped.
+    """Write the parts of a data set, going on where an earlier run was stopped.
 
     Images that cannot be used are left out, with HR and LR, and named; the others make a data set that can be trained
     on. Every file appears when it is complete.
@@ -96,7 +94,7 @@ def prepare(
         HostError: a process died.
     """
     jobs = {id(part): [Job(out, part.layout, source) for source in part.sources] for part in parts}
-    every = [job for found in jobs.values() for job in found]
+    every = [job for of_part in jobs.values() for job in of_part]
     with closing(Journal(out, _settings(parts, kind), parts)) as journal:
         pending = [job for job in every if journal.files(job) is None]
         _check_space(pending, every if lmdb else (), out)
@@ -114,7 +112,7 @@ def prepare(
         journal.tidy(every)
         results = []
         for part in parts:
-            files = {job.source.name: found for job in jobs[id(part)] if (found := journal.files(job)) is not None}
+            files = {job.source.name: wrote for job in jobs[id(part)] if (wrote := journal.files(job)) is not None}
             problems += [f"{path} has no HR image. Add it, or take the LR image out." for path in part.alone]
             problems += _verify(part, files, out, on_progress)
             results.append(_result(part, files))
@@ -127,7 +125,7 @@ def prepare(
 
 
 def start_worker() -> None:
-    """Makes a process end with its parent, however that ends, and leave Ctrl-C to it."""
+    """Make this process end with its parent, however that ends, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -144,7 +142,7 @@ def start_worker() -> None:
 
 def write_one(job: Job) -> Files | str:
     """`write_image`, which imports torch only where images are written."""
-    from contrastive_sr.cli.prepare.images import write_image
+    from contrastive_sr.data.prepare.images import write_image
 
     return write_image(job)
 
@@ -164,8 +162,8 @@ def _written(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Files | s
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise HostError(
-            "A process that writes images was ended from outside, perhaps for want of memory. Try fewer: --workers "
-            f"{max(1, workers // 2)}. What is finished stays, and the same command goes on from there."
+            "A process that writes images was ended from outside, perhaps because there was too little memory. Try "
+            f"fewer workers: {max(1, workers // 2)}. What is finished stays, and the same command goes on from there."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -173,16 +171,16 @@ def _written(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Files | s
 
 def _settings(parts: Sequence[Part], kind: str) -> dict[str, Any]:
     """What decides about the bytes, in the words of a message about changes."""
-    found: dict[str, Any] = {"data set": kind}
+    settings: dict[str, Any] = {"data set": kind}
     for part in parts:
         cut = part.layout.cut
-        found[f"scales of {part.title}"] = list(part.layout.lr)
-        found[f"sub-images of {part.title}"] = (
+        settings[f"scales of {part.title}"] = list(part.layout.lr)
+        settings[f"sub-images of {part.title}"] = (
             f"size {cut.size}, step {cut.step}, thresh {cut.thresh}" if cut else "none"
         )
         for scale in part.layout.lr:
-            found[f"LR x{scale} of {part.title}"] = "the archive's" if scale in part.own_scales else "made"
-    return found
+            settings[f"LR x{scale} of {part.title}"] = "the archive's" if scale in part.own_scales else "made"
+    return settings
 
 
 def _clear(parts: Sequence[Part], out: Path, changing: set[str]) -> None:
@@ -213,12 +211,14 @@ def _check_space(pending: Sequence[Job], stored: Sequence[Job], out: Path) -> No
     if needed > free:
         raise DataError(
             f"About {_readable(needed)} are needed in {out}, and {_readable(free)} are free on its disk. Make room, "
-            "choose an OUT on another disk, or ask for less (--scale, --step, --no-lmdb). What is written stays."
+            "choose an OUT on another disk, or ask for less (scales, step, lmdb). What is written stays."
         )
 
 
 def _estimate(job: Job, out: Path | None) -> float:
     """Bytes that one image will take. With `out`, an image that can get a second name there takes none in HR."""
+    from PIL import Image
+
     layout, path = job.layout, job.source.hr
     try:
         with Image.open(path) as header:
@@ -249,13 +249,13 @@ def _of_folder(files: Mapping[str, Files], folder: str) -> dict[str, tuple[int, 
     """Name of each file of a folder, with bytes, height and width."""
     return {
         Path(name).name: facts
-        for name, facts in sorted(item for found in files.values() for item in found.items())
+        for name, facts in sorted(item for of_image in files.values() for item in of_image.items())
         if str(Path(name).parent) == folder
     }
 
 
 def _verify(part: Part, files: Mapping[str, Files], out: Path, on_progress: OnProgress) -> list[str]:
-    """Whether every file of a part is there, whole, of its size, and nothing else."""
+    """What is wrong with the files of a part, each of which has to be there and complete, and no others."""
     problems = []
     layout = part.layout
     hr = _of_folder(files, layout.hr)
@@ -305,7 +305,7 @@ def _result(part: Part, files: Mapping[str, Files]) -> PartResult:
 
 
 def _write_meta(part: Part, files: Mapping[str, Files], out: Path) -> None:
-    """The list of HR images that both hosts read: `meta_info_file` in BasicSR, `ann_file` in MMagic."""
+    """The list of HR images: a line for each, with its name and shape."""
     lines = [f"{name} ({h},{w},3)\n" for name, (_, h, w) in _of_folder(files, part.layout.hr).items()]
-    with in_one_move(out / part.meta) as unfinished:
+    with atomic_write(out / part.meta) as unfinished:
         unfinished.write_text("".join(lines))

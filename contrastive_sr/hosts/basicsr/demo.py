@@ -10,11 +10,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from contrastive_sr.cli.demo_host import Plan
-from contrastive_sr.cli.shipped import shipped_folder
 from contrastive_sr.errors import DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.demo import Plan
+from contrastive_sr.hosts.shipped import shipped_folder
 
 
 class BasicSRDemo:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from contrastive_sr.errors import HostError
-from contrastive_sr.hosts import doctor
+from contrastive_sr.hosts.basicsr import patches
 
 pytestmark = pytest.mark.basicsr
 
@@ -28,14 +28,14 @@ def _fingerprints(root: Path) -> dict[str, str]:
 @pytest.fixture
 def stock(tmp_path: Path) -> Path:
     """A folder with BasicSR as it comes from the package index, whatever was done to the installed one."""
-    installed = doctor.find_basicsr()
+    installed = patches.find_basicsr()
     assert installed is not None, "the host tests need BasicSR"
     root = tmp_path / "stock"
     shutil.copytree(installed / "basicsr", root / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
-    for patch in doctor.PATCHES:
+    for patch in patches.PATCHES:
         path = root / patch.file
         path.write_text(path.read_text().replace(patch.new, patch.old))
-    assert all(doctor.patch_state(patch, root) == "needed" for patch in doctor.PATCHES)
+    assert all(patches.patch_state(patch, root) == "needed" for patch in patches.PATCHES)
     return root
 
 
@@ -48,7 +48,7 @@ def test_fix_makes_basicsr_importable_and_undo_restores_the_same_bytes(stock: Pa
     before = _fingerprints(stock)
     assert "functional_tensor" in _python("import basicsr", stock).stderr
 
-    changes = doctor.fix(stock)
+    changes = patches.fix(stock)
     assert [(change.file, change.line) for change in changes] == [
         (stock / "basicsr/data/degradations.py", 8),
         (stock / "basicsr/train.py", 85),
@@ -57,13 +57,13 @@ def test_fix_makes_basicsr_importable_and_undo_restores_the_same_bytes(stock: Pa
     assert imported.returncode == 0, imported.stderr
     assert str(stock) in imported.stdout
 
-    assert {change.file for change in doctor.undo(stock)} == {change.file for change in changes}
+    assert {change.file for change in patches.undo(stock)} == {change.file for change in changes}
     assert _fingerprints(stock) == before
 
 
 def test_only_the_named_lines_change(stock: Path) -> None:
-    texts = {patch.file: (stock / patch.file).read_text().splitlines() for patch in doctor.PATCHES}
-    for change in doctor.fix(stock):
+    texts = {patch.file: (stock / patch.file).read_text().splitlines() for patch in patches.PATCHES}
+    for change in patches.fix(stock):
         lines = texts[change.file.relative_to(stock).as_posix()]
         first = change.line - 1
         assert tuple(lines[first : first + len(change.before)]) == change.before
@@ -74,44 +74,44 @@ def test_only_the_named_lines_change(stock: Path) -> None:
 
 def test_fix_and_undo_can_be_repeated(stock: Path) -> None:
     before = _fingerprints(stock)
-    doctor.fix(stock)
+    patches.fix(stock)
     mended = _fingerprints(stock)
-    assert doctor.fix(stock) == []
+    assert patches.fix(stock) == []
     assert _fingerprints(stock) == mended
-    doctor.undo(stock)
-    assert doctor.undo(stock) == []
+    patches.undo(stock)
+    assert patches.undo(stock) == []
     assert _fingerprints(stock) == before
 
 
 def test_a_fix_that_was_interrupted_can_be_undone(stock: Path) -> None:
     before = _fingerprints(stock)
-    first, second = doctor.PATCHES
+    first, second = patches.PATCHES
     original = (stock / second.file).read_bytes()
-    doctor.fix(stock)
+    patches.fix(stock)
     (stock / second.file).write_bytes(original)  # as if it had stopped before the second file
-    assert [change.file for change in doctor.fix(stock)] == [stock / second.file]
-    doctor.undo(stock)
+    assert [change.file for change in patches.fix(stock)] == [stock / second.file]
+    patches.undo(stock)
     assert _fingerprints(stock) == before
-    assert doctor.patch_state(first, stock) == "needed"
+    assert patches.patch_state(first, stock) == "needed"
 
 
 def test_a_reinstalled_basicsr_is_left_alone_by_undo(stock: Path) -> None:
-    originals = {patch.file: (stock / patch.file).read_bytes() for patch in doctor.PATCHES}
-    doctor.fix(stock)
+    originals = {patch.file: (stock / patch.file).read_bytes() for patch in patches.PATCHES}
+    patches.fix(stock)
     for file, data in originals.items():
         (stock / file).write_bytes(data + b"# another build\n")
-    assert len(doctor.fix(stock)) == 2
-    doctor.undo(stock)
+    assert len(patches.fix(stock)) == 2
+    patches.undo(stock)
     assert all((stock / file).read_bytes() == data + b"# another build\n" for file, data in originals.items())
 
 
 def test_windows_line_ends_are_kept(stock: Path) -> None:
-    path = stock / doctor.PATCHES[0].file
+    path = stock / patches.PATCHES[0].file
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     before = path.read_bytes()
-    doctor.fix(stock)
+    patches.fix(stock)
     assert path.read_bytes() == before.replace(b"functional_tensor import", b"functional import")
-    doctor.undo(stock)
+    patches.undo(stock)
     assert path.read_bytes() == before
 
 
@@ -120,17 +120,17 @@ def test_unknown_content_is_refused_and_nothing_is_changed(stock: Path) -> None:
     path.write_text(path.read_text().replace("device_id = torch", "my_device = torch"))
     before = _fingerprints(stock)
     with pytest.raises(HostError, match=r"with the line `device_id = .* Nothing was changed"):
-        doctor.fix(stock)
+        patches.fix(stock)
     assert _fingerprints(stock) == before
 
 
 def test_undo_refuses_a_file_that_was_edited_since(stock: Path) -> None:
-    doctor.fix(stock)
+    patches.fix(stock)
     path = stock / "basicsr/train.py"
     path.write_text(path.read_text() + "# mine\n")
     before = _fingerprints(stock)
     with pytest.raises(HostError, match=r"has changed since\. Nothing was restored"):
-        doctor.undo(stock)
+        patches.undo(stock)
     assert _fingerprints(stock) == before
 
 
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_named(stock: Path) -> None:
     (stock / ".contrastive-sr-doctor").write_text("a file where the record's folder has to be")
     before = _fingerprints(stock)
     with pytest.raises(HostError, match=r"Cannot write below .*stock"):
-        doctor.fix(stock)
+        patches.fix(stock)
     assert _fingerprints(stock) == before
 
 
@@ -166,7 +166,7 @@ def test_a_folder_without_basicsr_is_an_error_without_traceback(tmp_path: Path, 
 
 
 def test_the_mended_trainer_trains_and_resumes_on_a_cpu(stock: Path, demo_data: Path) -> None:
-    doctor.fix(stock)
+    patches.fix(stock)
     option_file = stock / "tiny.yml"
 
     def train(steps: int, *flags: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,22 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from contrastive_sr.cli.prepare.parts import Part
-    from contrastive_sr.cli.prepare.run import PartResult, Prepared
+    from contrastive_sr.data.prepare import Part, PartResult, Prepared
 
 
 class HostLayout(str, Enum):
-    """Whose options shall find the data set."""
+    """Which host's options and configs have to find the data set."""
 
     basicsr = "basicsr"
     mmagic = "mmagic"
     both = "both"
 
 
-Scales = Annotated[list[int], typer.Option("--scale", help="Of the LR images, 2 to 8; give it often.")]
+Scales = Annotated[list[int], typer.Option("--scale", help="Of the LR images, 2 to 8; may be repeated.")]
 Size = Annotated[int, typer.Option(help="Height and width of sub-images, in HR.")]
 Step = Annotated[int, typer.Option(help="From one sub-image to the next, in HR.")]
 Thresh = Annotated[int, typer.Option(help="A rest at the edge that is wider than this gets a sub-image of its own.")]
@@ -61,10 +62,10 @@ def prepare_folder(
     Goes on where it was stopped. Images that cannot be used are named at the end; the exit code is then 1.
     """
     _needs_packages(lmdb)
-    from contrastive_sr.cli.prepare.archives import check_apart, folder_parts
-    from contrastive_sr.cli.prepare.parts import Cut
+    from contrastive_sr.data.prepare import Cut, check_apart, folder_parts
 
-    parts = folder_parts(source, out, scale, Cut(size, step, thresh) if sub_images else None, test)
+    with _as_options():
+        parts = folder_parts(source, out, scale, Cut(size, step, thresh) if sub_images else None, test)
     check_apart(parts, out, source, below=True)
     _run(parts, out, "folder", lmdb, layout, workers)
 
@@ -88,11 +89,11 @@ def prepare_div2k(
     stay whole. Goes on where it was stopped.
     """
     _needs_packages(lmdb)
-    from contrastive_sr.cli.prepare.archives import check_apart, div2k_parts
-    from contrastive_sr.cli.prepare.parts import Cut
+    from contrastive_sr.data.prepare import Cut, check_apart, div2k_parts
 
     out = _place(out, "DIV2K", layout)
-    parts = div2k_parts(source, scale, Cut(size, step, thresh))
+    with _as_options():
+        parts = div2k_parts(source, scale, Cut(size, step, thresh))
     check_apart(parts, out, source, below=False)
     _run(parts, out, "div2k", lmdb, layout, workers)
 
@@ -114,11 +115,11 @@ def prepare_flickr2k(
     stopped.
     """
     _needs_packages(lmdb)
-    from contrastive_sr.cli.prepare.archives import check_apart, flickr2k_parts
-    from contrastive_sr.cli.prepare.parts import Cut
+    from contrastive_sr.data.prepare import Cut, check_apart, flickr2k_parts
 
     out = _place(out, "Flickr2K", layout)
-    parts = flickr2k_parts(source, scale, Cut(size, step, thresh))
+    with _as_options():
+        parts = flickr2k_parts(source, scale, Cut(size, step, thresh))
     check_apart(parts, out, source, below=False)
     _run(parts, out, "flickr2k", lmdb, layout, workers)
 
@@ -144,11 +145,11 @@ def prepare_realsr(
     Nothing is made smaller here: LR images are those of the cameras. Goes on where it was stopped.
     """
     _needs_packages(lmdb)
-    from contrastive_sr.cli.prepare.archives import check_apart, realsr_parts
-    from contrastive_sr.cli.prepare.parts import Cut
+    from contrastive_sr.data.prepare import Cut, check_apart, realsr_parts
 
     out = _place(out, f"RealSR_x{scale}", layout)
-    parts = realsr_parts(source, scale, Cut(size, step, thresh) if sub_images else None)
+    with _as_options():
+        parts = realsr_parts(source, scale, Cut(size, step, thresh) if sub_images else None)
     check_apart(parts, out, source, below=False)
     _run(parts, out, "realsr", lmdb, layout, workers)
 
@@ -161,27 +162,28 @@ def _needs_packages(lmdb: bool) -> None:
             raise DataError(f'{name} is not installed. Try: pip install "contrastive-sr[prepare]"') from error
 
 
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Arguments in error messages as the options that they are here."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
+
+
 def _place(out: Path | None, name: str, layout: HostLayout) -> Path:
     """Where the shipped configs look for a data set, unless a place was given."""
     return out if out is not None else Path("data" if layout is HostLayout.mmagic else "datasets") / name
 
 
 def _run(parts: Sequence[Part], out: Path, kind: str, lmdb: bool, layout: HostLayout, workers: int | None) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from contrastive_sr.cli.prepare.links import join_df2k, link_for_other_host
-    from contrastive_sr.cli.prepare.run import prepare
+    from contrastive_sr.data.prepare import join_df2k, prepare
+    from contrastive_sr.hosts.prepared import link_for_other_host
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"Expected a folder to write to, got the file {out}.")
     console, errors = Console(), Console(stderr=True)
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with progress_bars() as bar:
         task = bar.add_task("looking at the archive", total=None)
 
         def show(what: str, done: int, total: int) -> None:

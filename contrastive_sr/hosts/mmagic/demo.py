@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_sr.cli.demo_host import Plan
-from contrastive_sr.cli.shipped import shipped_folder
 from contrastive_sr.errors import DataError
+from contrastive_sr.hosts.demo import Plan
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
+from contrastive_sr.hosts.shipped import shipped_folder
 
 
 class MMagicDemo:

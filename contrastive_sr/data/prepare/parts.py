@@ -69,7 +69,7 @@ class Layout:
         return [self.hr, *self.lr.values()]
 
     def database(self, folder: str) -> str:
-        """The lmdb of one of the folders, named as both hosts' own tools do it."""
+        """The lmdb of one of the folders, named after it."""
         return f"{folder.replace('/', '_')}.lmdb"
 
 
@@ -144,11 +144,11 @@ def checked_scales(scales: Sequence[int], cut: Cut | None) -> list[int]:
     Raises:
         ConfigError: scales below 2 or above 8, or sub-images whose size, step or thresh is no multiple of them.
     """
-    found = sorted(set(scales))
-    if not found or found[0] < 2 or found[-1] > 8:
-        raise ConfigError(f"--scale: expected scales of 2 to 8, got {', '.join(map(str, scales))}.")
+    ordered = sorted(set(scales))
+    if not ordered or ordered[0] < 2 or ordered[-1] > 8:
+        raise ConfigError(f"scale: expected scales of 2 to 8, got {', '.join(map(str, scales))}.")
     if cut is not None:
-        multiple = math.lcm(*found)
+        multiple = math.lcm(*ordered)
         for name, value, least in (
             ("size", cut.size, multiple),
             ("step", cut.step, multiple),
@@ -156,10 +156,10 @@ def checked_scales(scales: Sequence[int], cut: Cut | None) -> list[int]:
         ):
             if value < least or value % multiple:
                 raise ConfigError(
-                    f"--{name}: expected a multiple of {multiple}, so that sub-images of HR and of LR at "
-                    f"{', '.join(f'x{scale}' for scale in found)} show the same, got {value}."
+                    f"{name}: expected a multiple of {multiple}, so that sub-images of HR and of LR at "
+                    f"{', '.join(f'x{scale}' for scale in ordered)} show the same, got {value}."
                 )
-    return found
+    return ordered
 
 
 def plain_name(path: Path) -> str:
@@ -173,10 +173,10 @@ def by_name(files: Iterable[Path], name_of: dict[Path, str]) -> dict[str, Path]:
     Raises:
         DataError: two would be written under one name.
     """
-    found: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     clashes = []
     for file in files:
-        other = found.setdefault(name_of[file], file)
+        other = named.setdefault(name_of[file], file)
         if other is not file:
             clashes.append(f"{other} and {file} -> {name_of[file]}.png")
     if clashes:
@@ -184,7 +184,7 @@ def by_name(files: Iterable[Path], name_of: dict[Path, str]) -> dict[str, Path]:
             f"Expected images of different names, got {len(clashes)} that would be written under one: "
             f"{few(clashes, '; ')}. Rename them, or take one of each out."
         )
-    return found
+    return named
 
 
 def few(texts: Sequence[str], separator: str = ", ") -> str:

@@ -19,14 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive_sr.cli.demo_data import photo_path
-from contrastive_sr.cli.prepare import archives
-from contrastive_sr.cli.prepare.images import matlab_bicubic
-from contrastive_sr.cli.prepare.links import join_df2k, link_for_other_host
-from contrastive_sr.cli.prepare.parts import Cut, Part
-from contrastive_sr.cli.prepare.run import Prepared, prepare
+from contrastive_sr.data.demo import photo_path
+from contrastive_sr.data.prepare import archives
+from contrastive_sr.data.prepare.images import matlab_bicubic
+from contrastive_sr.data.prepare.links import join_df2k
+from contrastive_sr.data.prepare.parts import Cut, Part
+from contrastive_sr.data.prepare.run import Prepared, prepare
 from contrastive_sr.errors import DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.prepared import link_for_other_host
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Pixels = npt.NDArray[np.uint8]

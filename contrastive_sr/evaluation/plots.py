@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from contrastive_sr.evaluation.metrics import UInt8Image, psnr_y
-from contrastive_sr.hosts.files import in_one_move
+from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.evaluation.metrics import psnr_y
+from contrastive_sr.evaluation.report import Box
 
 Series = Sequence[tuple[int, float]]
-Box = tuple[int, int, int, int]
 
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")  # told apart by the colour-blind too
 
@@ -41,7 +42,7 @@ class Panel:
 
 
 def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Image]]], reference: str) -> None:
-    """Draws one row of equal crops per photograph, enlarged without smoothing.
+    """Draw one row of equal crops for each photograph, enlarged without smoothing.
 
     Args:
         path: PNG to write.
@@ -92,7 +93,7 @@ def _draw(plot: Axes, panel: Panel) -> None:
 
 
 def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
-    """Draws the panels in two columns.
+    """Draw the panels in two columns.
 
     Args:
         path: the picture to write; png, pdf or svg.
@@ -103,12 +104,12 @@ def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
     figure.suptitle(title, fontsize=13)
     for number, panel in enumerate(panels, start=1):
         _draw(figure.add_subplot(math.ceil(len(panels) / 2), 2, number), panel)
-    with in_one_move(path) as unfinished:
+    with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 
 
 def smoothed(series: Series, window: int) -> list[tuple[int, float]]:
-    """Returns `series` with each value replaced by the mean of the last `window` ones, it included.
+    """`series` with each value replaced by the mean of the last `window` ones, it included.
 
     Example:
         >>> smoothed([(1, 0.0), (2, 2.0), (3, 4.0)], 2)

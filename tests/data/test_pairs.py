@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from contrastive_sr.data import check_high_resolution, check_pairs, list_images, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import check_pairs, list_images, pair_folders
+from contrastive_sr.hosts.prepared import how_to_prepare
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_missing_and_empty_folders(folders: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(DataError, match="relative ones start at the folder the command is run in"):
         list_images("nowhere")
     with pytest.raises(DataError, match=r"run in\. `contrastive-sr prepare realsr SRC` writes it\."):
-        list_images("data/RealSR_x4/train/HR")
+        list_images("data/RealSR_x4/train/HR", hint=how_to_prepare)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"Expected images in .*empty"):
         pair_folders(folders[0], tmp_path / "empty", 4)
@@ -123,3 +124,15 @@ def test_unreadable_image(folders: tuple[Path, Path]) -> None:
     (folders[1] / "3.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"3\.png cannot be read as an image"):
         pair_folders(*folders, 4)
+
+
+def test_hr_images_are_large_enough_and_readable(tmp_path: Path) -> None:
+    files = [tmp_path / f"{size}.png" for size in (24, 64, 96)]
+    for file, size in zip(files, (24, 64, 96), strict=True):
+        Image.new("RGB", (size, 80)).save(file)
+    check_high_resolution(files, 24)
+    with pytest.raises(DataError, match=r"2 of 3 HR images cannot be used: 24\.png is 24 x 80; 64\.png is 64 x 80"):
+        check_high_resolution(files, 65)
+    files[1].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"64\.png cannot be read as an image"):
+        check_high_resolution(files, 8)

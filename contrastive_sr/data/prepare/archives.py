@@ -1,4 +1,4 @@
-"""Finds the images of DIV2K, Flickr2K, RealSR, or of any folder, and says where each goes."""
+"""Finds the images of DIV2K, Flickr2K, RealSR, or of any folder, and decides where each goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrastive_sr.cli.prepare.parts import (
+from contrastive_sr.data.images import IMAGE_SUFFIXES
+from contrastive_sr.data.prepare.parts import (
     LR_SUFFIX,
     Cut,
     Layout,
@@ -18,7 +19,6 @@ from contrastive_sr.cli.prepare.parts import (
     plain_name,
 )
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.pairs import IMAGE_SUFFIXES
 
 DIV2K_PAGE = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 FLICKR2K_PAGE = "https://github.com/limbee/NTIRE2017"
@@ -135,8 +135,8 @@ def realsr_parts(source: Path, scale: int, cut: Cut | None) -> list[Part]:
         DataError: `source` is no such folder.
     """
     checked_scales([scale], cut)
-    found = {kind: _real_pairs(source, kind, scale) for kind in ("train", "test")}
-    if not any(hr for hr, _ in found.values()):
+    pairs = {kind: _real_pairs(source, kind, scale) for kind in ("train", "test")}
+    if not any(hr for hr, _ in pairs.values()):
         raise DataError(
             f"Expected RealSR's folders (Canon/Train/{scale} with Canon_001_HR.png and Canon_001_LR{scale}.png, and so "
             f"on), or folders train/HR and train/LR, or HR and LR, got {source} with {_content(source)}. Download "
@@ -144,18 +144,18 @@ def realsr_parts(source: Path, scale: int, cut: Cut | None) -> list[Part]:
         )
     parts = []
     for kind, title in (("train", "training pairs"), ("test", "test pairs")):
-        hr, lr = found[kind]
+        hr, lr = pairs[kind]
         if hr:
             sources = [Source(name, file, {scale: lr.pop(name, _lr_beside(file, scale))}) for name, file in hr.items()]
             layout = Layout(f"{kind}/HR", {scale: f"{kind}/LR"}, cut if kind == "train" else None, scale)
             meta = f"meta_info_RealSR_x{scale}_{kind}_GT.txt"
-            notes = [] if found["test"][0] else ["there are no test pairs, which the shipped configs validate on"]
+            notes = [] if pairs["test"][0] else ["there are no test pairs, which the shipped configs validate on"]
             parts.append(Part(title, layout, sources, meta, notes, sorted(lr.values())))
     return parts
 
 
 def _training_folders(name: str, scales: Sequence[int], cut: Cut | None) -> tuple[str, dict[int, str]]:
-    """The folders that BasicSR's and MMagic's options have for DIV2K, which others follow."""
+    """Folders named as those of DIV2K usually are, which option files and configs look for."""
     end = "_sub" if cut else ""
     return f"{name}_HR{end}", {scale: f"{name}_LR_bicubic/X{scale}{end}" for scale in scales}
 
@@ -211,10 +211,10 @@ def _images(folder: Path, below: bool = False) -> list[Path]:
     """Image files, without hidden ones and those that macOS puts into archives."""
     if not folder.is_dir():
         return []
-    found = folder.rglob("*") if below else folder.iterdir()
+    files = folder.rglob("*") if below else folder.iterdir()
     return sorted(
         path
-        for path in found
+        for path in files
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
         and path.is_file()

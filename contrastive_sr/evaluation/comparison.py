@@ -1,0 +1,264 @@
+"""Several networks on several data sets: scores, costs, parts of images for the page, and notes on how it was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.errors import ConfigError, named_in_errors
+from contrastive_sr.evaluation.cost import cost
+from contrastive_sr.evaluation.data_sets import DataSet, LRSource, read_pairs
+from contrastive_sr.evaluation.evaluate import (
+    Metric,
+    Network,
+    Pair,
+    Score,
+    check_network,
+    check_pair,
+    evaluate,
+    summary,
+)
+from contrastive_sr.evaluation.report import Box, Shown, most_detailed
+
+CHECKING = "checking images"
+"""What is reported while all images are read once."""
+CROP = 320
+"""Longest side of what the page shows of an image, in HR pixels."""
+_COUNTED = 1280, 720
+"""Size of the HR image for which multiply-adds are counted."""
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """One network of a comparison.
+
+    Args:
+        name: for the results.
+        call: the network, called as ``sr = call(lr)``.
+        module: the same as a module; None for one without parameters, which runs on the CPU.
+    """
+
+    name: str
+    call: Network
+    module: nn.Module | None = None
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the module, if there is one."""
+        if self.module is not None:
+            self.module.to(device)
+
+
+class MetricNote(NamedTuple):
+    """What has to be said of a metric.
+
+    Attributes:
+        text: a sentence, without its full stop.
+        absent: the images for which it has no value, in words; empty if it always has one.
+    """
+
+    text: str
+    absent: str = ""
+
+
+@dataclass
+class _Crops:
+    """Parts of some images, collected while the networks are run."""
+
+    boxes: dict[tuple[str, str], Box] = field(default_factory=dict)
+    images: dict[tuple[str, str], dict[str, UInt8Image]] = field(default_factory=dict)
+    notes: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+
+    def keep(self, data: str, pair: Pair, network: str, sr: UInt8Image, score: Score) -> None:
+        key = data, pair.name
+        if key not in self.boxes:
+            return
+        left, top, right, bottom = self.boxes[key]
+        images = self.images.setdefault(key, {"HR": pair.hr[top:bottom, left:right].copy()})
+        images[network] = sr[top:bottom, left:right].copy()
+        self.notes.setdefault(key, {"HR": ""})[network] = f"{score.values['psnr_y']:.2f} dB"
+
+    def shown(self) -> list[Shown]:
+        shown = []
+        for (data, name), box in self.boxes.items():
+            images = self.images[data, name]
+            ordered = {label: image for label, image in images.items() if label != "HR"} | {"HR": images["HR"]}
+            shown.append(Shown(data, name, box, ordered, self.notes[data, name]))
+        return shown
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`compare_networks` measured, and how.
+
+    Args:
+        scale: how many times larger HR is.
+        lr: where LR images come from, in words.
+        tile: sides of the tiles, in LR pixels, or None.
+        overlap: of the tiles.
+        device: where the networks ran.
+        scores: data set to network to the scores of its images.
+        costs: network to ``parameters`` and ``multiply_adds``; None where there is no value.
+        shown: parts of some images under every network.
+    """
+
+    scale: int
+    lr: str
+    tile: int | None
+    overlap: int
+    device: torch.device
+    scores: Mapping[str, Mapping[str, Sequence[Score]]]
+    costs: Mapping[str, Mapping[str, float | None]]
+    shown: Sequence[Shown]
+
+    def results(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Data set to network to means, costs and how it was measured."""
+        return {
+            data: {
+                name: {
+                    **summary(scores),
+                    **self.costs[name],
+                    "images": len(scores),
+                    "scale": self.scale,
+                    "lr": self.lr,
+                }
+                for name, scores in of_data.items()
+            }
+            for data, of_data in self.scores.items()
+        }
+
+    def notes(self, of_metrics: Mapping[str, MetricNote]) -> list[str]:
+        """How it was measured, in sentences.
+
+        Args:
+            of_metrics: what has to be said of further metrics, by their names; left out for one that was not measured.
+        """
+        scale, on_gpu, threads = self.scale, self.device.type == "cuda", torch.get_num_threads()
+        where = torch.cuda.get_device_name(self.device) if on_gpu else f"a CPU ({threads} thread{'s' * (threads != 1)})"
+        notes = [
+            f"x{scale}; LR: {self.lr}. HR is cropped to a multiple of {scale}. Grey images are read as RGB.",
+            f"PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels; means over images.",
+            "Seconds per image and the most memory one took beyond what was held before (weights, LR image), on "
+            f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}.",
+        ]
+        # which images a metric has no value for is the same for all networks
+        of_first = [score for networks in self.scores.values() for score in next(iter(networks.values()))]
+        for name, note in of_metrics.items():
+            values = [score.values[name] for score in of_first if name in score.values]
+            if values:
+                absent = values.count(None)
+                notes.append(f"{note.text}; {note.absent} are left out: {absent}." if absent else f"{note.text}.")
+        if any(values["multiply_adds"] is not None for values in self.costs.values()):
+            notes.append(f"Multiply-adds for an HR image of {_COUNTED[0]} x {_COUNTED[1]}.")
+        if self.tile is not None:
+            notes.append(f"Super-resolved in tiles of {self.tile} LR pixels with an overlap of {self.overlap}.")
+        return notes
+
+
+def check_networks(networks: Sequence[NamedNetwork], scale: int, device: torch.device) -> None:
+    """Run every network on a small grey image, see :func:`~contrastive_sr.evaluation.evaluate.check_network`.
+
+    Raises:
+        ConfigError: one cannot be used; the message names it.
+        NonFiniteError: one gives NaN or infinity.
+    """
+    for network in networks:
+        network.to(device)
+        with named_in_errors(network.name):
+            check_network(network.call, scale, device)
+        network.to("cpu")
+
+
+def compare_networks(
+    networks: Sequence[NamedNetwork],
+    sets: Sequence[DataSet],
+    lr: LRSource,
+    scale: int,
+    *,
+    metrics: Mapping[str, Metric] | None = None,
+    tile: int | None = None,
+    overlap: int = 32,
+    device: torch.device | str = "cpu",
+    shown: int = 0,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Evaluation:
+    """Measure networks on data sets.
+
+    Every image is read once before anything is measured, so that a damaged one is named now and not after an hour.
+
+    Args:
+        networks: what is compared, of different names, in evaluation mode, on the CPU; each is moved while it runs.
+        sets: what is measured on, of different names.
+        lr: where LR images come from.
+        scale: how many times larger HR is.
+        metrics: further ones by name, see :func:`contrastive_sr.evaluation.evaluate`.
+        tile: longest side of what a network is given, in LR pixels; None: whole images.
+        overlap: of tiles, in LR pixels.
+        device: where networks run.
+        shown: how many images of each data set to keep a part of, for the page.
+        on_progress: called as (what, done, total) after each image; what is :data:`CHECKING` or a network's name.
+
+    Raises:
+        ConfigError: a network that fails or lacks memory.
+        DataError: images that cannot be used.
+        NonFiniteError: a network gives NaN or infinity.
+    """
+    device = torch.device(device)
+    total = sum(len(data.files) for data in sets)
+    crops = _Crops()
+    done = 0
+    on_progress(CHECKING, done, total)
+    for data in sets:
+        count = min(shown, len(data.files))
+        chosen = {round(index * (len(data.files) - 1) / max(1, count - 1)) for index in range(count)}
+        for number, pair in enumerate(read_pairs(data, lr, scale)):
+            with named_in_errors(data.name):
+                check_pair(pair, scale)
+            if number in chosen:
+                crops.boxes[data.name, pair.name] = most_detailed(pair.hr, CROP)
+            done += 1
+            on_progress(CHECKING, done, total)
+    scores: dict[str, dict[str, list[Score]]] = {data.name: {} for data in sets}
+    for network in networks:
+        done = 0
+        on_progress(network.name, done, total)
+        network.to(device)
+        for data in sets:
+
+            def on_image(
+                pair: Pair, sr: UInt8Image, score: Score, data: DataSet = data, network: NamedNetwork = network
+            ) -> None:
+                nonlocal done
+                crops.keep(data.name, pair, network.name, sr, score)
+                done += 1
+                on_progress(network.name, done, total)
+
+            with named_in_errors(f"{network.name} on {data.name}"):
+                scores[data.name][network.name] = evaluate(
+                    network.call,
+                    read_pairs(data, lr, scale),
+                    scale,
+                    metrics=metrics,
+                    tile=tile,
+                    overlap=overlap,
+                    device="cpu" if network.module is None else device,
+                    on_image=on_image,
+                )
+        network.to("cpu")
+    costs = {network.name: _cost(network.module, scale) for network in networks}
+    return Evaluation(scale, lr.words, tile, overlap, device, scores, costs, crops.shown())
+
+
+def _cost(module: nn.Module | None, scale: int) -> dict[str, float | None]:
+    if module is None:
+        return {"parameters": None, "multiply_adds": None}
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    width, height = (length // scale for length in _COUNTED)
+    try:
+        return {"parameters": parameters, "multiply_adds": cost(module, height, width).multiply_adds}
+    except ConfigError:  # a network that cannot run without data
+        return {"parameters": parameters, "multiply_adds": None}
