@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nce_oracles import plain_info_nce, plain_statistics, statistics_loops
 from oracles import relative_distance
+from tolerances import assert_close, tolerance
 from torch import Tensor
 from versions import compiles_as_one_graph
 
@@ -62,7 +63,7 @@ def test_equals_loops(size: int | None, temperature: float, normalize: bool, oth
     with set_tiling(size=size):
         got = pair_statistics(a, b, temperature, columns=not others, normalize=normalize)
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
-        torch.testing.assert_close(part, values, rtol=1e-13, atol=1e-13)
+        assert_close(part, values, "exact", scale=1)
     assert (got.columns is None) == bool(others)
 
 
@@ -77,9 +78,9 @@ def test_gradients_of_tiles_equal_those_of_the_matrix(
     with set_tiling(size=size, cache_mib=cache_mib):
         tiled = mixed(pair_statistics(a, b, temperature, columns=not others, normalize=normalize), not others)
     dense = mixed(plain_statistics(a, b, temperature, normalize), not others)
-    torch.testing.assert_close(tiled, dense, rtol=1e-12, atol=1e-12)
+    assert_close(tiled, dense, scale=1)
     for got, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("count", [300, 600])  # one tile of the default size, and four
@@ -91,7 +92,7 @@ def test_many_vectors_are_tiled_without_being_asked_and_stay_exact(count: int, t
     assert "_Tiled" in got.positive.grad_fn.next_functions[0][0].name()  # behind the reshaping
     tiled, dense = mixed(got, True), mixed(plain_statistics(a, b, temperature, True), True)
     for found, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(found, expected) < 1e-12
+        assert relative_distance(found, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("count", [300, 600])
@@ -157,8 +158,8 @@ def test_only_what_wants_a_gradient_gets_one(size: int | None) -> None:
         (only_a,) = torch.autograd.grad(mixed(pair_statistics(a, b.detach(), 0.07, columns=True), True), a)
         (only_b,) = torch.autograd.grad(mixed(pair_statistics(a.detach(), b, 0.07, columns=True), True), b)
         assert not pair_statistics(a.detach(), b.detach(), 0.07).rows.requires_grad
-    torch.testing.assert_close(only_a, both[0], rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(only_b, both[1], rtol=1e-14, atol=1e-14)
+    assert_close(only_a, both[0], "exact", scale=1)
+    assert_close(only_b, both[1], "exact", scale=1)
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
@@ -170,7 +171,7 @@ def test_a_loss_may_use_one_of_the_statistics_alone(part: int, temperature: floa
     dense = plain_statistics(a, b, temperature, True)[part]
     assert tiled is not None
     got, expected = (torch.autograd.grad(x.square().sum(), (a, b)) for x in (tiled, dense))
-    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < 1e-12
+    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("unit", [True, False])
@@ -201,7 +202,7 @@ def test_settings_of_the_forward_pass_hold_in_the_backward_pass() -> None:
     with set_tiling(size=7, cache_mib=0):
         got = torch.autograd.grad(loss, (a, b))
     expected = torch.autograd.grad(mixed(plain_statistics(a, b, 0.07, True), True), (a, b))
-    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < 1e-12
+    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < tolerance(torch.float64)
 
 
 def test_vectors_may_lie_in_memory_in_any_way() -> None:
@@ -213,7 +214,7 @@ def test_vectors_may_lie_in_memory_in_any_way() -> None:
     assert torch.equal(spread.rows[0], spread.rows[2])
     dense = mixed(plain_statistics(a, b, 0.07, True), False)
     for got, expected in zip(torch.autograd.grad(tiled, maps), torch.autograd.grad(dense, maps), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @SEVERAL
@@ -234,10 +235,10 @@ def test_any_tile_size_gives_the_same(
         got = pair_statistics(a, b, temperature, columns=not others, normalize=normalize)
     expected = plain_statistics(a, b, temperature, normalize)
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
-        torch.testing.assert_close(part, values, rtol=1e-12, atol=1e-12)
+        assert_close(part, values, scale=1)
     gradients = torch.autograd.grad(mixed(got, not others), (a, b))
     for found, wanted in zip(gradients, torch.autograd.grad(mixed(expected, not others), (a, b)), strict=True):
-        assert relative_distance(found, wanted) < 1e-11
+        assert relative_distance(found, wanted) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("size", [None, 3])
@@ -280,7 +281,7 @@ def test_second_derivatives_of_tiles_equal_those_of_the_matrix(leading: tuple[in
 
     for tiled, dense in zip(derivatives(3), derivatives(None), strict=True):
         assert dense.abs().max() > 0
-        assert relative_distance(tiled, dense) < 1e-12
+        assert relative_distance(tiled, dense) < tolerance(torch.float64)
 
 
 def test_half_precision_and_autocast_are_computed_in_float32() -> None:
@@ -313,7 +314,7 @@ def test_unit_vectors_need_not_be_normalised_again() -> None:
         loss = mixed(pair_statistics(a, b, 0.07, columns=True, normalize=False, unit=True), True)
     dense = mixed(plain_statistics(a, b, 0.07, False), True)
     for got, expected in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.005])
@@ -328,8 +329,8 @@ def test_onednn_product(temperature: float) -> None:
         results.append(torch.autograd.grad(loss, (a, b)))
     exact = mixed(plain_statistics(a.double(), b.double(), temperature, True), False)
     for got, other, expected in zip(*results, torch.autograd.grad(exact, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-5
-        assert relative_distance(other, expected) < 1e-5
+        assert relative_distance(got, expected) < tolerance(torch.float32)
+        assert relative_distance(other, expected) < tolerance(torch.float32)
 
 
 def test_onednn_leaves_float64_to_torch() -> None:

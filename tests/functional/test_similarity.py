@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from oracles import cosine_loops
+from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.errors import DataError
@@ -18,7 +19,7 @@ def maps(*shape: int, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 4, 1)])
 def test_equals_the_definition(shape: tuple[int, ...]) -> None:
     x, y = maps(*shape), maps(*shape, seed=2)
-    torch.testing.assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), rtol=0, atol=1e-14)
+    assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), "exact", scale=1)
 
 
 def test_is_a_mean_of_cosines_and_not_a_cosine_of_means() -> None:
@@ -42,7 +43,7 @@ def test_ignores_the_length_of_every_vector() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
 def test_float32_from_small_to_large_values(scale: float) -> None:
     x, y = (scale * maps(2, 8, 3, 3)).float(), (scale * maps(2, 8, 3, 3, seed=2)).float()
-    torch.testing.assert_close(pixel_cosine_similarity(x, y).double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+    assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), "exact", scale=1, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -50,7 +51,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     x, y = (300 * maps(2, 8, 3, 3)).to(dtype), (300 * maps(2, 8, 3, 3, seed=2)).to(dtype)
     similarity = pixel_cosine_similarity(x, y)
     assert similarity.dtype == torch.float32
-    torch.testing.assert_close(similarity.double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+    assert_close(similarity, cosine_loops(x, y), "exact", scale=1, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
