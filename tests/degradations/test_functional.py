@@ -21,9 +21,16 @@ from contrastive_sr.degradations.functional import blur_bicubic_downsample, stre
 from contrastive_sr.errors import ConfigError, DataError
 
 
-def images(batch: int, height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
+def images(
+    batch: int,
+    height: int,
+    width: int,
+    channels: int = 3,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> Tensor:
     generator = torch.Generator().manual_seed(batch * 1000 + height * 10 + width)
-    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def some_kernels(batch: int, size: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -78,17 +85,19 @@ def test_kernels_hold_no_denormals() -> None:
 
 @pytest.mark.parametrize("size", [3, 7])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
-def test_blur_is_each_image_with_its_kernel(size: int, stride: int) -> None:
-    x, kernels = images(2, 12, 9), some_kernels(2, size)
+def test_blur_is_each_image_with_its_kernel(size: int, stride: int, dtype: torch.dtype, device: str) -> None:
+    x, kernels = images(2, 12, 9, dtype=dtype, device=device), some_kernels(2, size)
     full = blur_loops(x, lambda b, i, j: kernels[b].tolist())
-    assert_close(blur(x, kernels, stride), full[..., ::stride, ::stride], "exact", scale=1)
+    assert_close(blur(x, kernels.to(x), stride), full[..., ::stride, ::stride], "exact", dtype=dtype, scale=1)
 
 
-def test_blur_with_a_kernel_of_21_is_that_of_a_loop() -> None:
-    x, kernel = images(1, 14, 21, channels=1), gaussian_kernels(torch.tensor([[1.1, 3.5]]), torch.tensor([0.6]))
+def test_blur_with_a_kernel_of_21_is_that_of_a_loop(dtype: torch.dtype, device: str) -> None:
+    x, kernel = (
+        images(1, 14, 21, channels=1, dtype=dtype, device=device),
+        gaussian_kernels(torch.tensor([[1.1, 3.5]]), torch.tensor([0.6])),
+    )
     expected = blur_loops(x, lambda b, i, j: kernel[0].tolist())
-    assert_close(blur(x, kernel), expected, "exact", scale=1)
-    assert_close(blur(x.float(), kernel), expected, "exact", dtype=torch.float32, scale=1)
+    assert_close(blur(x, kernel.to(device)), expected, "exact", dtype=dtype, scale=1)
 
 
 def test_planes_that_do_not_fill_a_call_are_filtered_too() -> None:
@@ -108,12 +117,10 @@ def test_the_fourier_way_of_gpus_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_bicubic_is_that_of_a_loop(scale: int) -> None:
+def test_bicubic_is_that_of_a_loop(scale: int, dtype: torch.dtype, device: str) -> None:
     for height, width in ((2 * scale, 3 * scale), (24, 48)):
-        x = images(2, height, width, channels=2)
-        assert_close(bicubic_downsample(x, scale), bicubic_loops(x, scale), "exact", scale=1)
-        single = bicubic_downsample(x.float(), scale)
-        assert_close(single, bicubic_loops(x, scale), "exact", dtype=torch.float32, scale=1)
+        x = images(2, height, width, channels=2, dtype=dtype, device=device)
+        assert_close(bicubic_downsample(x, scale), bicubic_loops(x, scale), "exact", dtype=dtype, scale=1)
 
 
 @pytest.mark.basicsr
@@ -135,11 +142,11 @@ def test_bicubic_is_as_exact_at_the_end_of_a_long_image() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_blur_and_bicubic_in_one_are_the_two_in_turn(scale: int) -> None:
-    x, lines = images(2, 12, 24), some_kernels(2, 7).sum(1)  # not symmetric
+def test_blur_and_bicubic_in_one_are_the_two_in_turn(scale: int, dtype: torch.dtype, device: str) -> None:
+    x, lines = images(2, 12, 24, dtype=dtype, device=device), some_kernels(2, 7).sum(1)  # not symmetric
     blurred = blur_loops(x, lambda b, i, j: (lines[b][:, None] * lines[b]).tolist())
-    both = blur_bicubic_downsample(x, lines, scale)
-    assert_close(both, bicubic_loops(blurred, scale), "exact", scale=1)
+    both = blur_bicubic_downsample(x, lines.to(device), scale)
+    assert_close(both, bicubic_loops(blurred, scale), "exact", dtype=dtype, scale=1)
 
 
 # ------------------------------------------------------------------------------------------ a width each pixel
@@ -152,18 +159,17 @@ def variant_loops(x: Tensor, sigma: Tensor, size: int) -> Tensor:
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", ["all alike", "different"])
-def test_each_pixel_is_blurred_with_its_own_width(stride: int, rows: str) -> None:
-    x = images(2, 9, 12, channels=2)
+def test_each_pixel_is_blurred_with_its_own_width(stride: int, rows: str, dtype: torch.dtype, device: str) -> None:
+    x = images(2, 9, 12, channels=2, dtype=dtype, device=device)
     sigma = 0.1 + 3.9 * images(2, 1 if rows == "all alike" else 9, 12, channels=1)
     expected = variant_loops(x, sigma, 7)[..., ::stride, ::stride]
-    assert_close(blur_variant(x, sigma, 7, stride), expected, "exact", scale=1)
+    assert_close(blur_variant(x, sigma.to(device), 7, stride), expected, "exact", dtype=dtype, scale=1)
 
 
-def test_kernels_of_21_per_pixel() -> None:
-    x, sigma = images(1, 13, 14, channels=1), 0.2 + 3.8 * images(1, 13, 14, channels=1)
+def test_kernels_of_21_per_pixel(dtype: torch.dtype, device: str) -> None:
+    x, sigma = images(1, 13, 14, channels=1, dtype=dtype, device=device), 0.2 + 3.8 * images(1, 13, 14, channels=1)
     expected = variant_loops(x, sigma, 21)
-    assert_close(blur_variant(x, sigma), expected, "exact", scale=1)
-    assert_close(blur_variant(x.float(), sigma), expected, "exact", dtype=torch.float32, scale=1)
+    assert_close(blur_variant(x, sigma.to(device)), expected, "exact", dtype=dtype, scale=1)
 
 
 def test_one_width_everywhere_is_the_ordinary_blur() -> None:
@@ -190,13 +196,13 @@ def test_bands_of_rows_and_parts_of_a_batch_make_no_difference(
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("shape", [(4, 4), (1, 2), (2, 3), (1, 1)])
-def test_fields_pass_through_their_values(smooth: bool, shape: tuple[int, int]) -> None:
-    control = images(2, *shape, channels=1)
+def test_fields_pass_through_their_values(smooth: bool, shape: tuple[int, int], device: str) -> None:
+    control = images(2, *shape, channels=1, device=device)
     field = stretch(control, (10, 13), smooth)
     assert field.shape == (2, 1, *(1 if count == 1 else length for count, length in zip(shape, (10, 13), strict=True)))
     for b in range(2):
         expected = torch.tensor(field_loops(control[b, 0].tolist(), 10, 13, smooth), dtype=torch.float64)
-        assert_close(field[b, 0].expand(10, 13), expected, "exact", scale=1)
+        assert_close(field[b, 0].expand(10, 13), expected, "exact", dtype=torch.float64, scale=1)
     assert torch.equal(field[..., 0, 0], control[..., 0, 0])
     assert torch.equal(field[..., -1, -1], control[..., -1, -1])
     assert field.min() >= control.min()
@@ -213,28 +219,28 @@ def test_a_smooth_field_has_no_kinks() -> None:
 # ------------------------------------------------------------------------------------------ precision, gradient
 
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "blur": lambda x: blur(x, some_kernels(x.shape[0], 3)),
-    "blur, strided": lambda x: blur(x, some_kernels(x.shape[0], 3), 2),
+    "blur": lambda x: blur(x, some_kernels(x.shape[0], 3).to(x.device)),
+    "blur, strided": lambda x: blur(x, some_kernels(x.shape[0], 3).to(x.device), 2),
     "bicubic": lambda x: bicubic_downsample(x, 2),
-    "blur and bicubic": lambda x: blur_bicubic_downsample(x, some_kernels(x.shape[0], 3).sum(1), 2),
-    "variant": lambda x: blur_variant(x, 0.3 + images(x.shape[0], *x.shape[2:], channels=1), 3),
-    "variant, columns": lambda x: blur_variant(x, 0.3 + images(x.shape[0], 1, x.shape[3], channels=1), 3),
+    "blur and bicubic": lambda x: blur_bicubic_downsample(x, some_kernels(x.shape[0], 3).to(x.device).sum(1), 2),
+    "variant": lambda x: blur_variant(x, 0.3 + images(x.shape[0], *x.shape[2:], channels=1).to(x.device), 3),
+    "variant, columns": lambda x: blur_variant(x, 0.3 + images(x.shape[0], 1, x.shape[3], channels=1).to(x.device), 3),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_gradients(name: str) -> None:
-    x = images(1, 4, 6, channels=2).requires_grad_()
+def test_gradients(name: str, device: str) -> None:
+    x = images(1, 4, 6, channels=2, device=device).requires_grad_()
     assert torch.autograd.gradcheck(CALLS[name], (x,))
     assert torch.autograd.gradgradcheck(CALLS[name], (x,))
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_half_precision_is_computed_in_float32_and_autocast_changes_nothing(name: str) -> None:
-    x = images(2, 8, 8, dtype=torch.float32)
+def test_half_precision_is_computed_in_float32_and_autocast_changes_nothing(name: str, device: str) -> None:
+    x = images(2, 8, 8, dtype=torch.float32, device=device)
     expected = CALLS[name](x)
     assert expected.dtype == torch.float32
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         assert torch.equal(CALLS[name](x), expected)
     for dtype in (torch.float16, torch.bfloat16):
         assert torch.equal(CALLS[name](x.to(dtype)), CALLS[name](x.to(dtype).float()))

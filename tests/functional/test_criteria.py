@@ -35,25 +35,25 @@ def criteria(count: int = 3, kind: str = "maps", seed: int = 0) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["maps", "scalars", "mixture"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("exponent", [1, 1.5, 2, 3])
-def test_alignment_equals_equation_8(exponent: float, count: int, kind: str) -> None:
-    anchor, *others = criteria(count, kind)
+def test_alignment_equals_equation_8(exponent: float, count: int, kind: str, dtype: torch.dtype, device: str) -> None:
+    anchor, *others = (x.to(device, dtype) for x in criteria(count, kind))
     shape = anchor.shape
     expected = alignment_loops(anchor, others, exponent, shape)
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent, reduction="none"), expected)
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent), expected.mean())
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent, reduction="sum"), expected.sum())
+    assert_close(criteria_alignment(anchor, others, exponent, reduction="none"), expected, dtype=dtype, scale=1)
+    assert_close(criteria_alignment(anchor, others, exponent), expected.mean(), dtype=dtype, scale=1)
+    assert_close(criteria_alignment(anchor, others, exponent, reduction="sum"), expected.sum(), dtype=dtype, scale=1)
 
 
 @pytest.mark.parametrize("kind", ["maps", "scalars", "mixture"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("t", [0.5, 2])
-def test_uniformity_equals_equation_9(t: float, count: int, kind: str) -> None:
-    anchor, *others = criteria(count, kind)
+def test_uniformity_equals_equation_9(t: float, count: int, kind: str, dtype: torch.dtype, device: str) -> None:
+    anchor, *others = (x.to(device, dtype) for x in criteria(count, kind))
     shape = anchor.shape
     expected = uniformity_loops(anchor, others, t, shape)
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t, reduction="none"), expected)
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t), expected.mean())
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t, reduction="sum"), expected.sum())
+    assert_close(criteria_uniformity(anchor, others, t, reduction="none"), expected, dtype=dtype, scale=1)
+    assert_close(criteria_uniformity(anchor, others, t), expected.mean(), dtype=dtype, scale=1)
+    assert_close(criteria_uniformity(anchor, others, t, reduction="sum"), expected.sum(), dtype=dtype, scale=1)
 
 
 @pytest.mark.parametrize("function", BOTH)
@@ -70,8 +70,8 @@ def test_mask_weights_the_elements(function: Callable[..., Tensor], kind: str) -
 
 
 @pytest.mark.parametrize("exponent", [1, 2, 2.5, 3, 4])
-def test_gradients_of_alignment(exponent: float) -> None:
-    inputs = [criterion[0].requires_grad_() for criterion in criteria()]
+def test_gradients_of_alignment(exponent: float, device: str) -> None:
+    inputs = [criterion[0].to(device).requires_grad_() for criterion in criteria()]
 
     def loss(anchor: Tensor, *others: Tensor) -> Tensor:
         return criteria_alignment(anchor, others, exponent)
@@ -80,8 +80,8 @@ def test_gradients_of_alignment(exponent: float) -> None:
     assert torch.autograd.gradgradcheck(loss, inputs)
 
 
-def test_gradients_of_uniformity() -> None:
-    inputs = [criterion[0].requires_grad_() for criterion in criteria()]
+def test_gradients_of_uniformity(device: str) -> None:
+    inputs = [criterion[0].to(device).requires_grad_() for criterion in criteria()]
 
     def loss(anchor: Tensor, *others: Tensor) -> Tensor:
         return criteria_uniformity(anchor, others)

@@ -16,9 +16,9 @@ def image(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 3, 6, 4), (1, 2, 4, 10)])
-def test_equals_the_definition(shape: tuple[int, ...]) -> None:
-    x = image(*shape)
-    assert_close(haar_high_bands(x), haar_loops(x), "exact", scale=1)
+def test_equals_the_definition(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    x = image(*shape, dtype=dtype).to(device)
+    assert_close(haar_high_bands(x), haar_loops(x), "exact", dtype=dtype, scale=1)
 
 
 def test_each_band_answers_to_its_own_pattern() -> None:

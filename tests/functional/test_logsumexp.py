@@ -29,11 +29,16 @@ def vectors(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 
 
 def pair(
-    *leading: int, count: int = 10, others: int = 0, dim: int = 5, dtype: torch.dtype = torch.float64
+    *leading: int,
+    count: int = 10,
+    others: int = 0,
+    dim: int = 5,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Anchors (..., count, dim) and count + others candidates, that want a gradient."""
     a, b = vectors(*leading, count, dim, dtype=dtype), vectors(*leading, count + others, dim, seed=1, dtype=dtype)
-    return a.requires_grad_(), b.requires_grad_()
+    return a.to(device).requires_grad_(), b.to(device).requires_grad_()
 
 
 def mixed(statistics: PairStatistics | tuple[Tensor, Tensor, Tensor], columns: bool) -> Tensor:
@@ -41,7 +46,7 @@ def mixed(statistics: PairStatistics | tuple[Tensor, Tensor, Tensor], columns: b
     total = torch.zeros((), dtype=torch.float64)
     for seed, part in enumerate(statistics[: 2 + columns]):
         assert part is not None
-        total = total + (part * vectors(*part.shape, seed=10 + seed).to(part.dtype)).sum()
+        total = total + (part * vectors(*part.shape, seed=10 + seed).to(part)).sum().cpu()
     return total
 
 
@@ -57,13 +62,13 @@ def without_compiled_code() -> Iterator[None]:
 @pytest.mark.parametrize("size", [None, 1, 3, 7])
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.005, True), (0.5, False)])
 @pytest.mark.parametrize("others", [0, 4])
-def test_equals_loops(size: int | None, temperature: float, normalize: bool, others: int) -> None:
-    a, b = pair(others=others)
+def test_equals_loops(size: int | None, temperature: float, normalize: bool, others: int, device: str) -> None:
+    a, b = pair(others=others, device=device)
     expected = statistics_loops(a, b, temperature, normalize)
     with set_tiling(size=size):
         got = pair_statistics(a, b, temperature, columns=not others, normalize=normalize)
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
-        assert_close(part, values, "exact", scale=1)
+        assert_close(part, values, "exact", dtype=torch.float64, scale=1)
     assert (got.columns is None) == bool(others)
 
 
@@ -72,9 +77,9 @@ def test_equals_loops(size: int | None, temperature: float, normalize: bool, oth
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.02, True), (0.005, True), (0.5, False)])
 @pytest.mark.parametrize("others", [0, 4])
 def test_gradients_of_tiles_equal_those_of_the_matrix(
-    size: int, cache_mib: float, temperature: float, normalize: bool, others: int
+    size: int, cache_mib: float, temperature: float, normalize: bool, others: int, device: str
 ) -> None:
-    a, b = pair(2, count=66 if size == 64 else 10, others=others)
+    a, b = pair(2, count=66 if size == 64 else 10, others=others, device=device)
     with set_tiling(size=size, cache_mib=cache_mib):
         tiled = mixed(pair_statistics(a, b, temperature, columns=not others, normalize=normalize), not others)
     dense = mixed(plain_statistics(a, b, temperature, normalize), not others)
@@ -85,14 +90,14 @@ def test_gradients_of_tiles_equal_those_of_the_matrix(
 
 @pytest.mark.parametrize("count", [300, 600])  # one tile of the default size, and four
 @pytest.mark.parametrize("temperature", [0.005, 0.07])
-def test_many_vectors_are_tiled_without_being_asked_and_stay_exact(count: int, temperature: float) -> None:
-    a, b = pair(count=count, dim=16)
-    got = pair_statistics(a, b, temperature, columns=True)
-    assert got.positive.grad_fn is not None
-    assert "_Tiled" in got.positive.grad_fn.next_functions[0][0].name()  # behind the reshaping
-    tiled, dense = mixed(got, True), mixed(plain_statistics(a, b, temperature, True), True)
-    for found, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(found, expected) < tolerance(torch.float64)
+def test_many_vectors_are_tiled_without_being_asked_and_stay_exact(count: int, temperature: float, device: str) -> None:
+    a, b = pair(count=count, dim=16, device=device)
+    statistics = pair_statistics(a, b, temperature, columns=True)
+    assert statistics.positive.grad_fn is not None
+    assert "_Tiled" in statistics.positive.grad_fn.next_functions[0][0].name()  # behind the reshaping
+    tiled, dense = mixed(statistics, True), mixed(plain_statistics(a, b, temperature, True), True)
+    for got, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("count", [300, 600])
@@ -237,22 +242,24 @@ def test_any_tile_size_gives_the_same(
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
         assert_close(part, values, scale=1)
     gradients = torch.autograd.grad(mixed(got, not others), (a, b))
-    for found, wanted in zip(gradients, torch.autograd.grad(mixed(expected, not others), (a, b)), strict=True):
-        assert relative_distance(found, wanted) < tolerance(torch.float64)
+    for gradient, wanted in zip(gradients, torch.autograd.grad(mixed(expected, not others), (a, b)), strict=True):
+        assert relative_distance(gradient, wanted) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("size", [None, 3])
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.3, True), (0.015, True), (1.0, False)])
 @pytest.mark.parametrize("others", [0, 2])
-def test_gradient_and_second_gradient(size: int | None, temperature: float, normalize: bool, others: int) -> None:
+def test_gradient_and_second_gradient(
+    size: int | None, temperature: float, normalize: bool, others: int, device: str
+) -> None:
     # 0.015 takes the path of the running maximum; its function is steep, so vectors lie close
-    a, b = pair(count=4, others=others, dim=3)
+    a, b = pair(count=4, others=others, dim=3, device=device)
     if temperature < 0.1:
         a, b = ((1 + 0.05 * x.detach()).requires_grad_() for x in (a, b))
 
     def statistics(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        found = pair_statistics(x, y, temperature, columns=not others, normalize=normalize)
-        return tuple(part for part in found if part is not None)
+        parts = pair_statistics(x, y, temperature, columns=not others, normalize=normalize)
+        return tuple(part for part in parts if part is not None)
 
     with set_tiling(size=size):
         assert torch.autograd.gradcheck(statistics, (a, b))
@@ -284,12 +291,12 @@ def test_second_derivatives_of_tiles_equal_those_of_the_matrix(leading: tuple[in
         assert relative_distance(tiled, dense) < tolerance(torch.float64)
 
 
-def test_half_precision_and_autocast_are_computed_in_float32() -> None:
-    a, b = pair(dtype=torch.float32)
+def test_half_precision_and_autocast_are_computed_in_float32(device: str) -> None:
+    a, b = pair(dtype=torch.float32, device=device)
     for size in (None, 3):
         with set_tiling(size=size):
             expected = pair_statistics(a, b, 0.07, columns=True)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16):
                 got = pair_statistics(a, b, 0.07, columns=True)
             for part, values in zip(got, expected, strict=True):
                 assert part is not None
@@ -427,11 +434,11 @@ def test_settings_that_make_no_sense_change_nothing(arguments: dict[str, object]
 def test_without_negatives_there_is_nothing_to_sum(size: int | None) -> None:
     a, b = pair(2, count=1)
     with set_tiling(size=size):
-        found = pair_statistics(a, b, 0.07, columns=True)
-    assert found.columns is not None
-    assert (found.rows == -torch.inf).all()
-    assert (found.columns == -torch.inf).all()
-    gradient = torch.autograd.grad(one_against_rest(found.positive, found.rows).sum(), a)[0]
+        statistics = pair_statistics(a, b, 0.07, columns=True)
+    assert statistics.columns is not None
+    assert (statistics.rows == -torch.inf).all()
+    assert (statistics.columns == -torch.inf).all()
+    gradient = torch.autograd.grad(one_against_rest(statistics.positive, statistics.rows).sum(), a)[0]
     assert (gradient == 0).all()
 
 
@@ -449,13 +456,13 @@ def test_kept_tiles_are_let_go_in_the_backward_pass_and_computed_anew_for_a_seco
 
 def graph_of(node: Any) -> list[Any]:
     """All nodes of an autograd graph from one on."""
-    found, queue = [], [node]
+    nodes, queue = [], [node]
     while queue:
         node = queue.pop()
-        if node is not None and node not in found:
-            found.append(node)
+        if node is not None and node not in nodes:
+            nodes.append(node)
             queue += [parent for parent, _ in node.next_functions]
-    return found
+    return nodes
 
 
 @pytest.mark.parametrize("count", [1, 16, 300])

@@ -18,31 +18,32 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import queue_nce
 
 
-def vectors(batch: int = 3, size: int = 5, dim: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def vectors(
+    batch: int = 3, size: int = 5, dim: int = 4, seed: int = 0, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    query, key, queue = torch.randn(2 * batch + size, dim, generator=generator, dtype=torch.float64).split(
-        (batch, batch, size)
-    )
+    rows = torch.randn(2 * batch + size, dim, generator=generator, dtype=torch.float64).to(device)
+    query, key, queue = rows.split((batch, batch, size))
     return query.clone().requires_grad_(), key, queue
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 4), (4, 2, 7)])
 @pytest.mark.parametrize("temperature", [0.07, 1.0, 10.0])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_equals_equation_3(sizes: tuple[int, int, int], temperature: float, normalize: bool) -> None:
-    query, key, queue = vectors(*sizes)
+def test_equals_equation_3(sizes: tuple[int, int, int], temperature: float, normalize: bool, device: str) -> None:
+    query, key, queue = vectors(*sizes, device=device)
     values = queue_nce(query, key, queue, temperature, reduction="none", normalize=normalize)
     expected = queue_loops(query, key, queue, temperature, normalize=normalize)
-    assert_close(values.detach(), expected, "loose", scale=0.0001)
+    assert_close(values, expected, "loose", dtype=torch.float64, scale=1e-4)
 
 
-def test_masked_slots_do_not_count() -> None:
-    query, key, queue = vectors(size=6)
-    valid = torch.tensor([True, False, True, True, False, False])
+def test_masked_slots_do_not_count(device: str) -> None:
+    query, key, queue = vectors(size=6, device=device)
+    valid = torch.tensor([True, False, True, True, False, False], device=device)
     values = queue_nce(query, key, queue, 0.3, valid=valid, reduction="none").detach()
-    torch.testing.assert_close(values, queue_loops(query, key, queue, 0.3, valid))
-    torch.testing.assert_close(values, queue_nce(query, key, queue[valid], 0.3, reduction="none").detach())
-    assert not torch.allclose(values, queue_loops(query, key, queue, 0.3))
+    assert_close(values, queue_loops(query, key, queue, 0.3, valid), dtype=torch.float64)
+    assert_close(values, queue_nce(query, key, queue[valid], 0.3, reduction="none").detach())
+    assert not torch.allclose(values.cpu(), queue_loops(query, key, queue, 0.3))
 
 
 @pytest.mark.parametrize("junk", [math.nan, math.inf, 1e30])
@@ -73,9 +74,9 @@ def test_reductions() -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_gradients(normalize: bool) -> None:
-    query, key, queue = vectors(2, 3, 3)
-    valid = torch.tensor([True, False, True])
+def test_gradients(normalize: bool, device: str) -> None:
+    query, key, queue = vectors(2, 3, 3, device=device)
+    valid = torch.tensor([True, False, True], device=device)
 
     def loss(q: Tensor) -> Tensor:
         return queue_nce(q, key, queue, 0.5, valid=valid, normalize=normalize)
@@ -152,9 +153,9 @@ def test_tiny_losses_keep_their_digits_in_float32() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=autocast_to_float16)])
-def test_is_float32_under_autocast(dtype: torch.dtype) -> None:
-    query, key, queue = (x.detach().float() for x in vectors())
-    with torch.autocast("cpu", dtype):
+def test_is_float32_under_autocast(dtype: torch.dtype, device: str) -> None:
+    query, key, queue = (x.detach().float() for x in vectors(device=device))
+    with torch.autocast(device, dtype):
         assert (query @ queue.T).dtype == dtype  # autocast is at work
         loss = queue_nce(query, key, queue, 0.02)
     torch.testing.assert_close(loss, queue_nce(query, key, queue, 0.02))

@@ -12,14 +12,16 @@ from contrastive_sr.errors import DataError
 from contrastive_sr.functional import pixel_cosine_similarity
 
 
-def maps(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def maps(*shape: int, seed: int = 1, device: str = "cpu") -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(device)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 4, 1)])
-def test_equals_the_definition(shape: tuple[int, ...]) -> None:
-    x, y = maps(*shape), maps(*shape, seed=2)
-    assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), "exact", scale=1)
+def test_equals_the_definition(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    x, y = (maps(*shape, seed=seed, device=device).to(dtype) for seed in (1, 2))
+    similarity = pixel_cosine_similarity(x, y)
+    assert similarity.dtype == dtype
+    assert_close(similarity, cosine_loops(x.double(), y.double()), "exact", dtype=dtype, scale=1)
 
 
 def test_is_a_mean_of_cosines_and_not_a_cosine_of_means() -> None:
@@ -47,8 +49,8 @@ def test_float32_from_small_to_large_values(scale: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    x, y = (300 * maps(2, 8, 3, 3)).to(dtype), (300 * maps(2, 8, 3, 3, seed=2)).to(dtype)
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, device: str) -> None:
+    x, y = ((300 * maps(2, 8, 3, 3, seed=seed, device=device)).to(dtype) for seed in (1, 2))
     similarity = pixel_cosine_similarity(x, y)
     assert similarity.dtype == torch.float32
     assert_close(similarity, cosine_loops(x, y), "exact", scale=1, dtype=torch.float32)
@@ -73,8 +75,8 @@ def test_zero_vectors_count_as_zero_with_a_finite_gradient(dtype: torch.dtype) -
     assert torch.autograd.grad(similarity.sum(), nothing)[0].abs().max() == 0
 
 
-def test_gradients() -> None:
-    x, y = maps(1, 3, 2, 2).requires_grad_(), maps(1, 3, 2, 2, seed=2).requires_grad_()
+def test_gradients(device: str) -> None:
+    x, y = (maps(1, 3, 2, 2, seed=seed, device=device).requires_grad_() for seed in (1, 2))
     assert torch.autograd.gradcheck(pixel_cosine_similarity, (x, y))
     assert torch.autograd.gradgradcheck(pixel_cosine_similarity, (x, y))
 

@@ -28,9 +28,11 @@ SIZES = pytest.mark.parametrize("size", [None, 4])  # dense and tiled
 PENALTY = pytest.mark.parametrize("penalty", [True, False])
 
 
-def features(*leading: int, count: int = 9, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def features(
+    *leading: int, count: int = 9, dim: int = 5, seed: int = 0, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    hr, sr, lr = torch.randn(3, *leading, count, dim, generator=generator, dtype=torch.float64)
+    hr, sr, lr = torch.randn(3, *leading, count, dim, generator=generator, dtype=torch.float64).to(device)
     return hr, sr, lr
 
 
@@ -46,13 +48,13 @@ def expected_values(
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (7, 4), (13, 5)])
 def test_equals_the_equation(
-    variant: str, penalty: bool, size: int | None, temperature: float, shape: tuple[int, int]
+    variant: str, penalty: bool, size: int | None, temperature: float, shape: tuple[int, int], device: str
 ) -> None:
-    hr, sr, lr = features(count=shape[0], dim=shape[1])
+    hr, sr, lr = features(count=shape[0], dim=shape[1], device=device)
     with set_tiling(size=size):
         values = srnce(hr, sr, lr, temperature, variant, reduction="none", penalty=penalty)
     expected = expected_values(hr, sr, lr, temperature, variant, penalty)
-    assert_close(values, expected)
+    assert_close(values, expected, dtype=torch.float64)
 
 
 def test_equations_4_and_6_as_printed() -> None:
@@ -107,10 +109,10 @@ def test_further_sr_vectors_are_negatives_alone(variant: str, size: int | None) 
     sr = features(count=8, seed=3)[1]
     condition = Condition(0.07, variant, penalty=True, detach_hr=True, detach_lr=True)
     with set_tiling(size=size):
-        found = condition.contrast(hr, sr, lr)
-    assert_close(found.values, expected_values(hr, sr, lr, 0.07, variant))
-    torch.testing.assert_close(found.to_hr, torch.cosine_similarity(hr, sr[:5], dim=1))
-    torch.testing.assert_close(found.to_lr, torch.cosine_similarity(lr, sr[:5], dim=1))
+        contrast = condition.contrast(hr, sr, lr)
+    assert_close(contrast.values, expected_values(hr, sr, lr, 0.07, variant))
+    torch.testing.assert_close(contrast.to_hr, torch.cosine_similarity(hr, sr[:5], dim=1))
+    torch.testing.assert_close(contrast.to_lr, torch.cosine_similarity(lr, sr[:5], dim=1))
 
 
 @VARIANTS
@@ -157,8 +159,10 @@ def test_images_do_not_see_each_other(variant: str, size: int | None, leading: l
 @SIZES
 @SEVERAL
 @given(seed=st.integers(0, 1000), temperature=st.sampled_from(TEMPERATURES))
-def test_float32_is_close_to_float64(variant: str, size: int | None, seed: int, temperature: float) -> None:
-    roles = [x.float().requires_grad_() for x in features(seed=seed)]
+def test_float32_is_close_to_float64(
+    variant: str, size: int | None, seed: int, temperature: float, device: str
+) -> None:
+    roles = [x.float().requires_grad_() for x in features(seed=seed, device=device)]
     exact = [x.detach().double().requires_grad_() for x in roles]
     with set_tiling(size=size):
         single, double = (srnce(*x, temperature, variant) for x in (roles, exact))
@@ -212,8 +216,8 @@ def test_small_losses_keep_their_digits_in_float32(variant: str, size: int | Non
 @VARIANTS
 @SIZES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(variant: str, size: int | None, dtype: torch.dtype) -> None:
-    roles = [x.to(dtype).requires_grad_() for x in features()]
+def test_half_precision_is_computed_in_float32(variant: str, size: int | None, dtype: torch.dtype, device: str) -> None:
+    roles = [x.to(dtype).requires_grad_() for x in features(device=device)]
     with set_tiling(size=size):
         value = srnce(*roles, 0.02, variant)
         expected = srnce(*(x.detach().float() for x in roles), 0.02, variant)
@@ -223,11 +227,11 @@ def test_half_precision_is_computed_in_float32(variant: str, size: int | None, d
 
 @VARIANTS
 @SIZES
-def test_autocast_changes_nothing(variant: str, size: int | None) -> None:
-    roles = [x.float().requires_grad_() for x in features()]
+def test_autocast_changes_nothing(variant: str, size: int | None, device: str) -> None:
+    roles = [x.float().requires_grad_() for x in features(device=device)]
     with set_tiling(size=size):
         expected = srnce(*roles, variant=variant)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             value = srnce(*roles, variant=variant)
     assert torch.equal(value, expected)
     (got,), (wanted,) = torch.autograd.grad(value, roles[1]), torch.autograd.grad(expected, roles[1])
@@ -251,8 +255,8 @@ def test_gradient_and_second_gradient(variant: str, penalty: bool, size: int | N
 
 @VARIANTS
 @SIZES
-def test_gradient_and_second_gradient_of_all_three(variant: str, size: int | None) -> None:
-    roles = tuple(x.requires_grad_() for x in features(count=5, dim=3))
+def test_gradient_and_second_gradient_of_all_three(variant: str, size: int | None, device: str) -> None:
+    roles = tuple(x.requires_grad_() for x in features(count=5, dim=3, device=device))
 
     def loss(*x: Tensor) -> Tensor:
         return srnce(*x, 0.3, variant, penalty=False, detach_hr=False, detach_lr=False)
@@ -342,15 +346,14 @@ def test_the_paper_s_form_ends_opposite_of_lr_and_far_from_hr_from_every_start()
 
 def test_the_tempered_form_ends_near_hr_from_a_warm_start_alone() -> None:
     for mix in (0.5, 0.7):
-        found = ends("tempered", mix)
-        assert found["random"][0] < -0.25
+        cosines = ends("tempered", mix)
+        assert cosines["random"][0] < -0.25
         for start in ("near HR", "near LR"):
-            assert found[start][0] > 0.9
+            assert cosines[start][0] > 0.9
 
 
 def test_with_lr_as_a_negative_it_ends_near_hr_from_every_start() -> None:
-    found = ends("negative", mix=0.5).values()
-    for to_hr, to_lr in found:
+    for to_hr, to_lr in ends("negative", mix=0.5).values():
         assert to_hr > 0.85
         assert to_lr < 0.5  # while HR and LR features have a cosine of 0.7
     assert min(to_hr for to_hr, _ in ends("negative", mix=0.7).values()) > 0.7

@@ -42,21 +42,22 @@ def masks(rows: int, columns: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_supcon_is_its_equation(temperature: float) -> None:
-    candidates = vectors(7, 1)
+def test_supcon_is_its_equation(temperature: float, device: str) -> None:
+    candidates = vectors(7, 1).to(device)
     anchors = candidates[:4]
-    positive, same = masks(4, 7, 2)
+    positive, same = (mask.to(device) for mask in masks(4, 7, 2))
     want = loops(anchors, candidates, lambda i, k: positive[i, k], lambda i, k: same[i, k], temperature)
     got = supcon(anchors, candidates, positive, same, temperature, reduction="none")
     assert_close(got, want, dtype=torch.float64)
     assert got[0] == 0
     assert_close(supcon(anchors, candidates, positive, same, temperature), sum(want) / 4, dtype=torch.float64)
-    assert supcon(anchors, candidates, positive, same, temperature, reduction="sum").item() == pytest.approx(sum(want))
+    total = supcon(anchors, candidates, positive, same, temperature, reduction="sum")
+    assert_close(total, sum(want), dtype=torch.float64)
 
 
-def test_supcon_gradients() -> None:
-    a, c = vectors(3, 1).requires_grad_(), vectors(5, 2).requires_grad_()
-    positive, same = masks(3, 5, 3)
+def test_supcon_gradients(device: str) -> None:
+    a, c = (vectors(count, count).to(device).requires_grad_() for count in (3, 5))
+    positive, same = (mask.to(device) for mask in masks(3, 5, 3))
     assert torch.autograd.gradcheck(lambda x, y: supcon(x, y, positive, same, 0.5), (a, c))
     assert torch.autograd.gradgradcheck(lambda x, y: supcon(x, y, positive, same, 0.5), (a, c))
 
