@@ -18,7 +18,7 @@ from versions import autocast_to_float16
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import embedded_nce, plain_embedded_nce
-from contrastive_sr.functional.embedded import Embed, Similarity
+from contrastive_sr.functional.embedded import Embed, Similarity, _contrast
 from contrastive_sr.functional.reduction import Reduction
 
 
@@ -193,6 +193,17 @@ def test_reductions_and_their_gradients(embedding: str, reduction: Reduction, de
     (expected_gradient,) = torch.autograd.grad(expected, sr, upstream)
     assert_close(gradient, expected_gradient, "loose", scale=0.01)
     assert gradient[1].abs().sum() > 0
+
+
+def test_a_batch_at_once_as_on_a_gpu_is_the_same() -> None:
+    embed, (sr, near, far) = smooth(), problem(batch=3)
+    expected, expected_similarity = embedded_nce(sr, near, far, embed, 0.3, reduction="none")
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), sr)
+    gradient = torch.empty_like(sr)
+    losses, similarity = _contrast(sr, torch.cat((near, far), 1), 3, embed, 0.3, fill=gradient)
+    assert_close(losses, expected)
+    assert_close(similarity, expected_similarity)
+    assert relative_distance(gradient, expected_gradient) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
