@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,10 +42,8 @@ def average_statistics_over_ranks(module: nn.Module) -> None:
         return
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
-    if statistics:
-        mean = sum_over_ranks(torch.cat([s.flatten() for s in statistics])) / world_size()
-        for s, value in zip(statistics, mean.split([s.numel() for s in statistics]), strict=True):
-            s.copy_(value.view_as(s))
+    for s, mean in zip(statistics, _means_over_ranks(statistics), strict=True):
+        s.copy_(mean)
 
 
 def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
@@ -106,19 +105,19 @@ def reduce_over_ranks(values: Tensor, count: int | None, reduction: Reduction) -
 
 
 def average_gradients(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters of a module that need a gradient, which in the backward pass is averaged over the ranks.
+    """A module's parameters, such that the backward pass averages their gradients over the ranks.
 
-    For a part of a network under DistributedDataParallel that is called on its own, so that DDP does not see the call
-    and averages nothing. Every rank must run the backward pass through what it got, each the same number of times:
-    the ranks wait for each other. One collective a pass (one for each dtype of the parameters). Differentiable once.
+    For a part of a network under DistributedDataParallel that is called on its own: DDP does not see that call and
+    averages nothing. All ranks must run the backward pass through these parameters, and equally often, because they
+    wait for each other. It takes one collective (one for each dtype of the parameters). Differentiable once.
 
     Args:
         module: the part that is called.
 
     Returns:
-        The parameters by name, for ``torch.func.functional_call(module, parameters, args)``. Without torch.distributed
-        the module's own. With it, a parameter that a rank's pass does not reach counts there as one with a gradient of
-        0, and has a gradient on all ranks afterwards.
+        The parameters that need a gradient by name, for ``torch.func.functional_call(module, parameters, args)``.
+        Without torch.distributed the module's own. A parameter that the pass of a rank does not reach counts there as
+        having a gradient of 0, and has a gradient on all ranks afterwards.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -129,6 +128,17 @@ def average_gradients(module: nn.Module) -> dict[str, Tensor]:
     if world_size() == 1 or not parameters:
         return dict(parameters)
     return dict(zip(parameters, _AverageGradients.apply(*parameters.values()), strict=True))
+
+
+def _means_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all ranks, without gradient, in one collective for each dtype."""
+    means = list(tensors)
+    for dtype in dict.fromkeys(x.dtype for x in tensors):
+        indices = [index for index, x in enumerate(tensors) if x.dtype == dtype]
+        joined = sum_over_ranks(torch.cat([tensors[index].flatten() for index in indices])) / world_size()
+        for index, mean in zip(indices, joined.split([tensors[index].numel() for index in indices]), strict=True):
+            means[index] = mean.view_as(tensors[index])
+    return means
 
 
 def _exchange(x: Tensor) -> tuple[list[int], list[bool]]:
@@ -166,11 +176,5 @@ class _AverageGradients(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        # Of a parameter that was not reached autograd gives zeros, so that all ranks send as much.
-        averaged = list(gradients)
-        for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
-            indices = [index for index, gradient in enumerate(gradients) if gradient.dtype == dtype]
-            mean = sum_over_ranks(torch.cat([gradients[index].flatten() for index in indices])) / world_size()
-            for index, part in zip(indices, mean.split([gradients[index].numel() for index in indices]), strict=True):
-                averaged[index] = part.view_as(gradients[index])
-        return tuple(averaged)
+        # autograd gives zeros for a parameter that was not reached, so that all ranks send as much
+        return tuple(_means_over_ranks(gradients))

@@ -9,10 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from contrastive_sr.data.demo import prepare_demo_data
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each kind of device that there is: a test that asks for it runs on the CPU and on a GPU."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=[torch.float64, torch.float32], ids=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """The precisions in which everything is computed; half precision is never computed in."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

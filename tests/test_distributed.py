@@ -8,6 +8,7 @@ import pytest
 import ranks
 import torch
 from oracles import dual_loops
+from tolerances import assert_close
 
 from contrastive_sr.distributed import (
     average_gradients,
@@ -83,8 +84,8 @@ def test_gather_rows_of_any_number(results: Results, case: int, index: int) -> N
 def test_reduce_over_ranks(results: Results, case: int) -> None:
     joined = ranks.uneven_rows(ranks.SIZES[case])
     mean, total = (sum(result["rows"][case][key] for result in results) / 2 for key in ("mean", "sum"))
-    assert mean == pytest.approx(joined.mean().item(), rel=1e-6)
-    assert total == pytest.approx(joined.sum().item(), rel=1e-6)
+    assert_close(mean, joined.mean().item(), "exact", dtype=torch.float32)
+    assert_close(total, joined.sum().item(), "exact", dtype=torch.float32)
     assert torch.equal(torch.cat([result["rows"][case]["none"] for result in results]), joined)
 
 
@@ -133,14 +134,14 @@ def test_in_batch_losses_are_those_of_the_joined_batch(results: Results, kind: s
     """Also where one rank has fewer samples, or none."""
     got = [result["in_batch"][kind, sizes] for result in results]
     expected = ranks.in_batch_run(kind, sizes, [0, 1], gather=False)
-    assert sum(part["loss"] for part in got) / 2 == pytest.approx(expected["loss"], rel=1e-10)
+    assert_close(sum(part["loss"] for part in got) / 2, expected["loss"], "loose")
     # What DistributedDataParallel does with gradients: their mean over the ranks.
     for role, gradient in enumerate(expected["gradients"]):
         joined = torch.cat([part["gradients"][role] for part in got]) / 2
         assert gradient.abs().sum() > 0
-        torch.testing.assert_close(joined, gradient, rtol=1e-9, atol=1e-12)
+        assert_close(joined, gradient, "loose", scale=0.01)
     for first, second, gradient in zip(*(part["head_gradients"] for part in (*got, expected)), strict=True):
-        torch.testing.assert_close((first + second) / 2, gradient, rtol=1e-9, atol=1e-12)
+        assert_close((first + second) / 2, gradient, "loose", scale=0.01)
 
 
 def test_queue_of_two_ranks_is_that_of_one_on_the_joined_batches(results: Results) -> None:
@@ -148,12 +149,12 @@ def test_queue_of_two_ranks_is_that_of_one_on_the_joined_batches(results: Result
     got, expected = both(results, "queue"), ranks.queue_run([0, 1])
     for step in range(len(ranks.SIZES)):
         mean = sum(result["losses"][step] for result in got) / 2
-        assert mean == pytest.approx(expected["losses"][step], rel=1e-10, abs=1e-12)
+        assert_close(mean, expected["losses"][step], "loose")
         for result in got:
             for own, gradient in zip(result["gradients"][step], expected["gradients"][step], strict=True):
-                torch.testing.assert_close(own, gradient, rtol=1e-9, atol=1e-12)
+                assert_close(own, gradient, "loose", scale=0.01)
             for name, value in expected["states"][step].items():
-                torch.testing.assert_close(result["states"][step][name], value, rtol=1e-9, atol=1e-12)
+                assert_close(result["states"][step][name], value, "loose", dtype=torch.float64, scale=0.01)
     assert expected["losses"][-1] > 0
     assert expected["gradients"][-1][0].abs().sum() > 0
     assert expected["states"][-1]["fill"] == 5
@@ -181,7 +182,7 @@ def test_scales_of_criteria_are_means_over_ranks(results: Results) -> None:
 def test_dual_loss_of_two_ranks_is_that_of_the_joined_batch(results: Results) -> None:
     real, fake = (torch.cat([ranks.logits(index)[side] for index in range(2)]) for side in range(2))
     mean = sum(both(results, "dual_loss")) / 2
-    assert mean == pytest.approx(dual_loops(real, fake), rel=1e-12)
+    assert_close(mean, dual_loops(real, fake))
     alone = sum(dual_loops(*ranks.logits(index)) for index in range(2)) / 2
     assert abs(mean - alone) > 0.1  # without the other rank's logits it is another number
 
@@ -193,7 +194,7 @@ def test_averaged_gradients_are_those_of_the_joined_batch(results: Results) -> N
     for index in range(2):
         for got, parameter in zip(results[index]["ddp_gradients"], discriminator.parameters(), strict=True):
             assert parameter.grad is not None
-            torch.testing.assert_close(got, parameter.grad, rtol=1e-6, atol=1e-12)
+            assert_close(got, parameter.grad)
 
 
 @pytest.mark.parametrize("kind", ["share", "fixed"])
@@ -201,8 +202,8 @@ def test_weight_and_ratio_are_those_of_the_joined_batch(results: Results, kind: 
     joined = ranks.train(kind, [0, 1])
     assert results[0][kind]["ratios"] == results[1][kind]["ratios"]
     assert results[0][kind]["weights"] == results[1][kind]["weights"]
-    assert results[0][kind]["ratios"] == pytest.approx(joined["ratios"], rel=1e-5)
-    assert results[0][kind]["weights"] == pytest.approx(joined["weights"], rel=1e-5)
+    assert_close(results[0][kind]["ratios"], joined["ratios"], dtype=torch.float32)
+    assert_close(results[0][kind]["weights"], joined["weights"], dtype=torch.float32)
     own = ranks.train(kind, [0])["ratios"], ranks.train(kind, [1])["ratios"]
     assert abs(own[0][0] / own[1][0] - 1) > 1e-3  # each rank alone would have found another ratio
     assert len(set(joined["ratios"])) > 1
@@ -227,7 +228,7 @@ def test_wrapped_methods_end_with_equal_gradients(results: Results) -> None:
     first, second = both(results, "method_gradients")
     assert len(first) > 0
     for a, b in zip(first, second, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
+        assert_close(a, b, scale=0.0002)
         assert a.abs().sum() > 0
 
 

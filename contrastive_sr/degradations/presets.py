@@ -98,7 +98,7 @@ def find_preset(name: str, scale: int | None = None) -> str:
 
     Args:
         name: with or without the scale at its end, e.g. ``dasr-isotropic-x4`` or ``dasr-isotropic``.
-        scale: the scale that the preset must have; needed if the name does not say it and several do.
+        scale: the scale that the preset must have; needed if the name leaves it out and there are several.
 
     Returns:
         A key of ``PRESETS``.

@@ -13,6 +13,7 @@ from degradation_oracles import (
     field_loops,
     gaussian_loops,
 )
+from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.degradations import bicubic_downsample, blur, blur_variant, functional, gaussian_kernels
@@ -20,9 +21,16 @@ from contrastive_sr.degradations.functional import blur_bicubic_downsample, stre
 from contrastive_sr.errors import ConfigError, DataError
 
 
-def images(batch: int, height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
+def images(
+    batch: int,
+    height: int,
+    width: int,
+    channels: int = 3,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> Tensor:
     generator = torch.Generator().manual_seed(batch * 1000 + height * 10 + width)
-    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def some_kernels(batch: int, size: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -40,7 +48,7 @@ def test_kernels_are_the_density_at_the_pixels(size: int) -> None:
     angle = torch.tensor([0.0, 0.3, 1.2, 2.9], dtype=torch.float64)
     kernels = gaussian_kernels(sigma, angle, size)
     expected = [gaussian_loops(*s, a, size) for s, a in zip(sigma.tolist(), angle.tolist(), strict=True)]
-    torch.testing.assert_close(kernels, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=1e-15)
+    assert_close(kernels, torch.tensor(expected, dtype=torch.float64), scale=0.001)
 
 
 def test_the_first_width_lies_from_left_to_right_and_turns_downwards() -> None:
@@ -50,7 +58,7 @@ def test_the_first_width_lies_from_left_to_right_and_turns_downwards() -> None:
     )
     assert flat[10].count_nonzero() == 21  # a row, from left to right
     assert flat[10, 13] > flat[13, 10]
-    torch.testing.assert_close(upright, flat.T, rtol=1e-9, atol=1e-15)
+    assert_close(upright, flat.T, "loose", scale=1e-05)
     diagonal = gaussian_kernels(wide, torch.tensor([math.pi / 4], dtype=torch.float64))[0]
     assert diagonal[13, 13] > diagonal[13, 7]  # down and to the right
     assert torch.allclose(diagonal, diagonal.flip(0, 1))
@@ -77,42 +85,42 @@ def test_kernels_hold_no_denormals() -> None:
 
 @pytest.mark.parametrize("size", [3, 7])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
-def test_blur_is_each_image_with_its_kernel(size: int, stride: int) -> None:
-    x, kernels = images(2, 12, 9), some_kernels(2, size)
+def test_blur_is_each_image_with_its_kernel(size: int, stride: int, dtype: torch.dtype, device: str) -> None:
+    x, kernels = images(2, 12, 9, dtype=dtype, device=device), some_kernels(2, size)
     full = blur_loops(x, lambda b, i, j: kernels[b].tolist())
-    torch.testing.assert_close(blur(x, kernels, stride), full[..., ::stride, ::stride], rtol=0, atol=1e-13)
+    assert_close(blur(x, kernels.to(x), stride), full[..., ::stride, ::stride], "exact", dtype=dtype, scale=1)
 
 
-def test_blur_with_a_kernel_of_21_is_that_of_a_loop() -> None:
-    x, kernel = images(1, 14, 21, channels=1), gaussian_kernels(torch.tensor([[1.1, 3.5]]), torch.tensor([0.6]))
+def test_blur_with_a_kernel_of_21_is_that_of_a_loop(dtype: torch.dtype, device: str) -> None:
+    x, kernel = (
+        images(1, 14, 21, channels=1, dtype=dtype, device=device),
+        gaussian_kernels(torch.tensor([[1.1, 3.5]]), torch.tensor([0.6])),
+    )
     expected = blur_loops(x, lambda b, i, j: kernel[0].tolist())
-    torch.testing.assert_close(blur(x, kernel), expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(blur(x.float(), kernel).double(), expected, rtol=0, atol=1e-6)
+    assert_close(blur(x, kernel.to(device)), expected, "exact", dtype=dtype, scale=1)
 
 
 def test_planes_that_do_not_fill_a_call_are_filtered_too() -> None:
     x, kernels = images(7, 8, 8), some_kernels(7, 3)
     together = blur(x, kernels)
     for b in range(7):
-        torch.testing.assert_close(together[b], blur(x[b : b + 1], kernels[b : b + 1])[0], rtol=0, atol=1e-14)
+        assert_close(together[b], blur(x[b : b + 1], kernels[b : b + 1])[0], "exact", scale=1)
 
 
 def test_the_fourier_way_of_gpus_is_the_same() -> None:
     x, kernels = images(1, 15, 22, channels=4)[0], some_kernels(4, 7)
     ways = functional._filter_by_fft(x, kernels), functional._filter_by_convolution(x, kernels, 1)
-    torch.testing.assert_close(*ways, rtol=0, atol=1e-14)
+    assert_close(*ways, "exact", scale=1)
 
 
 # ------------------------------------------------------------------------------------------------ downsampling
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_bicubic_is_that_of_a_loop(scale: int) -> None:
+def test_bicubic_is_that_of_a_loop(scale: int, dtype: torch.dtype, device: str) -> None:
     for height, width in ((2 * scale, 3 * scale), (24, 48)):
-        x = images(2, height, width, channels=2)
-        torch.testing.assert_close(bicubic_downsample(x, scale), bicubic_loops(x, scale), rtol=0, atol=1e-13)
-        single = bicubic_downsample(x.float(), scale).double()
-        torch.testing.assert_close(single, bicubic_loops(x, scale), rtol=0, atol=1e-6)
+        x = images(2, height, width, channels=2, dtype=dtype, device=device)
+        assert_close(bicubic_downsample(x, scale), bicubic_loops(x, scale), "exact", dtype=dtype, scale=1)
 
 
 @pytest.mark.basicsr
@@ -123,22 +131,22 @@ def test_bicubic_is_matlab_s_imresize_as_basicsr_has_it(scale: int) -> None:
     imresize = import_basicsr("basicsr.utils.matlab_functions").imresize
     for height, width in ((24, 36), (60, 96)):
         x = images(1, height, width, dtype=torch.float32)
-        torch.testing.assert_close(bicubic_downsample(x, scale)[0], imresize(x[0], 1 / scale), rtol=0, atol=1e-6)
+        assert_close(bicubic_downsample(x, scale)[0], imresize(x[0], 1 / scale), "exact", scale=1)
 
 
 def test_bicubic_is_as_exact_at_the_end_of_a_long_image() -> None:
     x = images(1, 8, 3000, channels=1)
     single, double = bicubic_downsample(x.float(), 4), bicubic_downsample(x, 4)
-    torch.testing.assert_close(single.double(), double, rtol=0, atol=5e-7)
-    torch.testing.assert_close(double.flip(3), bicubic_downsample(x.flip(3), 4), rtol=0, atol=1e-13)
+    assert_close(single, double, "exact", dtype=torch.float32, scale=1, times=0.5)
+    assert_close(double.flip(3), bicubic_downsample(x.flip(3), 4), "exact", scale=1)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_blur_and_bicubic_in_one_are_the_two_in_turn(scale: int) -> None:
-    x, lines = images(2, 12, 24), some_kernels(2, 7).sum(1)  # not symmetric
+def test_blur_and_bicubic_in_one_are_the_two_in_turn(scale: int, dtype: torch.dtype, device: str) -> None:
+    x, lines = images(2, 12, 24, dtype=dtype, device=device), some_kernels(2, 7).sum(1)  # not symmetric
     blurred = blur_loops(x, lambda b, i, j: (lines[b][:, None] * lines[b]).tolist())
-    both = blur_bicubic_downsample(x, lines, scale)
-    torch.testing.assert_close(both, bicubic_loops(blurred, scale), rtol=0, atol=1e-13)
+    both = blur_bicubic_downsample(x, lines.to(device), scale)
+    assert_close(both, bicubic_loops(blurred, scale), "exact", dtype=dtype, scale=1)
 
 
 # ------------------------------------------------------------------------------------------ a width each pixel
@@ -151,25 +159,24 @@ def variant_loops(x: Tensor, sigma: Tensor, size: int) -> Tensor:
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", ["all alike", "different"])
-def test_each_pixel_is_blurred_with_its_own_width(stride: int, rows: str) -> None:
-    x = images(2, 9, 12, channels=2)
+def test_each_pixel_is_blurred_with_its_own_width(stride: int, rows: str, dtype: torch.dtype, device: str) -> None:
+    x = images(2, 9, 12, channels=2, dtype=dtype, device=device)
     sigma = 0.1 + 3.9 * images(2, 1 if rows == "all alike" else 9, 12, channels=1)
     expected = variant_loops(x, sigma, 7)[..., ::stride, ::stride]
-    torch.testing.assert_close(blur_variant(x, sigma, 7, stride), expected, rtol=0, atol=1e-13)
+    assert_close(blur_variant(x, sigma.to(device), 7, stride), expected, "exact", dtype=dtype, scale=1)
 
 
-def test_kernels_of_21_per_pixel() -> None:
-    x, sigma = images(1, 13, 14, channels=1), 0.2 + 3.8 * images(1, 13, 14, channels=1)
+def test_kernels_of_21_per_pixel(dtype: torch.dtype, device: str) -> None:
+    x, sigma = images(1, 13, 14, channels=1, dtype=dtype, device=device), 0.2 + 3.8 * images(1, 13, 14, channels=1)
     expected = variant_loops(x, sigma, 21)
-    torch.testing.assert_close(blur_variant(x, sigma), expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(blur_variant(x.float(), sigma).double(), expected, rtol=0, atol=1e-6)
+    assert_close(blur_variant(x, sigma.to(device)), expected, "exact", dtype=dtype, scale=1)
 
 
 def test_one_width_everywhere_is_the_ordinary_blur() -> None:
     x, width = images(1, 24, 22), torch.full((1, 1, 24, 22), 1.7, dtype=torch.float64)
     kernel = gaussian_kernels(width[:, 0, 0, :2], torch.zeros(1, dtype=torch.float64))
-    torch.testing.assert_close(blur_variant(x, width), blur(x, kernel), rtol=0, atol=1e-13)
-    torch.testing.assert_close(blur_variant(x, width[:, :, :1]), blur(x, kernel), rtol=0, atol=1e-13)
+    assert_close(blur_variant(x, width), blur(x, kernel), "exact", scale=1)
+    assert_close(blur_variant(x, width[:, :, :1]), blur(x, kernel), "exact", scale=1)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
@@ -189,13 +196,13 @@ def test_bands_of_rows_and_parts_of_a_batch_make_no_difference(
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("shape", [(4, 4), (1, 2), (2, 3), (1, 1)])
-def test_fields_pass_through_their_values(smooth: bool, shape: tuple[int, int]) -> None:
-    control = images(2, *shape, channels=1)
+def test_fields_pass_through_their_values(smooth: bool, shape: tuple[int, int], device: str) -> None:
+    control = images(2, *shape, channels=1, device=device)
     field = stretch(control, (10, 13), smooth)
     assert field.shape == (2, 1, *(1 if count == 1 else length for count, length in zip(shape, (10, 13), strict=True)))
     for b in range(2):
         expected = torch.tensor(field_loops(control[b, 0].tolist(), 10, 13, smooth), dtype=torch.float64)
-        torch.testing.assert_close(field[b, 0].expand(10, 13), expected, rtol=0, atol=1e-14)
+        assert_close(field[b, 0].expand(10, 13), expected, "exact", dtype=torch.float64, scale=1)
     assert torch.equal(field[..., 0, 0], control[..., 0, 0])
     assert torch.equal(field[..., -1, -1], control[..., -1, -1])
     assert field.min() >= control.min()
@@ -212,28 +219,28 @@ def test_a_smooth_field_has_no_kinks() -> None:
 # ------------------------------------------------------------------------------------------ precision, gradient
 
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "blur": lambda x: blur(x, some_kernels(x.shape[0], 3)),
-    "blur, strided": lambda x: blur(x, some_kernels(x.shape[0], 3), 2),
+    "blur": lambda x: blur(x, some_kernels(x.shape[0], 3).to(x.device)),
+    "blur, strided": lambda x: blur(x, some_kernels(x.shape[0], 3).to(x.device), 2),
     "bicubic": lambda x: bicubic_downsample(x, 2),
-    "blur and bicubic": lambda x: blur_bicubic_downsample(x, some_kernels(x.shape[0], 3).sum(1), 2),
-    "variant": lambda x: blur_variant(x, 0.3 + images(x.shape[0], *x.shape[2:], channels=1), 3),
-    "variant, columns": lambda x: blur_variant(x, 0.3 + images(x.shape[0], 1, x.shape[3], channels=1), 3),
+    "blur and bicubic": lambda x: blur_bicubic_downsample(x, some_kernels(x.shape[0], 3).to(x.device).sum(1), 2),
+    "variant": lambda x: blur_variant(x, 0.3 + images(x.shape[0], *x.shape[2:], channels=1).to(x.device), 3),
+    "variant, columns": lambda x: blur_variant(x, 0.3 + images(x.shape[0], 1, x.shape[3], channels=1).to(x.device), 3),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_gradients(name: str) -> None:
-    x = images(1, 4, 6, channels=2).requires_grad_()
+def test_gradients(name: str, device: str) -> None:
+    x = images(1, 4, 6, channels=2, device=device).requires_grad_()
     assert torch.autograd.gradcheck(CALLS[name], (x,))
     assert torch.autograd.gradgradcheck(CALLS[name], (x,))
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_half_precision_is_computed_in_float32_and_autocast_changes_nothing(name: str) -> None:
-    x = images(2, 8, 8, dtype=torch.float32)
+def test_half_precision_is_computed_in_float32_and_autocast_changes_nothing(name: str, device: str) -> None:
+    x = images(2, 8, 8, dtype=torch.float32, device=device)
     expected = CALLS[name](x)
     assert expected.dtype == torch.float32
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         assert torch.equal(CALLS[name](x), expected)
     for dtype in (torch.float16, torch.bfloat16):
         assert torch.equal(CALLS[name](x.to(dtype)), CALLS[name](x.to(dtype).float()))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_oracles import alignment_loops, uniformity_loops
 from oracles import relative_distance
+from tolerances import assert_close, tolerance
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
@@ -34,25 +35,25 @@ def criteria(count: int = 3, kind: str = "maps", seed: int = 0) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["maps", "scalars", "mixture"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("exponent", [1, 1.5, 2, 3])
-def test_alignment_equals_equation_8(exponent: float, count: int, kind: str) -> None:
-    anchor, *others = criteria(count, kind)
+def test_alignment_equals_equation_8(exponent: float, count: int, kind: str, dtype: torch.dtype, device: str) -> None:
+    anchor, *others = (x.to(device, dtype) for x in criteria(count, kind))
     shape = anchor.shape
     expected = alignment_loops(anchor, others, exponent, shape)
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent, reduction="none"), expected)
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent), expected.mean())
-    torch.testing.assert_close(criteria_alignment(anchor, others, exponent, reduction="sum"), expected.sum())
+    assert_close(criteria_alignment(anchor, others, exponent, reduction="none"), expected, dtype=dtype, scale=1)
+    assert_close(criteria_alignment(anchor, others, exponent), expected.mean(), dtype=dtype, scale=1)
+    assert_close(criteria_alignment(anchor, others, exponent, reduction="sum"), expected.sum(), dtype=dtype, scale=1)
 
 
 @pytest.mark.parametrize("kind", ["maps", "scalars", "mixture"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("t", [0.5, 2])
-def test_uniformity_equals_equation_9(t: float, count: int, kind: str) -> None:
-    anchor, *others = criteria(count, kind)
+def test_uniformity_equals_equation_9(t: float, count: int, kind: str, dtype: torch.dtype, device: str) -> None:
+    anchor, *others = (x.to(device, dtype) for x in criteria(count, kind))
     shape = anchor.shape
     expected = uniformity_loops(anchor, others, t, shape)
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t, reduction="none"), expected)
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t), expected.mean())
-    torch.testing.assert_close(criteria_uniformity(anchor, others, t, reduction="sum"), expected.sum())
+    assert_close(criteria_uniformity(anchor, others, t, reduction="none"), expected, dtype=dtype, scale=1)
+    assert_close(criteria_uniformity(anchor, others, t), expected.mean(), dtype=dtype, scale=1)
+    assert_close(criteria_uniformity(anchor, others, t, reduction="sum"), expected.sum(), dtype=dtype, scale=1)
 
 
 @pytest.mark.parametrize("function", BOTH)
@@ -69,8 +70,8 @@ def test_mask_weights_the_elements(function: Callable[..., Tensor], kind: str) -
 
 
 @pytest.mark.parametrize("exponent", [1, 2, 2.5, 3, 4])
-def test_gradients_of_alignment(exponent: float) -> None:
-    inputs = [criterion[0].requires_grad_() for criterion in criteria()]
+def test_gradients_of_alignment(exponent: float, device: str) -> None:
+    inputs = [criterion[0].to(device).requires_grad_() for criterion in criteria()]
 
     def loss(anchor: Tensor, *others: Tensor) -> Tensor:
         return criteria_alignment(anchor, others, exponent)
@@ -79,8 +80,8 @@ def test_gradients_of_alignment(exponent: float) -> None:
     assert torch.autograd.gradgradcheck(loss, inputs)
 
 
-def test_gradients_of_uniformity() -> None:
-    inputs = [criterion[0].requires_grad_() for criterion in criteria()]
+def test_gradients_of_uniformity(device: str) -> None:
+    inputs = [criterion[0].to(device).requires_grad_() for criterion in criteria()]
 
     def loss(anchor: Tensor, *others: Tensor) -> Tensor:
         return criteria_uniformity(anchor, others)
@@ -125,7 +126,7 @@ def test_uniformity_is_a_soft_minimum_whatever_the_order(
     least = min(t * (anchor + negative) ** 2 for negative in negatives)
     assert least - math.log(len(negatives)) - 1e-9 <= value <= least + 1e-9
     random.shuffle(others)  # type: ignore[attr-defined]
-    assert criteria_uniformity(a, others, t).item() == pytest.approx(value, rel=1e-12, abs=1e-12)
+    assert_close(criteria_uniformity(a, others, t), value, dtype=torch.float64)
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,11 +137,11 @@ def test_float32_is_close_to_float64(others: list[float], anchor: float) -> None
         exact = values.clone().requires_grad_()
         single = values.float().requires_grad_()
         expected, loss = (function(x[0], list(x[1:].unbind())) for x in (exact, single))
-        torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+        assert_close(loss, expected, scale=1, dtype=torch.float32)
         (gradient,), (wanted,) = torch.autograd.grad(loss, single), torch.autograd.grad(expected, exact)
         assert torch.isfinite(gradient).all()
         if function is criteria_alignment and wanted.norm() > 0:
-            assert relative_distance(gradient, wanted) < 1e-5
+            assert relative_distance(gradient, wanted) < tolerance(torch.float32)
 
 
 @pytest.mark.parametrize("function", BOTH)

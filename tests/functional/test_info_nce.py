@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nce_oracles import KINDS, bidirectional_nce_loops, extreme_vectors, info_nce_loops
 from oracles import relative_distance
+from tolerances import assert_close, tolerance
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
@@ -26,9 +27,9 @@ ORACLES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor, float], Tensor]] 
 }
 
 
-def pair(*leading: int, count: int = 9, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+def pair(*leading: int, count: int = 9, dim: int = 5, seed: int = 0, device: str = "cpu") -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(2, *leading, count, dim, generator=generator, dtype=torch.float64)
+    a, b = torch.randn(2, *leading, count, dim, generator=generator, dtype=torch.float64).to(device)
     return a, b
 
 
@@ -37,12 +38,12 @@ def pair(*leading: int, count: int = 9, dim: int = 5, seed: int = 0) -> tuple[Te
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (7, 4), (13, 5)])
 def test_equals_the_equation(
-    loss: Callable[..., Tensor], size: int | None, temperature: float, shape: tuple[int, int]
+    loss: Callable[..., Tensor], size: int | None, temperature: float, shape: tuple[int, int], device: str
 ) -> None:
-    a, b = pair(count=shape[0], dim=shape[1])
+    a, b = pair(count=shape[0], dim=shape[1], device=device)
     with set_tiling(size=size):
         values = loss(a, b, temperature, reduction="none")
-    torch.testing.assert_close(values, ORACLES[loss](a, b, temperature), rtol=1e-11, atol=1e-300)
+    assert_close(values, ORACLES[loss](a, b, temperature), dtype=torch.float64)
 
 
 @BOTH
@@ -57,7 +58,7 @@ def test_the_default_temperature_and_reductions(loss: Callable[..., Tensor]) -> 
 def test_raw_vectors() -> None:
     a, b = pair()
     values = info_nce(a, b, 0.9, "none", normalize=False)
-    torch.testing.assert_close(values, info_nce_loops(a, b, 0.9, normalize=False), rtol=1e-12, atol=0)
+    assert_close(values, info_nce_loops(a, b, 0.9, normalize=False))
     backward = info_nce_loops(b, a, 0.9, normalize=False)
     torch.testing.assert_close(bidirectional_nce(a, b, 0.9, "none", normalize=False), values + backward)
 
@@ -79,9 +80,7 @@ def test_order_does_not_matter(loss: Callable[..., Tensor], size: int | None, da
     order = data.draw(st.permutations(range(count)))
     a, b = pair(count=count)
     with set_tiling(size=size):
-        torch.testing.assert_close(
-            loss(a[order], b[order], reduction="none"), loss(a, b, reduction="none")[order], rtol=1e-12, atol=1e-14
-        )
+        assert_close(loss(a[order], b[order], reduction="none"), loss(a, b, reduction="none")[order], scale=0.01)
 
 
 def test_which_candidate_is_the_positive_does_matter() -> None:
@@ -97,7 +96,7 @@ def test_lengths_do_not_matter(loss: Callable[..., Tensor], size: int | None, ex
     a, b = pair()
     lengths = 10.0 ** torch.tensor(exponents, dtype=torch.float64)[:, None]
     with set_tiling(size=size):
-        torch.testing.assert_close(loss(lengths[:9] * a, lengths[9:] * b), loss(a, b), rtol=1e-11, atol=0)
+        assert_close(loss(lengths[:9] * a, lengths[9:] * b), loss(a, b))
 
 
 @BOTH
@@ -112,7 +111,7 @@ def test_images_do_not_see_each_other(
         together = loss(a, b, reduction="none")
         alone = [loss(x, y, reduction="none") for x, y in zip(a.view(-1, count, 5), b.view(-1, count, 5), strict=True)]
     assert together.shape == (*leading, count)
-    torch.testing.assert_close(together, torch.stack(alone).view(*leading, count), rtol=1e-12, atol=1e-14)
+    assert_close(together, torch.stack(alone).view(*leading, count), scale=0.01)
 
 
 @BOTH
@@ -120,17 +119,17 @@ def test_images_do_not_see_each_other(
 @SEVERAL
 @given(seed=st.integers(0, 1000), temperature=st.sampled_from(TEMPERATURES))
 def test_float32_is_close_to_float64(
-    loss: Callable[..., Tensor], size: int | None, seed: int, temperature: float
+    loss: Callable[..., Tensor], size: int | None, seed: int, temperature: float, device: str
 ) -> None:
-    a, b = (x.float().requires_grad_() for x in pair(seed=seed))
+    a, b = (x.float().requires_grad_() for x in pair(seed=seed, device=device))
     exact = [x.detach().double().requires_grad_() for x in (a, b)]
     with set_tiling(size=size):
         single, double = loss(a, b, temperature), loss(*exact, temperature)
     assert single.dtype == torch.float32
     # an error of 1e-7 in a cosine is one of 1e-7 / temperature in a logit, and so in the softmax
-    torch.testing.assert_close(single.double(), double, rtol=1e-6 / min(temperature, 1), atol=0)
+    assert_close(single, double, "exact", dtype=torch.float32, times=2 / min(temperature, 1))
     for got, expected in zip(torch.autograd.grad(single, (a, b)), torch.autograd.grad(double, exact), strict=True):
-        assert relative_distance(got, expected) < 2e-6 / min(temperature, 1)
+        assert relative_distance(got, expected) < 2 * tolerance(torch.float32, "exact") / min(temperature, 1)
 
 
 @BOTH
@@ -160,7 +159,7 @@ def test_features_small_and_large_lose_nothing(loss: Callable[..., Tensor], size
         a, b = extreme_vectors(kind, 2)
         with set_tiling(size=size):
             value = loss(a, b)
-        assert value.item() == pytest.approx(ORACLES[loss](a, b, 0.07).mean().item(), rel=1e-5)
+        assert_close(value, ORACLES[loss](a, b, 0.07).mean().item(), dtype=torch.float32)
 
 
 @SIZES
@@ -168,7 +167,7 @@ def test_features_small_and_large_lose_nothing(loss: Callable[..., Tensor], size
 def test_vectors_that_cannot_be_told_apart_give_log_of_their_number(kind: str, size: int | None) -> None:
     for temperature in TEMPERATURES:
         with set_tiling(size=size):
-            assert info_nce(*extreme_vectors(kind, 2), temperature).item() == pytest.approx(math.log(9), rel=1e-5)
+            assert_close(info_nce(*extreme_vectors(kind, 2), temperature), math.log(9), dtype=torch.float32)
 
 
 @SIZES
@@ -201,19 +200,19 @@ def test_small_losses_keep_their_digits_in_float32(size: int | None) -> None:
     with set_tiling(size=size):
         loss = info_nce(a, b, 0.02)  # 7 exp(-50), far below float32's resolution at 1
     loss.backward()
-    assert loss.item() == pytest.approx(7 * math.exp(-50), rel=1e-4)
+    assert_close(loss, 7 * math.exp(-50), "loose", dtype=torch.float32)
     assert a.grad is not None
     off = ~torch.eye(8, dtype=torch.bool)
-    torch.testing.assert_close(a.grad[off], torch.full((56,), math.exp(-50) / 0.02 / 8), rtol=1e-4, atol=0)
+    assert_close(a.grad[off], torch.full((56,), math.exp(-50) / 0.02 / 8), "loose")
 
 
 @BOTH
 @SIZES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(
-    loss: Callable[..., Tensor], size: int | None, dtype: torch.dtype
+    loss: Callable[..., Tensor], size: int | None, dtype: torch.dtype, device: str
 ) -> None:
-    a, b = (x.to(dtype).requires_grad_() for x in pair())
+    a, b = (x.to(dtype).requires_grad_() for x in pair(device=device))
     with set_tiling(size=size):
         value = loss(a, b, 0.02)  # exp(1 / 0.02) is infinite in float16
         expected = loss(a.detach().float(), b.detach().float(), 0.02)
@@ -223,11 +222,11 @@ def test_half_precision_is_computed_in_float32(
 
 @BOTH
 @SIZES
-def test_autocast_changes_nothing(loss: Callable[..., Tensor], size: int | None) -> None:
-    a, b = (x.float().requires_grad_() for x in pair())
+def test_autocast_changes_nothing(loss: Callable[..., Tensor], size: int | None, device: str) -> None:
+    a, b = (x.float().requires_grad_() for x in pair(device=device))
     with set_tiling(size=size):
         expected = loss(a, b)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             value = loss(a, b)
     assert torch.equal(value, expected)
     for got, wanted in zip(torch.autograd.grad(value, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
@@ -236,8 +235,8 @@ def test_autocast_changes_nothing(loss: Callable[..., Tensor], size: int | None)
 
 @BOTH
 @SIZES
-def test_gradient_and_second_gradient(loss: Callable[..., Tensor], size: int | None) -> None:
-    a, b = (x.requires_grad_() for x in pair(2, count=5, dim=3))
+def test_gradient_and_second_gradient(loss: Callable[..., Tensor], size: int | None, device: str) -> None:
+    a, b = (x.requires_grad_() for x in pair(2, count=5, dim=3, device=device))
     with set_tiling(size=size):
         assert torch.autograd.gradcheck(lambda x, y: loss(x, y, 0.3), (a, b))
         assert torch.autograd.gradgradcheck(lambda x, y: loss(x, y, 0.3), (a, b))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nce_oracles import plain_info_nce, plain_statistics, statistics_loops
 from oracles import relative_distance
+from tolerances import assert_close, tolerance
 from torch import Tensor
 from versions import compiles_as_one_graph
 
@@ -28,11 +29,16 @@ def vectors(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 
 
 def pair(
-    *leading: int, count: int = 10, others: int = 0, dim: int = 5, dtype: torch.dtype = torch.float64
+    *leading: int,
+    count: int = 10,
+    others: int = 0,
+    dim: int = 5,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Anchors (..., count, dim) and count + others candidates, that want a gradient."""
     a, b = vectors(*leading, count, dim, dtype=dtype), vectors(*leading, count + others, dim, seed=1, dtype=dtype)
-    return a.requires_grad_(), b.requires_grad_()
+    return a.to(device).requires_grad_(), b.to(device).requires_grad_()
 
 
 def mixed(statistics: PairStatistics | tuple[Tensor, Tensor, Tensor], columns: bool) -> Tensor:
@@ -40,7 +46,7 @@ def mixed(statistics: PairStatistics | tuple[Tensor, Tensor, Tensor], columns: b
     total = torch.zeros((), dtype=torch.float64)
     for seed, part in enumerate(statistics[: 2 + columns]):
         assert part is not None
-        total = total + (part * vectors(*part.shape, seed=10 + seed).to(part.dtype)).sum()
+        total = total + (part * vectors(*part.shape, seed=10 + seed).to(part)).sum().cpu()
     return total
 
 
@@ -56,13 +62,13 @@ def without_compiled_code() -> Iterator[None]:
 @pytest.mark.parametrize("size", [None, 1, 3, 7])
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.005, True), (0.5, False)])
 @pytest.mark.parametrize("others", [0, 4])
-def test_equals_loops(size: int | None, temperature: float, normalize: bool, others: int) -> None:
-    a, b = pair(others=others)
+def test_equals_loops(size: int | None, temperature: float, normalize: bool, others: int, device: str) -> None:
+    a, b = pair(others=others, device=device)
     expected = statistics_loops(a, b, temperature, normalize)
     with set_tiling(size=size):
         got = pair_statistics(a, b, temperature, columns=not others, normalize=normalize)
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
-        torch.testing.assert_close(part, values, rtol=1e-13, atol=1e-13)
+        assert_close(part, values, "exact", dtype=torch.float64, scale=1)
     assert (got.columns is None) == bool(others)
 
 
@@ -71,27 +77,27 @@ def test_equals_loops(size: int | None, temperature: float, normalize: bool, oth
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.02, True), (0.005, True), (0.5, False)])
 @pytest.mark.parametrize("others", [0, 4])
 def test_gradients_of_tiles_equal_those_of_the_matrix(
-    size: int, cache_mib: float, temperature: float, normalize: bool, others: int
+    size: int, cache_mib: float, temperature: float, normalize: bool, others: int, device: str
 ) -> None:
-    a, b = pair(2, count=66 if size == 64 else 10, others=others)
+    a, b = pair(2, count=66 if size == 64 else 10, others=others, device=device)
     with set_tiling(size=size, cache_mib=cache_mib):
         tiled = mixed(pair_statistics(a, b, temperature, columns=not others, normalize=normalize), not others)
     dense = mixed(plain_statistics(a, b, temperature, normalize), not others)
-    torch.testing.assert_close(tiled, dense, rtol=1e-12, atol=1e-12)
+    assert_close(tiled, dense, scale=1)
     for got, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("count", [300, 600])  # one tile of the default size, and four
 @pytest.mark.parametrize("temperature", [0.005, 0.07])
-def test_many_vectors_are_tiled_without_being_asked_and_stay_exact(count: int, temperature: float) -> None:
-    a, b = pair(count=count, dim=16)
-    got = pair_statistics(a, b, temperature, columns=True)
-    assert got.positive.grad_fn is not None
-    assert "_Tiled" in got.positive.grad_fn.next_functions[0][0].name()  # behind the reshaping
-    tiled, dense = mixed(got, True), mixed(plain_statistics(a, b, temperature, True), True)
-    for found, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(found, expected) < 1e-12
+def test_many_vectors_are_tiled_without_being_asked_and_stay_exact(count: int, temperature: float, device: str) -> None:
+    a, b = pair(count=count, dim=16, device=device)
+    statistics = pair_statistics(a, b, temperature, columns=True)
+    assert statistics.positive.grad_fn is not None
+    assert "_Tiled" in statistics.positive.grad_fn.next_functions[0][0].name()  # behind the reshaping
+    tiled, dense = mixed(statistics, True), mixed(plain_statistics(a, b, temperature, True), True)
+    for got, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("count", [300, 600])
@@ -157,8 +163,8 @@ def test_only_what_wants_a_gradient_gets_one(size: int | None) -> None:
         (only_a,) = torch.autograd.grad(mixed(pair_statistics(a, b.detach(), 0.07, columns=True), True), a)
         (only_b,) = torch.autograd.grad(mixed(pair_statistics(a.detach(), b, 0.07, columns=True), True), b)
         assert not pair_statistics(a.detach(), b.detach(), 0.07).rows.requires_grad
-    torch.testing.assert_close(only_a, both[0], rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(only_b, both[1], rtol=1e-14, atol=1e-14)
+    assert_close(only_a, both[0], "exact", scale=1)
+    assert_close(only_b, both[1], "exact", scale=1)
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
@@ -170,7 +176,7 @@ def test_a_loss_may_use_one_of_the_statistics_alone(part: int, temperature: floa
     dense = plain_statistics(a, b, temperature, True)[part]
     assert tiled is not None
     got, expected = (torch.autograd.grad(x.square().sum(), (a, b)) for x in (tiled, dense))
-    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < 1e-12
+    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("unit", [True, False])
@@ -201,7 +207,7 @@ def test_settings_of_the_forward_pass_hold_in_the_backward_pass() -> None:
     with set_tiling(size=7, cache_mib=0):
         got = torch.autograd.grad(loss, (a, b))
     expected = torch.autograd.grad(mixed(plain_statistics(a, b, 0.07, True), True), (a, b))
-    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < 1e-12
+    assert max(relative_distance(g, e) for g, e in zip(got, expected, strict=True)) < tolerance(torch.float64)
 
 
 def test_vectors_may_lie_in_memory_in_any_way() -> None:
@@ -213,7 +219,7 @@ def test_vectors_may_lie_in_memory_in_any_way() -> None:
     assert torch.equal(spread.rows[0], spread.rows[2])
     dense = mixed(plain_statistics(a, b, 0.07, True), False)
     for got, expected in zip(torch.autograd.grad(tiled, maps), torch.autograd.grad(dense, maps), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @SEVERAL
@@ -234,24 +240,26 @@ def test_any_tile_size_gives_the_same(
         got = pair_statistics(a, b, temperature, columns=not others, normalize=normalize)
     expected = plain_statistics(a, b, temperature, normalize)
     for part, values in zip(got, expected[: 2 if others else 3], strict=False):
-        torch.testing.assert_close(part, values, rtol=1e-12, atol=1e-12)
+        assert_close(part, values, scale=1)
     gradients = torch.autograd.grad(mixed(got, not others), (a, b))
-    for found, wanted in zip(gradients, torch.autograd.grad(mixed(expected, not others), (a, b)), strict=True):
-        assert relative_distance(found, wanted) < 1e-11
+    for gradient, wanted in zip(gradients, torch.autograd.grad(mixed(expected, not others), (a, b)), strict=True):
+        assert relative_distance(gradient, wanted) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("size", [None, 3])
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.3, True), (0.015, True), (1.0, False)])
 @pytest.mark.parametrize("others", [0, 2])
-def test_gradient_and_second_gradient(size: int | None, temperature: float, normalize: bool, others: int) -> None:
+def test_gradient_and_second_gradient(
+    size: int | None, temperature: float, normalize: bool, others: int, device: str
+) -> None:
     # 0.015 takes the path of the running maximum; its function is steep, so vectors lie close
-    a, b = pair(count=4, others=others, dim=3)
+    a, b = pair(count=4, others=others, dim=3, device=device)
     if temperature < 0.1:
         a, b = ((1 + 0.05 * x.detach()).requires_grad_() for x in (a, b))
 
     def statistics(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        found = pair_statistics(x, y, temperature, columns=not others, normalize=normalize)
-        return tuple(part for part in found if part is not None)
+        parts = pair_statistics(x, y, temperature, columns=not others, normalize=normalize)
+        return tuple(part for part in parts if part is not None)
 
     with set_tiling(size=size):
         assert torch.autograd.gradcheck(statistics, (a, b))
@@ -280,15 +288,15 @@ def test_second_derivatives_of_tiles_equal_those_of_the_matrix(leading: tuple[in
 
     for tiled, dense in zip(derivatives(3), derivatives(None), strict=True):
         assert dense.abs().max() > 0
-        assert relative_distance(tiled, dense) < 1e-12
+        assert relative_distance(tiled, dense) < tolerance(torch.float64)
 
 
-def test_half_precision_and_autocast_are_computed_in_float32() -> None:
-    a, b = pair(dtype=torch.float32)
+def test_half_precision_and_autocast_are_computed_in_float32(device: str) -> None:
+    a, b = pair(dtype=torch.float32, device=device)
     for size in (None, 3):
         with set_tiling(size=size):
             expected = pair_statistics(a, b, 0.07, columns=True)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16):
                 got = pair_statistics(a, b, 0.07, columns=True)
             for part, values in zip(got, expected, strict=True):
                 assert part is not None
@@ -313,7 +321,7 @@ def test_unit_vectors_need_not_be_normalised_again() -> None:
         loss = mixed(pair_statistics(a, b, 0.07, columns=True, normalize=False, unit=True), True)
     dense = mixed(plain_statistics(a, b, 0.07, False), True)
     for got, expected in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-12
+        assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.005])
@@ -328,8 +336,8 @@ def test_onednn_product(temperature: float) -> None:
         results.append(torch.autograd.grad(loss, (a, b)))
     exact = mixed(plain_statistics(a.double(), b.double(), temperature, True), False)
     for got, other, expected in zip(*results, torch.autograd.grad(exact, (a, b)), strict=True):
-        assert relative_distance(got, expected) < 1e-5
-        assert relative_distance(other, expected) < 1e-5
+        assert relative_distance(got, expected) < tolerance(torch.float32)
+        assert relative_distance(other, expected) < tolerance(torch.float32)
 
 
 def test_onednn_leaves_float64_to_torch() -> None:
@@ -426,11 +434,11 @@ def test_settings_that_make_no_sense_change_nothing(arguments: dict[str, object]
 def test_without_negatives_there_is_nothing_to_sum(size: int | None) -> None:
     a, b = pair(2, count=1)
     with set_tiling(size=size):
-        found = pair_statistics(a, b, 0.07, columns=True)
-    assert found.columns is not None
-    assert (found.rows == -torch.inf).all()
-    assert (found.columns == -torch.inf).all()
-    gradient = torch.autograd.grad(one_against_rest(found.positive, found.rows).sum(), a)[0]
+        statistics = pair_statistics(a, b, 0.07, columns=True)
+    assert statistics.columns is not None
+    assert (statistics.rows == -torch.inf).all()
+    assert (statistics.columns == -torch.inf).all()
+    gradient = torch.autograd.grad(one_against_rest(statistics.positive, statistics.rows).sum(), a)[0]
     assert (gradient == 0).all()
 
 
@@ -448,13 +456,13 @@ def test_kept_tiles_are_let_go_in_the_backward_pass_and_computed_anew_for_a_seco
 
 def graph_of(node: Any) -> list[Any]:
     """All nodes of an autograd graph from one on."""
-    found, queue = [], [node]
+    nodes, queue = [], [node]
     while queue:
         node = queue.pop()
-        if node is not None and node not in found:
-            found.append(node)
+        if node is not None and node not in nodes:
+            nodes.append(node)
             queue += [parent for parent, _ in node.next_functions]
-    return found
+    return nodes
 
 
 @pytest.mark.parametrize("count", [1, 16, 300])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_oracles import queue_loops
 from oracles import relative_distance
+from tolerances import assert_close, tolerance
 from torch import Tensor
 from versions import autocast_to_float16
 
@@ -17,31 +18,32 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import queue_nce
 
 
-def vectors(batch: int = 3, size: int = 5, dim: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def vectors(
+    batch: int = 3, size: int = 5, dim: int = 4, seed: int = 0, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    query, key, queue = torch.randn(2 * batch + size, dim, generator=generator, dtype=torch.float64).split(
-        (batch, batch, size)
-    )
+    rows = torch.randn(2 * batch + size, dim, generator=generator, dtype=torch.float64).to(device)
+    query, key, queue = rows.split((batch, batch, size))
     return query.clone().requires_grad_(), key, queue
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 4), (4, 2, 7)])
 @pytest.mark.parametrize("temperature", [0.07, 1.0, 10.0])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_equals_equation_3(sizes: tuple[int, int, int], temperature: float, normalize: bool) -> None:
-    query, key, queue = vectors(*sizes)
+def test_equals_equation_3(sizes: tuple[int, int, int], temperature: float, normalize: bool, device: str) -> None:
+    query, key, queue = vectors(*sizes, device=device)
     values = queue_nce(query, key, queue, temperature, reduction="none", normalize=normalize)
     expected = queue_loops(query, key, queue, temperature, normalize=normalize)
-    torch.testing.assert_close(values.detach(), expected, rtol=1e-10, atol=1e-14)
+    assert_close(values, expected, "loose", dtype=torch.float64, scale=1e-4)
 
 
-def test_masked_slots_do_not_count() -> None:
-    query, key, queue = vectors(size=6)
-    valid = torch.tensor([True, False, True, True, False, False])
+def test_masked_slots_do_not_count(device: str) -> None:
+    query, key, queue = vectors(size=6, device=device)
+    valid = torch.tensor([True, False, True, True, False, False], device=device)
     values = queue_nce(query, key, queue, 0.3, valid=valid, reduction="none").detach()
-    torch.testing.assert_close(values, queue_loops(query, key, queue, 0.3, valid))
-    torch.testing.assert_close(values, queue_nce(query, key, queue[valid], 0.3, reduction="none").detach())
-    assert not torch.allclose(values, queue_loops(query, key, queue, 0.3))
+    assert_close(values, queue_loops(query, key, queue, 0.3, valid), dtype=torch.float64)
+    assert_close(values, queue_nce(query, key, queue[valid], 0.3, reduction="none").detach())
+    assert not torch.allclose(values.cpu(), queue_loops(query, key, queue, 0.3))
 
 
 @pytest.mark.parametrize("junk", [math.nan, math.inf, 1e30])
@@ -72,9 +74,9 @@ def test_reductions() -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_gradients(normalize: bool) -> None:
-    query, key, queue = vectors(2, 3, 3)
-    valid = torch.tensor([True, False, True])
+def test_gradients(normalize: bool, device: str) -> None:
+    query, key, queue = vectors(2, 3, 3, device=device)
+    valid = torch.tensor([True, False, True], device=device)
 
     def loss(q: Tensor) -> Tensor:
         return queue_nce(q, key, queue, 0.5, valid=valid, normalize=normalize)
@@ -106,7 +108,7 @@ def test_order_of_the_queue_and_scale_of_the_vectors_do_not_matter(
     random.shuffle(order)  # type: ignore[attr-defined]
     expected = queue_nce(query, key, queue, temperature, reduction="none")
     got = queue_nce(scale * query, key / scale, scale * queue[order], temperature, reduction="none")
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+    assert_close(got, expected, "loose", scale=0.01)
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,11 +119,11 @@ def test_float32_is_close_to_float64(batch: int, size: int, temperature: float, 
     single = (scale * query.detach()).float().requires_grad_()
     loss = queue_nce(single, key.float(), queue.float(), temperature)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-7)
+    assert_close(loss, exact, "loose", scale=0.001, dtype=torch.float32)
     (gradient,) = torch.autograd.grad(loss, single)
     (expected,) = torch.autograd.grad(exact, query)
     if expected.norm() > 1e-6:  # below, rounding of the logits is all there is
-        assert relative_distance(scale * gradient.double(), expected) < 1e-3
+        assert relative_distance(scale * gradient.double(), expected) < tolerance(torch.float32, "loose")
 
 
 @pytest.mark.parametrize("temperature", [0.005, 0.07, 10.0])
@@ -146,14 +148,14 @@ def test_tiny_losses_keep_their_digits_in_float32() -> None:
     key = torch.tensor([[1.0, 0.0]])
     query = key.clone().requires_grad_()
     loss = queue_nce(query, key, -key, 0.07)
-    assert loss.item() == pytest.approx(math.log1p(math.exp(-2 / 0.07)), rel=1e-4)
+    assert_close(loss, math.log1p(math.exp(-2 / 0.07)), "loose", dtype=torch.float32)
     assert 0 < loss.item() < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=autocast_to_float16)])
-def test_is_float32_under_autocast(dtype: torch.dtype) -> None:
-    query, key, queue = (x.detach().float() for x in vectors())
-    with torch.autocast("cpu", dtype):
+def test_is_float32_under_autocast(dtype: torch.dtype, device: str) -> None:
+    query, key, queue = (x.detach().float() for x in vectors(device=device))
+    with torch.autocast(device, dtype):
         assert (query @ queue.T).dtype == dtype  # autocast is at work
         loss = queue_nce(query, key, queue, 0.02)
     torch.testing.assert_close(loss, queue_nce(query, key, queue, 0.02))

@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 from oracles import cosine_loops
+from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional import pixel_cosine_similarity
 
 
-def maps(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def maps(*shape: int, seed: int = 1, device: str = "cpu") -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(device)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 4, 1)])
-def test_equals_the_definition(shape: tuple[int, ...]) -> None:
-    x, y = maps(*shape), maps(*shape, seed=2)
-    torch.testing.assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), rtol=0, atol=1e-14)
+def test_equals_the_definition(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    x, y = (maps(*shape, seed=seed, device=device).to(dtype) for seed in (1, 2))
+    similarity = pixel_cosine_similarity(x, y)
+    assert similarity.dtype == dtype
+    assert_close(similarity, cosine_loops(x.double(), y.double()), "exact", dtype=dtype, scale=1)
 
 
 def test_is_a_mean_of_cosines_and_not_a_cosine_of_means() -> None:
@@ -42,15 +45,15 @@ def test_ignores_the_length_of_every_vector() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
 def test_float32_from_small_to_large_values(scale: float) -> None:
     x, y = (scale * maps(2, 8, 3, 3)).float(), (scale * maps(2, 8, 3, 3, seed=2)).float()
-    torch.testing.assert_close(pixel_cosine_similarity(x, y).double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+    assert_close(pixel_cosine_similarity(x, y), cosine_loops(x, y), "exact", scale=1, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    x, y = (300 * maps(2, 8, 3, 3)).to(dtype), (300 * maps(2, 8, 3, 3, seed=2)).to(dtype)
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, device: str) -> None:
+    x, y = ((300 * maps(2, 8, 3, 3, seed=seed, device=device)).to(dtype) for seed in (1, 2))
     similarity = pixel_cosine_similarity(x, y)
     assert similarity.dtype == torch.float32
-    torch.testing.assert_close(similarity.double(), cosine_loops(x, y), rtol=0, atol=1e-6)
+    assert_close(similarity, cosine_loops(x, y), "exact", scale=1, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -72,8 +75,8 @@ def test_zero_vectors_count_as_zero_with_a_finite_gradient(dtype: torch.dtype) -
     assert torch.autograd.grad(similarity.sum(), nothing)[0].abs().max() == 0
 
 
-def test_gradients() -> None:
-    x, y = maps(1, 3, 2, 2).requires_grad_(), maps(1, 3, 2, 2, seed=2).requires_grad_()
+def test_gradients(device: str) -> None:
+    x, y = (maps(1, 3, 2, 2, seed=seed, device=device).requires_grad_() for seed in (1, 2))
     assert torch.autograd.gradcheck(pixel_cosine_similarity, (x, y))
     assert torch.autograd.gradgradcheck(pixel_cosine_similarity, (x, y))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
@@ -41,21 +42,22 @@ def masks(rows: int, columns: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_supcon_is_its_equation(temperature: float) -> None:
-    candidates = vectors(7, 1)
+def test_supcon_is_its_equation(temperature: float, device: str) -> None:
+    candidates = vectors(7, 1).to(device)
     anchors = candidates[:4]
-    positive, same = masks(4, 7, 2)
+    positive, same = (mask.to(device) for mask in masks(4, 7, 2))
     want = loops(anchors, candidates, lambda i, k: positive[i, k], lambda i, k: same[i, k], temperature)
     got = supcon(anchors, candidates, positive, same, temperature, reduction="none")
-    assert got.tolist() == pytest.approx(want, rel=1e-12)
+    assert_close(got, want, dtype=torch.float64)
     assert got[0] == 0
-    assert supcon(anchors, candidates, positive, same, temperature).item() == pytest.approx(sum(want) / 4, rel=1e-12)
-    assert supcon(anchors, candidates, positive, same, temperature, reduction="sum").item() == pytest.approx(sum(want))
+    assert_close(supcon(anchors, candidates, positive, same, temperature), sum(want) / 4, dtype=torch.float64)
+    total = supcon(anchors, candidates, positive, same, temperature, reduction="sum")
+    assert_close(total, sum(want), dtype=torch.float64)
 
 
-def test_supcon_gradients() -> None:
-    a, c = vectors(3, 1).requires_grad_(), vectors(5, 2).requires_grad_()
-    positive, same = masks(3, 5, 3)
+def test_supcon_gradients(device: str) -> None:
+    a, c = (vectors(count, count).to(device).requires_grad_() for count in (3, 5))
+    positive, same = (mask.to(device) for mask in masks(3, 5, 3))
     assert torch.autograd.gradcheck(lambda x, y: supcon(x, y, positive, same, 0.5), (a, c))
     assert torch.autograd.gradgradcheck(lambda x, y: supcon(x, y, positive, same, 0.5), (a, c))
 
@@ -66,7 +68,7 @@ def test_simclr_finds_the_other_view_among_all(count: int, gather: bool) -> None
     first, second = vectors(count, 1), vectors(count, 2)
     views = torch.cat((first, second))
     want = loops(views, views, lambda i, k: abs(i - k) == count, lambda i, k: i == k, 0.1)
-    assert SimCLRLoss(gather=gather)(first, second).item() == pytest.approx(sum(want) / len(want), rel=1e-12)
+    assert_close(SimCLRLoss(gather=gather)(first, second), sum(want) / len(want), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("gather", [False, True])
@@ -74,7 +76,7 @@ def test_simclr_finds_the_other_view_among_all(count: int, gather: bool) -> None
 def test_fakes_are_one_class_against_all_real_views(count: int, gather: bool) -> None:
     fake, real = vectors(count, 1), vectors(6, 2)
     want = loops(fake, torch.cat((fake, real)), lambda i, k: k < count and k != i, lambda i, k: i == k, 0.1)
-    assert FakeContrastLoss(gather=gather)(fake, real).item() == pytest.approx(sum(want) / count, rel=1e-12)
+    assert_close(FakeContrastLoss(gather=gather)(fake, real), sum(want) / count, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("loss", [SimCLRLoss(temperature=0.5), FakeContrastLoss(temperature=0.5)])
@@ -103,9 +105,9 @@ def test_half_precision_and_zero_vectors() -> None:
     first, second = vectors(4, 1).half(), vectors(4, 2).half()
     loss = SimCLRLoss()(first, second)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(SimCLRLoss()(first.double(), second.double()).item(), rel=1e-5)
+    assert_close(loss, SimCLRLoss()(first.double(), second.double()).item(), dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert SimCLRLoss()(first.float(), second.float()).item() == pytest.approx(loss.item(), rel=1e-5)
+        assert_close(SimCLRLoss()(first.float(), second.float()), loss.item(), dtype=torch.float32)
     zeros = torch.zeros(3, 5, requires_grad=True)
     SimCLRLoss()(zeros, zeros).backward()
     assert torch.isfinite(zeros.grad).all()

@@ -13,13 +13,13 @@ Vectors = list[list[float]]
 def unit_vectors(image: Tensor) -> Vectors:
     """The channel vectors (C, H, W) holds, row by row, each of length 1."""
     channels, height, width = image.shape
-    found = []
+    out = []
     for i in range(height):
         for j in range(width):
             vector = [image[c, i, j].item() for c in range(channels)]
             length = math.sqrt(sum(v * v for v in vector))
-            found.append([v / length for v in vector])
-    return found
+            out.append([v / length for v in vector])
+    return out
 
 
 def dot(x: Sequence[float], y: Sequence[float]) -> float:

@@ -104,7 +104,7 @@ def plain_statistics(a: Tensor, b: Tensor, temperature: float, normalize: bool) 
     if normalize:
         a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
     logits = a @ b.mT / temperature
-    others = logits.masked_fill(torch.eye(*logits.shape[-2:], dtype=torch.bool), -math.inf)
+    others = logits.masked_fill(torch.eye(*logits.shape[-2:], dtype=torch.bool, device=a.device), -math.inf)
     return logits.diagonal(dim1=-2, dim2=-1), others.logsumexp(-1), others.logsumexp(-2)
 
 
@@ -121,20 +121,20 @@ KINDS = ("ordinary", "identical", "zero", "one zero", "opposite", "single", "sma
 def extreme_vectors(kind: str, roles: int, count: int = 9, dim: int = 6) -> list[Tensor]:
     """One (count, dim) tensor a role, of a kind that breaks careless code; leaves that require a gradient."""
     generator = torch.Generator().manual_seed(7)
-    found = [torch.randn(count, dim, generator=generator) for _ in range(roles)]
+    vectors = [torch.randn(count, dim, generator=generator) for _ in range(roles)]
     if kind == "identical":
-        found = [torch.full((count, dim), 0.3) for _ in found]
+        vectors = [torch.full((count, dim), 0.3) for _ in vectors]
     elif kind == "zero":
-        found = [torch.zeros(count, dim) for _ in found]
+        vectors = [torch.zeros(count, dim) for _ in vectors]
     elif kind == "one zero":
-        for index, x in enumerate(found):
+        for index, x in enumerate(vectors):
             x[index] = 0
     elif kind == "opposite":
-        found = [x.sign() * (-1) ** index for index, x in enumerate([found[0]] * roles)]
+        vectors = [x.sign() * (-1) ** index for index, x in enumerate([vectors[0]] * roles)]
     elif kind == "single":
-        found = [x[:1] for x in found]
+        vectors = [x[:1] for x in vectors]
     elif kind in ("small", "large"):
-        found = [x * {"small": 1e-6, "large": 1e6}[kind] for x in found]
+        vectors = [x * {"small": 1e-6, "large": 1e6}[kind] for x in vectors]
     elif kind in ("half", "bfloat16"):
-        found = [x.to({"half": torch.float16, "bfloat16": torch.bfloat16}[kind]) for x in found]
-    return [x.clone().requires_grad_() for x in found]
+        vectors = [x.to({"half": torch.float16, "bfloat16": torch.bfloat16}[kind]) for x in vectors]
+    return [x.clone().requires_grad_() for x in vectors]

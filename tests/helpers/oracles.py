@@ -104,4 +104,5 @@ def plain_blocks(blocks: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
 
 def relative_distance(x: Tensor, y: Tensor) -> float:
     """Distance of x from y over the length of y."""
-    return float((x.double() - y.double()).norm() / y.double().norm())
+    x, y = x.double().cpu(), y.double().cpu()
+    return float((x - y).norm() / y.norm())
