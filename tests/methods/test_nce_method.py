@@ -20,14 +20,14 @@ from contrastive_sr.embeddings import Embedding
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import srnce
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, MethodList, build_methods
+from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, Methods, build_methods
 from contrastive_sr.methods.layers import layer_channels, super_resolve
 from contrastive_sr.methods.nce import PositionMethod
 from contrastive_sr.samples import GaussianBlur, HighResolution
 
 METHODS: list[type[PositionMethod]] = [InfoNCE, BidirectionalNCE, SRNCE]
 LAYERS = ["head", "body.1"]
-TAPPED_ONCE = {"type": "HaarDiscriminator", "taps": 1}
+TAPPED_ONCE = {"type": "HaarDiscriminator", "out_indices": [0]}
 
 
 class Net(nn.Module):
@@ -64,8 +64,8 @@ def build(kind: type[PositionMethod] = BidirectionalNCE, **arguments: Any) -> An
 
 def ready(method: Method, **images: Any) -> tuple[Net, dict[str, Tensor]]:
     network = net()
-    method.attach(network)
-    return network, method.run(network, images_batch(**images))
+    methods = attached(network, method)
+    return network, methods.run(network, images_batch(**images))
 
 
 def hooks(network: nn.Module) -> int:
@@ -77,7 +77,7 @@ def hooks(network: nn.Module) -> int:
 
 def double_batch(method: Method, network: nn.Module | None = None) -> dict[str, Tensor]:
     batch = {key: value.double() for key, value in images_batch(size=16).items()}
-    return method.run((net() if network is None else network).double(), batch)
+    return methods.run((net() if network is None else network).double(), batch)
 
 
 def expected(kind: type[PositionMethod], anchors: list[Tensor], hr: list[Tensor], lr: list[Tensor]) -> float:
@@ -103,16 +103,16 @@ def test_term_is_the_equation_on_the_features_of_sr_and_hr(kind: type[PositionMe
     embed = method.embedding
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     want = expected(kind, embed(batch["sr"]), embed(batch["hr"]), embed(enlarged))
-    losses = method.sr_losses(batch)
-    assert losses.logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
-    assert losses.total.item() == pytest.approx(0.01 * want, rel=1e-9)
+    losses = methods.sr_losses(batch)
+    assert losses.metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert losses.loss.item() == pytest.approx(0.01 * want, rel=1e-9)
     similarity = [F.cosine_similarity(a, b).mean() for a, b in zip(embed(batch["sr"]), embed(batch["hr"]), strict=True)]
-    assert losses.logs["nce_positive_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
+    assert losses.metrics["nce_positive_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
     if kind is SRNCE:
         similarity = [
             F.cosine_similarity(a, b).mean() for a, b in zip(embed(batch["sr"]), embed(enlarged), strict=True)
         ]
-        assert losses.logs["nce_lr_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
+        assert losses.metrics["nce_lr_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -121,7 +121,7 @@ def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMet
     arguments = {"variant": "negative"} if kind is SRNCE else {}
     method = build(kind, positions=None, temperature=0.2, layers=LAYERS, **arguments).double()
     network = net()
-    method.attach(network)
+    methods = attached(network, method)
     method.double()
     batch = double_batch(method, network)
     tapped = [network.head(batch["lr"]), network.body[:2](network.head(batch["lr"]))]
@@ -135,27 +135,27 @@ def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMet
     anchors = project(method.loss.anchor_heads, tapped)
     hr, lr = (project(method.loss.heads, method.embedding(images)) for images in (batch["hr"], enlarged))
     want = expected(kind, anchors, hr, lr)
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 def test_several_positives_are_averaged() -> None:
     positives = [HighResolution(), GaussianBlur(count=2)]
     method = build(InfoNCE, dim=None, positions=None, temperature=0.2, positives=positives).double()
     batch = double_batch(method)
-    blurred = GaussianBlur(count=2)(batch, method.generator(torch.device("cpu"))).unbind(1)
+    blurred = GaussianBlur(count=2)(batch, step_of(methods).generator("cpu")).unbind(1)
     embed = method.embedding
     sr = embed(batch["sr"])
     want = sum(expected(InfoNCE, sr, embed(images), sr) for images in (batch["hr"], *blurred)) / 3
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 def test_several_conditions_are_averaged() -> None:
     negatives = [{"type": "UpsampledLowResolution"}, {"type": "GaussianBlur", "count": 1}]
     both = build(SRNCE, dim=None, positions=None, negatives=negatives)
     _, batch = ready(both)
-    value = both.sr_losses(batch).logs["nce_contrastive_raw"].item()
+    value = both.sr_losses(batch).metrics["nce_contrastive_raw"].item()
     alone = [build(SRNCE, dim=None, positions=None, negatives=[one]) for one in negatives]
-    values = [method.sr_losses(batch).logs["nce_contrastive_raw"].item() for method in alone]
+    values = [methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() for method in alone]
     assert values[0] != values[1]
     assert value == pytest.approx(sum(values) / 2, rel=1e-5)
 
@@ -169,7 +169,7 @@ def test_contrast_over_the_batch() -> None:
         anchors, keys = ([v for image in x for v in unit_vectors(image)] for x in (a, h))
         layers.append(info_nce_loops(anchors, keys, 0.2))
     want = sum(layers) / len(layers)
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -179,9 +179,9 @@ def test_an_embedding_that_gives_vectors(kind: type[PositionMethod]) -> None:
             return [images.mean((2, 3)), images.std((2, 3))]
 
     method = build(kind, embedding=Pooled())
-    network, batch = ready(method)
-    sum(method.auxiliary_losses(batch).values()).backward()
-    method.sr_losses(batch).total.backward()
+    methods, network, batch = ready(method)
+    sum(methods.auxiliary_losses(batch).values()).backward()
+    methods.sr_losses(batch).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
@@ -190,11 +190,11 @@ def test_an_embedding_that_gives_vectors(kind: type[PositionMethod]) -> None:
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_sr_step_trains_the_network_and_nothing_else(kind: type[PositionMethod]) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2})
-    network, batch = ready(method)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
+    methods, network, batch = ready(method)
     method.train()
     before = copy.deepcopy(method.embedding.state_dict())
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert all(p.grad is None for p in method.parameters())
     assert all(p.requires_grad for p in method.parameters())
@@ -204,11 +204,11 @@ def test_sr_step_trains_the_network_and_nothing_else(kind: type[PositionMethod])
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_sr_step_on_layers_trains_what_lies_before_them(kind: type[PositionMethod]) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2}, layers=LAYERS)
-    network, batch = ready(method)
-    (at_sr,) = torch.autograd.grad(method.sr_losses(batch).total, batch["sr"], retain_graph=True, allow_unused=True)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]}, layers=LAYERS)
+    methods, network, batch = ready(method)
+    (at_sr,) = torch.autograd.grad(methods.sr_losses(batch).loss, batch["sr"], retain_graph=True, allow_unused=True)
     assert at_sr is None
-    method.sr_losses(batch).total.backward()
+    methods.sr_losses(batch).loss.backward()
     for name, parameter in network.named_parameters():
         if name.startswith("tail"):
             assert parameter.grad is None
@@ -223,9 +223,9 @@ def test_sr_step_on_layers_trains_what_lies_before_them(kind: type[PositionMetho
 def test_auxiliary_step_trains_heads_and_embedding_and_nothing_else(
     kind: type[PositionMethod], layers: list[str] | None
 ) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2}, layers=layers)
-    network, batch = ready(method)
-    losses = method.auxiliary_losses(batch)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]}, layers=layers)
+    methods, network, batch = ready(method)
+    losses = methods.auxiliary_losses(batch)
     assert list(losses) == ["nce_discriminator", "nce_contrast_head"]
     losses["nce_contrast_head"].backward()
     assert all(p.grad is None for p in (*network.parameters(), *method.embedding.parameters()))
@@ -238,8 +238,8 @@ def test_auxiliary_step_trains_heads_and_embedding_and_nothing_else(
 
 def test_srnce_s_heads_learn_from_all_three_roles() -> None:
     method = build(SRNCE, positions=None, layers=["head"], embedding=IdentityEmbedding())
-    _, batch = ready(method)
-    method.auxiliary_losses(batch)["nce_contrast_head"].backward()
+    methods, _, batch = ready(method)
+    methods.auxiliary_losses(batch)["nce_contrast_head"].backward()
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     maps = [F.avg_pool2d(batch["hr"], 4), batch["features/head"].detach(), F.avg_pool2d(enlarged, 4)]
     (head,), (anchor_head,) = method.loss.heads, method.loss.anchor_heads
@@ -253,21 +253,21 @@ def test_srnce_s_heads_learn_from_all_three_roles() -> None:
 @pytest.mark.parametrize("layers", [None, LAYERS])
 def test_both_steps_see_the_same_positions(layers: list[str] | None) -> None:
     method = build(layers=layers)
-    network, batch = ready(method)
-    heads = method.auxiliary_losses(batch)["nce_contrast_head"].item()
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == heads
+    methods, network, batch = ready(method)
+    heads = methods.auxiliary_losses(batch)["nce_contrast_head"].item()
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == heads
     # and the next step others, though nothing was trained
-    batch = method.run(network, images_batch())
-    assert method.auxiliary_losses(batch)["nce_contrast_head"].item() != heads
+    batch = methods.run(network, images_batch())
+    assert methods.auxiliary_losses(batch)["nce_contrast_head"].item() != heads
 
 
 def test_training_the_heads_lowers_their_loss() -> None:
     method = build(layers=LAYERS, dim=32)
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     optimizer = torch.optim.Adam(method.loss.parameters(), 1e-2)
     losses = []
     for _ in range(60):
-        loss = method(batch)["nce_contrast_head"]
+        loss = methods(batch)["nce_contrast_head"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -277,10 +277,10 @@ def test_training_the_heads_lowers_their_loss() -> None:
 
 def test_without_heads_nothing_trains() -> None:
     method = build(dim=None)
-    assert not method.trainable
+    assert not methods.trainable
     assert list(method.parameters(recurse=True)) == list(method.embedding.parameters())
-    _, batch = ready(method)
-    assert method.auxiliary_losses(batch) == {}
+    methods, _, batch = ready(method)
+    assert methods.auxiliary_losses(batch) == {}
 
 
 def test_heads_follow_torch_s_own_random_state() -> None:
@@ -314,10 +314,10 @@ def test_attach_leaves_the_network_as_it_was() -> None:
 
 def test_layers_are_what_the_modules_returned_in_the_one_call() -> None:
     method = build(layers=LAYERS)
-    network, batch = ready(method)
+    methods, network, batch = ready(method)
     before = network.calls
     images = images_batch()
-    batch = method.run(network, images)
+    batch = methods.run(network, images)
     assert network.calls == before + 1
     assert set(batch) == {"lr", "hr", "sr", "features/head", "features/body.1"}
     assert set(images) == {"lr", "hr"}
@@ -331,7 +331,7 @@ def test_layers_are_what_the_modules_returned_in_the_one_call() -> None:
 
 def test_hooks_are_gone_after_an_error_in_the_network() -> None:
     method = build(layers=LAYERS)
-    network, _ = ready(method)
+    methods, network, _ = ready(method)
     with pytest.raises(RuntimeError, match="expected input"):
         super_resolve(network, torch.rand(1, 5, 8, 8), LAYERS)
     assert hooks(network) == 0
@@ -341,7 +341,7 @@ def test_hooks_are_gone_after_an_error_in_the_network() -> None:
 
 
 def test_two_methods_on_layers_call_the_network_once() -> None:
-    methods = MethodList(
+    methods = Methods(
         [
             build(layers=LAYERS),
             build(SRNCE, name="second", layers=["body.1", "tail"]),
@@ -360,7 +360,7 @@ def test_two_methods_on_layers_call_the_network_once() -> None:
 
 
 def test_the_other_order_calls_the_network_once_too() -> None:
-    methods = MethodList([PCL(loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
+    methods = Methods([PCL(loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
     network = net()
     methods.attach(network)
     calls = network.calls
@@ -370,11 +370,11 @@ def test_the_other_order_calls_the_network_once_too() -> None:
 
 def test_a_batch_with_sr_and_without_features_is_refused() -> None:
     method = build(layers=LAYERS)
-    network, batch = ready(method)
-    assert method.run(network, batch)["sr"] is batch["sr"]
+    methods, network, batch = ready(method)
+    assert methods.run(network, batch)["sr"] is batch["sr"]
     del batch["features/head"]
     with pytest.raises(DataError, match=r"nce: the batch has its 'sr' already, but not the features of \['head'\]"):
-        method.run(network, batch)
+        methods.run(network, batch)
 
 
 @pytest.fixture
@@ -400,7 +400,7 @@ def test_names_are_those_of_the_network_inside_its_wrapper(wrapper: type[nn.Modu
     sum(methods(other).values()).backward()
     assert all(p.grad is not None for p in methods.module.loss.parameters())
     for first, second in ((plain, batch), (wrapped, other)):
-        first.sr_losses(second, F.l1_loss(second["sr"], second["hr"])).total.backward()
+        first.sr_losses(second, F.l1_loss(second["sr"], second["hr"])).loss.backward()
     assert hooks(around) == 0
 
 
@@ -429,8 +429,8 @@ def test_stock_networks_can_be_tapped(options: dict[str, Any], layers: list[str]
     network = import_basicsr("basicsr.archs").build_network({**options, **upscale})
     keys = list(network.state_dict())
     method = build(layers=layers)
-    method.attach(network)
-    batch = method.run(network, images_batch())
+    methods = attached(network, method)
+    batch = methods.run(network, images_batch())
     shapes = [tuple(batch[f"features/{name}"].shape) for name in layers]
     assert shapes == [(2, 8, 8, 8)] * 2
     # EDSR and RCAN add the input of the body to the last layer's output in place: it is not seen with it
@@ -438,8 +438,8 @@ def test_stock_networks_can_be_tapped(options: dict[str, Any], layers: list[str]
     torch.testing.assert_close(
         batch[f"features/{layers[1]}"], F.conv2d(_input_of(network, own, batch["lr"]), own.weight, own.bias, padding=1)
     )
-    sum(method.auxiliary_losses(batch).values()).backward()
-    method.sr_losses(batch).total.backward()
+    sum(methods.auxiliary_losses(batch).values()).backward()
+    methods.sr_losses(batch).loss.backward()
     first = network.conv_first.weight.grad
     assert first is not None
     assert first.abs().sum() > 0
@@ -466,24 +466,24 @@ def test_logs_are_of_the_same_names_at_every_step(
 ) -> None:
     method = build(kind, share_interval=2, **share, **layers)
     network = net()
-    method.attach(network)
+    methods = attached(network, method)
     names = {"nce_contrastive_raw", "nce_contrastive_weight", "nce_contrastive_share", "nce_positive_similarity"}
     names |= {"nce_lr_similarity"} if kind is SRNCE else set()
     for step in range(4):
-        batch = method.run(network, images_batch(seed=step))
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        assert set(losses.logs) == names
-        assert all(value.shape == () and not value.requires_grad for value in losses.logs.values())
+        batch = methods.run(network, images_batch(seed=step))
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert set(losses.metrics) == names
+        assert all(value.shape == () and not value.requires_grad for value in losses.metrics.values())
         if share and step < 2:
-            assert losses.logs["nce_contrastive_share"].item() == pytest.approx(0.05, rel=0.5)
+            assert losses.metrics["nce_contrastive_share"].item() == pytest.approx(0.05, rel=0.5)
 
 
 def test_the_share_of_a_term_on_layers_is_that_at_their_outputs() -> None:
     method, network = build(layers=LAYERS, loss_share=0.05, loss_weight=None), net()
-    method.attach(network)
-    batch = method.run(network, images_batch())
+    methods = attached(network, method)
+    batch = methods.run(network, images_batch())
     pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-    total = method.sr_losses(batch, pixel_loss).total
+    total = methods.sr_losses(batch, pixel_loss).loss
     outputs = [batch[f"features/{name}"] for name in LAYERS]
     norms = [
         torch.cat([g.flatten() for g in torch.autograd.grad(loss, outputs, retain_graph=True)]).norm()
@@ -502,13 +502,13 @@ def test_mixed_precision_is_finite_and_near_float32(layers: list[str] | None) ->
     for enabled in (False, True):
         method = build(SRNCE, layers=layers, temperature=0.5, positions=None)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            network, batch = ready(method)
-            auxiliary = sum(method.auxiliary_losses(batch).values())
-            losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        (auxiliary + losses.total).backward()
+            methods, network, batch = ready(method)
+            auxiliary = sum(methods.auxiliary_losses(batch).values())
+            losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        (auxiliary + losses.loss).backward()
         for parameter in (*network.parameters(), *method.loss.parameters()):
             assert parameter.grad is None or torch.isfinite(parameter.grad).all()
-        values.append(losses.logs["nce_contrastive_raw"].item())
+        values.append(losses.metrics["nce_contrastive_raw"].item())
     assert values[1] == pytest.approx(values[0], rel=0.02)
 
 
@@ -522,14 +522,14 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
     class Training:
         def __init__(self, seed: int) -> None:
             self.net = net(seed)
-            embedding = {"type": "HaarDiscriminator", "taps": 2}
+            embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
             weight = {"loss_share": 0.05} if layers is None else {"loss_weight": 0.01}
             config = {"type": "SRNCE", "dim": 8, "positions": 16, "layers": layers, "embedding": embedding, **weight}
             self.methods = build_methods([config])
             self.methods.attach(self.net)
             self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
             self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-3)
-            self.logs: list[dict[str, float]] = []
+            self.metrics: list[dict[str, float]] = []
             self.parts = (self.net, self.methods, self.net_optimizer, self.optimizer)
 
         def steps(self, first: int, last: int) -> None:
@@ -542,9 +542,9 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
                 pixel = F.l1_loss(batch["sr"], batch["hr"])
                 losses = self.methods.sr_losses(batch, pixel)
                 self.net_optimizer.zero_grad()
-                (pixel + losses.total).backward()
+                (pixel + losses.loss).backward()
                 self.net_optimizer.step()
-                self.logs.append({key: value.item() for key, value in {**auxiliary, **losses.logs}.items()})
+                self.metrics.append({key: value.item() for key, value in {**auxiliary, **losses.metrics}.items()})
 
     whole, first = Training(0), Training(0)
     whole.steps(0, 4)
@@ -555,17 +555,17 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
         part.load_state_dict(state)
     torch.manual_seed(1234)  # the process's own random state has no part in it
     second.steps(2, 4)
-    assert first.logs + second.logs == whole.logs
+    assert first.metrics + second.metrics == whole.metrics
     for resumed, straight in zip((second.net, second.methods), (whole.net, whole.methods), strict=True):
         for name, value in straight.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
 
 
 def test_the_trained_embedding_can_be_frozen_in_another_run(tmp_path: Path) -> None:
-    method = build(embedding={"type": "HaarDiscriminator", "taps": 2})
+    method = build(embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
     assert list(method.trained_parts()) == ["nce_embedding"]
     torch.save({"state_dict": method.state_dict()}, tmp_path / "all.pth")
-    embedding = {"type": "HaarDiscriminator", "taps": 2, "weights": str(tmp_path / "all.pth")}
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1], "weights": str(tmp_path / "all.pth")}
     reused = build(embedding=embedding, train_embedding=False)
     for name, value in method.embedding.state_dict().items():
         assert torch.equal(reused.embedding.state_dict()[name], value)
@@ -618,26 +618,26 @@ def test_layers_that_give_no_maps_are_refused() -> None:
 
 def test_a_layer_without_gradient_is_refused() -> None:
     method = build(layers=LAYERS)
-    network, _ = ready(method)
+    methods, network, _ = ready(method)
     network.head.requires_grad_(False)
     with pytest.raises(ConfigError, match="'head' has no gradient, so a loss on it would train nothing"):
-        method.run(network, images_batch())
+        methods.run(network, images_batch())
 
 
 def test_attach_comes_once_and_before_the_first_batch() -> None:
     method = build(layers=LAYERS)
     with pytest.raises(ConfigError, match=r"nce: the heads of `layers` do not exist yet. Call attach\(net\) once"):
-        method.run(net(), images_batch())
-    method.attach(net())
+        methods.run(net(), images_batch())
+    methods = attached(net(), method)
     with pytest.raises(ConfigError, match=r"nce: attach\(\) was called before"):
         method.attach(net())
 
 
 def test_a_network_that_is_a_function_has_no_layers() -> None:
     method = build(layers=LAYERS)
-    method.attach(net())
+    methods = attached(net(), method)
     with pytest.raises(ConfigError, match=r"expected an nn\.Module as SR network"):
-        method.run(lambda lr: lr, images_batch())
+        methods.run(lambda lr: lr, images_batch())
 
 
 def test_without_heads_the_channels_must_fit() -> None:
@@ -648,7 +648,7 @@ def test_without_heads_the_channels_must_fit() -> None:
     network.tail = nn.Conv2d(3, 3, 1)  # type: ignore[assignment]
     network.forward = lambda lr: F.interpolate(network.tail(lr), scale_factor=4)  # type: ignore[assignment]
     same.attach(network)
-    same.sr_losses(same.run(network, images_batch())).total.backward()
+    same.sr_losses(same.run(network, images_batch())).loss.backward()
     assert network.tail.weight.grad.abs().sum() > 0
 
 
@@ -693,7 +693,7 @@ def test_impossible_configs_are_refused(config: dict[str, Any], message: str) ->
 def test_a_patch_too_small_for_the_embedding_is_refused() -> None:
     method = build(embedding={"type": "HaarDiscriminator"})
     with pytest.raises(DataError, match="at least 32 x 32"):
-        method.run(net(), images_batch(size=16))
+        methods.run(net(), images_batch(size=16))
 
 
 # What a review found
@@ -711,24 +711,24 @@ def test_variants_that_need_a_warm_start_are_warned_about_on_layers(variant: str
 def test_srnce_on_layers_moves_towards_hr_with_its_defaults() -> None:
     torch.manual_seed(0)
     method, network = SRNCE(loss_share=0.05, layers=["head"], dim=16, embedding=TAPPED_ONCE), net()
-    method.attach(network)
+    methods = attached(network, method)
     optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=1e-2)
     similarity = []
     for step in range(30):
-        batch = method.run(network, images_batch(seed=step % 4))
-        auxiliary = sum(method.auxiliary_losses(batch).values())
+        batch = methods.run(network, images_batch(seed=step % 4))
+        auxiliary = sum(methods.auxiliary_losses(batch).values())
         pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-        losses = method.sr_losses(batch, pixel_loss)
+        losses = methods.sr_losses(batch, pixel_loss)
         optimizer.zero_grad()
-        (auxiliary + pixel_loss + losses.total).backward()
+        (auxiliary + pixel_loss + losses.loss).backward()
         optimizer.step()
-        similarity.append(losses.logs["srnce_positive_similarity"].item())
+        similarity.append(losses.metrics["srnce_positive_similarity"].item())
     assert sum(similarity[-5:]) / 5 > sum(similarity[:5]) / 5 + 0.1
 
 
 def test_heads_are_where_the_method_is() -> None:
     method = build(layers=LAYERS).double()
-    method.attach(net().double())
+    methods = attached(net().double(), method)
     assert {p.dtype for p in method.loss.parameters()} == {torch.float64}
     elsewhere = build(layers=LAYERS).to("meta")
     elsewhere.attach(net())
@@ -737,7 +737,7 @@ def test_heads_are_where_the_method_is() -> None:
 
 def test_a_state_is_loaded_after_attach() -> None:
     method, network = build(layers=LAYERS), net()
-    method.attach(network)
+    methods = attached(network, method)
     with pytest.raises(ConfigError, match=r"Call attach\(net\) before load_state_dict\(\)"):
         build(layers=LAYERS).load_state_dict(method.state_dict())
 
