@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from driving import attached, step_of
 from method_oracles import info_nce_loops, srnce_negative_loops, unit_vectors
 from small_models import IdentityEmbedding, SmoothEmbedding, images_batch
 from torch import Tensor, nn
@@ -21,12 +22,17 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import srnce
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, Methods, build_methods
-from contrastive_sr.methods.layers import layer_channels, super_resolve
+from contrastive_sr.methods.layers import DRY_RUN_SIZE, dry_run, super_resolve
 from contrastive_sr.methods.nce import PositionMethod
 from contrastive_sr.samples import GaussianBlur, HighResolution
 
 METHODS: list[type[PositionMethod]] = [InfoNCE, BidirectionalNCE, SRNCE]
 LAYERS = ["head", "body.1"]
+SMALL = {  # what tests/test_fuzz_config.py builds
+    "InfoNCE": {"loss_weight": 0.1, "dim": 4},
+    "BidirectionalNCE": {"loss_share": 0.1, "dim": 4},
+    "SRNCE": {"loss_weight": 0.1, "dim": 4},
+}
 TAPPED_ONCE = {"type": "HaarDiscriminator", "out_indices": [0]}
 
 
@@ -62,10 +68,10 @@ def build(kind: type[PositionMethod] = BidirectionalNCE, **arguments: Any) -> An
     return kind(**{**defaults, **arguments})
 
 
-def ready(method: Method, **images: Any) -> tuple[Net, dict[str, Tensor]]:
+def ready(method: Method) -> tuple[Methods, Net, dict[str, Tensor]]:
     network = net()
     methods = attached(network, method)
-    return network, methods.run(network, images_batch(**images))
+    return methods, network, methods.run(network, images_batch())
 
 
 def hooks(network: nn.Module) -> int:
@@ -75,9 +81,11 @@ def hooks(network: nn.Module) -> int:
 # Values
 
 
-def double_batch(method: Method, network: nn.Module | None = None) -> dict[str, Tensor]:
+def ready_in_double(method: Method) -> tuple[Methods, Net, dict[str, Tensor]]:
+    network = net().double()
+    methods = attached(network, method.double())
     batch = {key: value.double() for key, value in images_batch(size=16).items()}
-    return methods.run((net() if network is None else network).double(), batch)
+    return methods, network, methods.run(network, batch)
 
 
 def expected(kind: type[PositionMethod], anchors: list[Tensor], hr: list[Tensor], lr: list[Tensor]) -> float:
@@ -98,8 +106,8 @@ def expected(kind: type[PositionMethod], anchors: list[Tensor], hr: list[Tensor]
 @pytest.mark.parametrize("kind", METHODS)
 def test_term_is_the_equation_on_the_features_of_sr_and_hr(kind: type[PositionMethod]) -> None:
     arguments = {"variant": "negative"} if kind is SRNCE else {}
-    method = build(kind, dim=None, positions=None, temperature=0.2, **arguments).double()
-    batch = double_batch(method)
+    method = build(kind, dim=None, positions=None, temperature=0.2, **arguments)
+    methods, _, batch = ready_in_double(method)
     embed = method.embedding
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     want = expected(kind, embed(batch["sr"]), embed(batch["hr"]), embed(enlarged))
@@ -119,11 +127,8 @@ def test_term_is_the_equation_on_the_features_of_sr_and_hr(kind: type[PositionMe
 def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMethod]) -> None:
     """HR is 16 x 16, the network's layers 4 x 4, and the embedding's maps 16 x 16 and 8 x 8: pooled to 4 x 4."""
     arguments = {"variant": "negative"} if kind is SRNCE else {}
-    method = build(kind, positions=None, temperature=0.2, layers=LAYERS, **arguments).double()
-    network = net()
-    methods = attached(network, method)
-    method.double()
-    batch = double_batch(method, network)
+    method = build(kind, positions=None, temperature=0.2, layers=LAYERS, **arguments)
+    methods, network, batch = ready_in_double(method)
     tapped = [network.head(batch["lr"]), network.body[:2](network.head(batch["lr"]))]
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
 
@@ -140,8 +145,8 @@ def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMet
 
 def test_several_positives_are_averaged() -> None:
     positives = [HighResolution(), GaussianBlur(count=2)]
-    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, positives=positives).double()
-    batch = double_batch(method)
+    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, positives=positives)
+    methods, _, batch = ready_in_double(method)
     blurred = GaussianBlur(count=2)(batch, step_of(methods).generator("cpu")).unbind(1)
     embed = method.embedding
     sr = embed(batch["sr"])
@@ -152,18 +157,18 @@ def test_several_positives_are_averaged() -> None:
 def test_several_conditions_are_averaged() -> None:
     negatives = [{"type": "UpsampledLowResolution"}, {"type": "GaussianBlur", "count": 1}]
     both = build(SRNCE, dim=None, positions=None, negatives=negatives)
-    _, batch = ready(both)
-    value = both.sr_losses(batch).metrics["nce_contrastive_raw"].item()
+    methods, _, batch = ready(both)
+    value = methods.sr_losses(batch).metrics["nce_contrastive_raw"].item()
     alone = [build(SRNCE, dim=None, positions=None, negatives=[one]) for one in negatives]
-    values = [methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() for method in alone]
+    values = [attached(net(), m).sr_losses(batch).metrics["nce_contrastive_raw"].item() for m in alone]
     assert values[0] != values[1]
     assert value == pytest.approx(sum(values) / 2, rel=1e-5)
 
 
 def test_contrast_over_the_batch() -> None:
-    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, contrast="batch").double()
+    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, negatives_from="batch")
     assert method.loss.gather
-    batch = double_batch(method)
+    methods, _, batch = ready_in_double(method)
     layers = []
     for a, h in zip(method.embedding(batch["sr"]), method.embedding(batch["hr"]), strict=True):
         anchors, keys = ([v for image in x for v in unit_vectors(image)] for x in (a, h))
@@ -277,24 +282,25 @@ def test_training_the_heads_lowers_their_loss() -> None:
 
 def test_without_heads_nothing_trains() -> None:
     method = build(dim=None)
-    assert not methods.trainable
-    assert list(method.parameters(recurse=True)) == list(method.embedding.parameters())
     methods, _, batch = ready(method)
+    assert not methods.trainable
+    assert list(methods.parameters(recurse=True)) == list(method.embedding.parameters())
     assert methods.auxiliary_losses(batch) == {}
 
 
 def test_heads_follow_torch_s_own_random_state() -> None:
     first, second = build(layers=LAYERS), build(layers=LAYERS, seed=5)
     for method in (first, second):
+        network = net()
         torch.manual_seed(3)
-        method.attach(net())
+        attached(network, method)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_attach_leaves_a_method_without_layers_alone() -> None:
     for method in (PCL(loss_weight=0.1, embedding=SmoothEmbedding()), build()):
         network, before, random = net(), [id(p) for p in method.parameters()], torch.get_rng_state()
-        method.attach(network)
+        attached(network, method)
         assert [id(p) for p in method.parameters()] == before
         assert torch.equal(torch.get_rng_state(), random)
 
@@ -303,7 +309,7 @@ def test_attach_leaves_the_network_as_it_was() -> None:
     network = nn.Sequential(net(), nn.BatchNorm2d(3), nn.Dropout())
     network[2].eval()
     before = copy.deepcopy(network.state_dict())
-    build(layers=["0.head", "1"]).attach(network)
+    attached(network, build(layers=["0.head", "1"]))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [part.training for part in (network, *network)] == [True, True, True, False]
     assert hooks(network) == 0
@@ -330,8 +336,7 @@ def test_layers_are_what_the_modules_returned_in_the_one_call() -> None:
 
 
 def test_hooks_are_gone_after_an_error_in_the_network() -> None:
-    method = build(layers=LAYERS)
-    methods, network, _ = ready(method)
+    network = net()
     with pytest.raises(RuntimeError, match="expected input"):
         super_resolve(network, torch.rand(1, 5, 8, 8), LAYERS)
     assert hooks(network) == 0
@@ -355,7 +360,8 @@ def test_two_methods_on_layers_call_the_network_once() -> None:
     assert network.calls == calls + 1
     assert {key for key in batch if "/" in key} == {"features/head", "features/body.1", "features/tail"}
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert list(losses.terms) == ["nce_contrastive", "second_contrastive", "pcl_contrastive"]
+    terms = [key for key in losses.metrics if key.endswith("_contrastive")]
+    assert terms == ["nce_contrastive", "second_contrastive", "pcl_contrastive"]
     assert list(methods(batch)) == ["nce_contrast_head", "second_contrast_head"]
 
 
@@ -373,7 +379,7 @@ def test_a_batch_with_sr_and_without_features_is_refused() -> None:
     methods, network, batch = ready(method)
     assert methods.run(network, batch)["sr"] is batch["sr"]
     del batch["features/head"]
-    with pytest.raises(DataError, match=r"nce: the batch has its 'sr' already, but not the features of \['head'\]"):
+    with pytest.raises(DataError, match=r"The batch has its 'sr' already, but not the features of \['head'\]"):
         methods.run(network, batch)
 
 
@@ -386,19 +392,16 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.parametrize("wrapper", [DistributedDataParallel, DataParallel])
 def test_names_are_those_of_the_network_inside_its_wrapper(wrapper: type[nn.Module], one_process: None) -> None:
-    plain, wrapped = build(layers=LAYERS), build(layers=LAYERS)
-    network, batch = ready(plain)
+    plain, network, batch = ready(build(layers=LAYERS))
     around = wrapper(copy.deepcopy(network))
-    torch.manual_seed(1)
-    network = net()
-    wrapped.attach(around)
+    wrapped = attached(around, build(layers=LAYERS))
     wrapped.load_state_dict(plain.state_dict())
     methods = DistributedDataParallel(wrapped)
     other = wrapped.run(around, images_batch())
     assert sorted(other) == sorted(batch)
     # all of the heads take part, or the wrapper would wait for those that do not
     sum(methods(other).values()).backward()
-    assert all(p.grad is not None for p in methods.module.loss.parameters())
+    assert all(p.grad is not None for p in wrapped["nce"].loss.parameters())
     for first, second in ((plain, batch), (wrapped, other)):
         first.sr_losses(second, F.l1_loss(second["sr"], second["hr"])).loss.backward()
     assert hooks(around) == 0
@@ -467,7 +470,13 @@ def test_logs_are_of_the_same_names_at_every_step(
     method = build(kind, share_interval=2, **share, **layers)
     network = net()
     methods = attached(network, method)
-    names = {"nce_contrastive_raw", "nce_contrastive_weight", "nce_contrastive_share", "nce_positive_similarity"}
+    names = {
+        "nce_contrastive",
+        "nce_contrastive_raw",
+        "nce_contrastive_weight",
+        "nce_contrastive_share",
+        "nce_positive_similarity",
+    }
     names |= {"nce_lr_similarity"} if kind is SRNCE else set()
     for step in range(4):
         batch = methods.run(network, images_batch(seed=step))
@@ -479,8 +488,8 @@ def test_logs_are_of_the_same_names_at_every_step(
 
 
 def test_the_share_of_a_term_on_layers_is_that_at_their_outputs() -> None:
-    method, network = build(layers=LAYERS, loss_share=0.05, loss_weight=None), net()
-    methods = attached(network, method)
+    network = net()
+    methods = attached(network, build(layers=LAYERS, loss_share=0.05, loss_weight=None))
     batch = methods.run(network, images_batch())
     pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
     total = methods.sr_losses(batch, pixel_loss).loss
@@ -529,7 +538,7 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
             self.methods.attach(self.net)
             self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
             self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-3)
-            self.metrics: list[dict[str, float]] = []
+            self.logs: list[dict[str, float]] = []
             self.parts = (self.net, self.methods, self.net_optimizer, self.optimizer)
 
         def steps(self, first: int, last: int) -> None:
@@ -544,7 +553,7 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
                 self.net_optimizer.zero_grad()
                 (pixel + losses.loss).backward()
                 self.net_optimizer.step()
-                self.metrics.append({key: value.item() for key, value in {**auxiliary, **losses.metrics}.items()})
+                self.logs.append({key: value.item() for key, value in {**auxiliary, **losses.metrics}.items()})
 
     whole, first = Training(0), Training(0)
     whole.steps(0, 4)
@@ -555,7 +564,7 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
         part.load_state_dict(state)
     torch.manual_seed(1234)  # the process's own random state has no part in it
     second.steps(2, 4)
-    assert first.metrics + second.metrics == whole.metrics
+    assert first.logs + second.logs == whole.logs
     for resumed, straight in zip((second.net, second.methods), (whole.net, whole.methods), strict=True):
         for name, value in straight.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
@@ -592,7 +601,7 @@ def test_impossible_layers_are_refused(layers: list[str], message: str) -> None:
     torch.manual_seed(0)
     network = Net()
     with pytest.raises(ConfigError, match=message):
-        build(layers=layers).attach(network)
+        attached(network, build(layers=layers))
     assert hooks(network) == 0
 
 
@@ -610,10 +619,11 @@ def test_layers_that_give_no_maps_are_refused() -> None:
             self.flat(x)
             return self.up(self.pair(x)[0])
 
+    black = torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'flat' returns a float32 tensor of shape"):
-        layer_channels(Token(), ["flat"])
+        dry_run(Token(), black, ["flat"], {})
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'pair' returns a tuple"):
-        layer_channels(Token(), ["pair"])
+        dry_run(Token(), black, ["pair"], {})
 
 
 def test_a_layer_without_gradient_is_refused() -> None:
@@ -625,12 +635,12 @@ def test_a_layer_without_gradient_is_refused() -> None:
 
 
 def test_attach_comes_once_and_before_the_first_batch() -> None:
-    method = build(layers=LAYERS)
-    with pytest.raises(ConfigError, match=r"nce: the heads of `layers` do not exist yet. Call attach\(net\) once"):
+    methods = Methods([build(layers=LAYERS)])
+    with pytest.raises(ConfigError, match=r"The methods do not know the SR network yet\. Call attach\(net\) once"):
         methods.run(net(), images_batch())
-    methods = attached(net(), method)
-    with pytest.raises(ConfigError, match=r"nce: attach\(\) was called before"):
-        method.attach(net())
+    methods.attach(net())
+    with pytest.raises(ConfigError, match=r"attach\(\) was called before"):
+        methods.attach(net())
 
 
 def test_a_network_that_is_a_function_has_no_layers() -> None:
@@ -642,13 +652,13 @@ def test_a_network_that_is_a_function_has_no_layers() -> None:
 
 def test_without_heads_the_channels_must_fit() -> None:
     with pytest.raises(ConfigError, match=r"they have \[6, 7\] channels and the embedding's maps \[4, 5\].*Give `dim`"):
-        build(layers=LAYERS, dim=None).attach(net())
+        attached(net(), build(layers=LAYERS, dim=None))
     same = build(layers=["tail"], dim=None, embedding=IdentityEmbedding())
     network = nn.Module()
     network.tail = nn.Conv2d(3, 3, 1)  # type: ignore[assignment]
     network.forward = lambda lr: F.interpolate(network.tail(lr), scale_factor=4)  # type: ignore[assignment]
-    same.attach(network)
-    same.sr_losses(same.run(network, images_batch())).loss.backward()
+    methods = attached(network, same)
+    methods.sr_losses(methods.run(network, images_batch())).loss.backward()
     assert network.tail.weight.grad.abs().sum() > 0
 
 
@@ -659,7 +669,7 @@ def test_without_heads_the_channels_must_fit() -> None:
         ({"layers": []}, "nce: layers: expected a list of names"),
         ({"layers": [1, 2]}, "nce: layers: expected a list of names"),
         ({"layers": ["head"]}, r"expected one for each feature map of SmoothEmbedding, which has 2 .*\[4, 5\].* got 1"),
-        ({"contrast": "images"}, "nce: contrast: expected one of image, batch, got 'images'"),
+        ({"negatives_from": "images"}, "nce: negatives_from: expected one of image, batch, got 'images'"),
         ({"dim": 0}, "nce: dim: expected a whole number of at least 1, got 0"),
         ({"temperature": 0}, r"temperature\): expected a number above 0"),
         ({"temperature": 0, "layers": LAYERS}, r"temperature\): expected a number above 0"),
@@ -691,12 +701,12 @@ def test_impossible_configs_are_refused(config: dict[str, Any], message: str) ->
 
 
 def test_a_patch_too_small_for_the_embedding_is_refused() -> None:
-    method = build(embedding={"type": "HaarDiscriminator"})
+    methods = attached(net(), build(embedding={"type": "HaarDiscriminator"}))
     with pytest.raises(DataError, match="at least 32 x 32"):
         methods.run(net(), images_batch(size=16))
 
 
-# What a review found
+# Traps
 
 
 @pytest.mark.parametrize(("variant", "warned"), [("tempered", 1), ("paper", 1), ("negative", 0)])
@@ -712,7 +722,7 @@ def test_srnce_on_layers_moves_towards_hr_with_its_defaults() -> None:
     torch.manual_seed(0)
     method, network = SRNCE(loss_share=0.05, layers=["head"], dim=16, embedding=TAPPED_ONCE), net()
     methods = attached(network, method)
-    optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=1e-2)
+    optimizer = torch.optim.Adam([*network.parameters(), *methods.parameters()], lr=1e-2)
     similarity = []
     for step in range(30):
         batch = methods.run(network, images_batch(seed=step % 4))
@@ -728,24 +738,23 @@ def test_srnce_on_layers_moves_towards_hr_with_its_defaults() -> None:
 
 def test_heads_are_where_the_method_is() -> None:
     method = build(layers=LAYERS).double()
-    methods = attached(net().double(), method)
+    attached(net().double(), method)
     assert {p.dtype for p in method.loss.parameters()} == {torch.float64}
     elsewhere = build(layers=LAYERS).to("meta")
-    elsewhere.attach(net())
+    attached(net(), elsewhere)
     assert {p.device.type for p in elsewhere.loss.parameters()} == {"meta"}
 
 
 def test_a_state_is_loaded_after_attach() -> None:
-    method, network = build(layers=LAYERS), net()
-    methods = attached(network, method)
+    methods = attached(net(), build(layers=LAYERS))
     with pytest.raises(ConfigError, match=r"Call attach\(net\) before load_state_dict\(\)"):
-        build(layers=LAYERS).load_state_dict(method.state_dict())
+        Methods([build(layers=LAYERS)]).load_state_dict(methods.state_dict())
 
 
 def test_a_network_for_grey_images_is_refused() -> None:
     grey = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.PixelShuffle(4))
     with pytest.raises(ConfigError, match="expected an SR network for RGB images; Sequential fails"):
-        build(layers=["0"], embedding=TAPPED_ONCE).attach(grey)
+        attached(grey, build(layers=["0"], embedding=TAPPED_ONCE))
 
 
 def test_an_embedding_that_returns_one_tensor_is_refused() -> None:

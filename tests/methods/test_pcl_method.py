@@ -516,7 +516,10 @@ def test_a_network_of_another_scale_is_refused() -> None:
     ("arguments", "message"),
     [
         ({"embedding": {"type": "HarDiscriminator"}}, "embedding: .*'HarDiscriminator'.* mean 'HaarDiscriminator'"),
-        ({"embedding": {"type": "HaarDiscriminator", "tap": 4}}, "embedding: .* key 'tap'.*Accepted: out_indices, weights"),
+        (
+            {"embedding": {"type": "HaarDiscriminator", "tap": 4}},
+            "embedding: .* key 'tap'.*Accepted: out_indices, weights",
+        ),
         ({"embedding": "HaarDiscriminator"}, "pcl: embedding: expected a mapping with `type`"),
         ({"positives": []}, rf"pcl: positives: expected a list with at least one of {', '.join(SAMPLES)}, .*got \[\]"),
         ({"negatives": ()}, "pcl: negatives: expected a list with at least one of"),
