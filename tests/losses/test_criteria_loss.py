@@ -41,7 +41,7 @@ def test_equals_equations_8_and_9_under_masks(weights: tuple[float, float], mask
     anchor, positives, negatives = criteria()
     s = mask() if masked else None
     expected = oracle(anchor, list(positives.values()), list(negatives.values()), s, weights)
-    loss = CriteriaLoss(*weights)
+    loss = CriteriaLoss(align_weight=weights[0], uniformity_weight=weights[1])
     torch.testing.assert_close(loss(anchor, positives, negatives, s), expected)
     torch.testing.assert_close(loss(anchor, list(positives.values()), list(negatives.values()), s), expected)
 
@@ -56,7 +56,7 @@ def test_default_settings_are_the_paper_s() -> None:
 def test_gradients(detach: bool, normalize: bool) -> None:
     anchor, positives, negatives = criteria()
     inputs = [x.clone().requires_grad_() for x in (anchor, *positives.values(), *negatives.values())]
-    loss = CriteriaLoss(1.0, 1.0, detach_anchor=detach, normalize=normalize).double()
+    loss = CriteriaLoss(align_weight=1.0, uniformity_weight=1.0, detach_anchor=detach, normalize=normalize).double()
     loss(anchor, positives, negatives)
     loss.eval()
 
@@ -72,16 +72,16 @@ def test_gradients(detach: bool, normalize: bool) -> None:
 
 def test_a_detached_anchor_is_only_lowered() -> None:
     anchor, positives, negatives = torch.tensor(0.1), [torch.tensor(2.0)], [torch.tensor(0.5)]
-    assert CriteriaLoss().figures(anchor, positives, negatives)["anchor_push"] == 1
-    assert CriteriaLoss(detach_anchor=True).figures(anchor, positives, negatives)["anchor_push"] == -1
+    assert CriteriaLoss().contrast(anchor, positives, negatives).metrics["anchor_push"] == 1
+    assert CriteriaLoss(detach_anchor=True).contrast(anchor, positives, negatives).metrics["anchor_push"] == -1
 
 
-def test_figures_tell_means_and_directions() -> None:
+def test_metrics_tell_means_and_directions() -> None:
     loss = CriteriaLoss(align_weight=1.0)
     anchor, positives, negatives = torch.tensor([0.4, 0.6]), [torch.tensor([0.1, 0.1])], {"far": torch.tensor(0.7)}
     with torch.no_grad():
-        figures = loss.figures(anchor, positives, negatives)
-    assert {name: round(value.item(), 6) for name, value in figures.items()} == {
+        metrics = loss.contrast(anchor, positives, negatives).metrics
+    assert {name: round(value.item(), 6) for name, value in metrics.items()} == {
         "anchor": 0.5,
         "positive_0": 0.1,
         "far": 0.7,
@@ -90,26 +90,26 @@ def test_figures_tell_means_and_directions() -> None:
         "far_push": -1,
     }
     only_align = torch.ones(2)
-    assert loss.figures(anchor, positives, negatives, only_align)["far_push"] == 0
-    assert not any(value.requires_grad for value in figures.values())
+    assert loss.contrast(anchor, positives, negatives, only_align).metrics["far_push"] == 0
+    assert not any(value.requires_grad for value in metrics.values())
 
 
-def test_figures_say_what_a_step_of_descent_does() -> None:
+def test_metrics_say_what_a_step_of_descent_does() -> None:
     anchor, positives, negatives = criteria()
     leaves = {"anchor": anchor, **positives, **negatives}
     for leaf in leaves.values():
         leaf.requires_grad_()
-    loss = CriteriaLoss(5.0, 0.1)
-    figures = loss.figures(anchor, positives, negatives, mask())
+    loss = CriteriaLoss(align_weight=5.0, uniformity_weight=0.1)
+    metrics = loss.contrast(anchor, positives, negatives, mask()).metrics
     loss(anchor, positives, negatives, mask()).backward()
     pushes = {name: -leaf.grad.sum().sign() for name, leaf in leaves.items() if leaf.grad is not None}
     assert len(pushes) == 5
-    assert all(figures[f"{name}_push"] == push for name, push in pushes.items())
+    assert all(metrics[f"{name}_push"] == push for name, push in pushes.items())
     assert len(set(map(float, pushes.values()))) == 2
 
 
 def test_normalized_criteria_are_divided_by_running_means() -> None:
-    loss = CriteriaLoss(1.0, 1.0, normalize=True).double()
+    loss = CriteriaLoss(align_weight=1.0, uniformity_weight=1.0, normalize=True).double()
     means = torch.zeros(0)
     for step in range(3):
         anchor, positives, negatives = criteria(step)
@@ -146,12 +146,42 @@ def test_scales_are_saved_and_stay_in_eval_mode() -> None:
     assert torch.equal(unused.eval()(*criteria()), raw)  # nothing was measured yet
 
 
-def test_figures_move_no_state() -> None:
-    loss = CriteriaLoss(normalize=True).double()
-    loss(*criteria())
-    before = loss.scales.means.clone()
-    loss.figures(*criteria(1))
+def test_contrast_is_the_loss_and_moves_the_scales_as_often() -> None:
+    loss, other = (CriteriaLoss(normalize=True).double() for _ in range(2))
+    for seed in range(2):
+        assert torch.equal(loss.contrast(*criteria(seed)).loss, other(*criteria(seed)))
+        assert torch.equal(loss.scales.means, other.scales.means)
+    before = loss.eval().scales.means.clone()
+    loss.contrast(*criteria(2))
     assert torch.equal(loss.scales.means, before)
+
+
+def test_one_term_alone() -> None:
+    anchor, positives, negatives = criteria()
+    loss, s = CriteriaLoss(align_weight=2.0, uniformity_weight=3.0, anchor_name="pixel"), mask()
+    align, uniformity = loss.contrast(anchor, positives, mask=s), loss.contrast(anchor, negatives=negatives, mask=s)
+    torch.testing.assert_close(align.loss + uniformity.loss, loss(anchor, positives, negatives, s))
+    assert set(align.metrics) == {f"{name}{end}" for name in ("pixel", "ssim", "low") for end in ("", "_push")}
+    assert set(uniformity.metrics) == {
+        f"{name}{end}" for name in ("pixel", "high", "adversarial") for end in ("", "_push")
+    }
+
+
+def test_reductions() -> None:
+    anchor, positives, negatives = criteria()
+    each = CriteriaLoss(reduction="none")(anchor, positives, negatives, mask())
+    assert each.shape == SHAPE
+    torch.testing.assert_close(CriteriaLoss(reduction="sum")(anchor, positives, negatives, mask()), each.sum())
+    torch.testing.assert_close(CriteriaLoss()(anchor, positives, negatives, mask()), each.mean())
+    metrics = CriteriaLoss(reduction="none").contrast(anchor, positives, negatives, mask()).metrics
+    assert all(metric.shape == () for metric in metrics.values())
+
+
+def test_the_number_of_criteria_can_be_said_before_the_first_call() -> None:
+    loss, lazy = CriteriaLoss(normalize=True, count=5).double(), CriteriaLoss(normalize=True).double()
+    assert loss.scales.means.shape == (5,)
+    assert torch.equal(loss(*criteria()), lazy(*criteria()))
+    CriteriaLoss(normalize=True, count=5).double().load_state_dict(lazy.state_dict())
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -176,8 +206,7 @@ def test_several_losses_before_one_backward_pass() -> None:
 @pytest.mark.parametrize(
     ("positives", "negatives", "message"),
     [
-        ([], [torch.rand(2)], r"positives\): expected a list of at least one"),
-        ([torch.rand(2)], {}, r"negatives\): expected a list of at least one"),
+        ([], {}, "CriteriaLoss: expected at least one criterion beside the anchor, got none"),
         (torch.rand(2), [torch.rand(2)], r"positives\): expected criteria by name, or a list.*got a float32 tensor"),
         ({"a": torch.rand(2)}, {"a": torch.rand(2)}, r"negatives\): expected a new name.*'a' again"),
         ({"anchor": torch.rand(2)}, [torch.rand(2)], r"positives\): expected a new name.*'anchor' again"),
@@ -187,7 +216,7 @@ def test_wrong_criteria_are_refused(positives: Any, negatives: Any, message: str
     with pytest.raises(DataError, match=message):
         CriteriaLoss()(torch.rand(2), positives, negatives)
     with pytest.raises(DataError, match=message):
-        CriteriaLoss().figures(torch.rand(2), positives, negatives)
+        CriteriaLoss().contrast(torch.rand(2), positives, negatives)
 
 
 def test_another_number_of_criteria_is_refused() -> None:
@@ -222,9 +251,9 @@ def test_a_criterion_that_is_not_finite_does_not_spoil_the_scales() -> None:
 def test_what_is_refused_leaves_the_scales_alone() -> None:
     loss = CriteriaLoss(normalize=True)
     anchor, other = torch.tensor(0.1), torch.tensor(0.3)
-    for negatives in ({}, {"a": 0.3}):
+    for positives, negatives in (({}, {}), ({"b": other}, {"a": 0.3})):
         with pytest.raises(DataError):
-            loss(anchor, {"b": other}, negatives)  # type: ignore[arg-type]
+            loss(anchor, positives, negatives)
     assert len(loss.scales.means) == 0
     with pytest.raises(DataError, match=r"CriteriaLoss\(anchor\): expected a non-empty floating-point tensor"):
-        loss.figures(0.1, [other], [other])  # type: ignore[arg-type]
+        loss.contrast(0.1, [other], [other])  # type: ignore[arg-type]

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from oracles import dual_loops
+from torch import Tensor
 
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import DualContrastiveLoss
 
 
@@ -16,14 +17,14 @@ from contrastive_sr.losses import DualContrastiveLoss
 def test_equals_equation_7(gather: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     real, fake = (torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert DualContrastiveLoss(gather)(real, fake).item() == pytest.approx(dual_loops(real, fake), rel=1e-13)
+    assert DualContrastiveLoss(gather=gather)(real, fake).item() == pytest.approx(dual_loops(real, fake), rel=1e-13)
 
 
 @pytest.mark.parametrize("gather", [False, True])
 def test_gradients(gather: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     real, fake = (torch.randn(2, 2, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(DualContrastiveLoss(gather), (real, fake))
+    assert torch.autograd.gradcheck(DualContrastiveLoss(gather=gather), (real, fake))
 
 
 def test_an_undecided_discriminator_pays_two_log_of_one_plus_n() -> None:
@@ -33,8 +34,28 @@ def test_an_undecided_discriminator_pays_two_log_of_one_plus_n() -> None:
 
 @pytest.mark.parametrize("gather", [False, True])
 def test_wrong_logits_are_refused(gather: bool) -> None:
-    loss = DualContrastiveLoss(gather)
+    loss = DualContrastiveLoss(gather=gather)
     with pytest.raises(DataError, match=r"real_logits.*non-empty floating-point tensor of logits"):
         loss(torch.zeros(0, 16), torch.zeros(4, 16))
     with pytest.raises(DataError, match=r"fake_logits.*non-empty floating-point tensor of logits"):
         loss(torch.zeros(4, 16), torch.zeros(4, 16, dtype=torch.long))
+
+
+def test_reductions_and_metrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    contrast = DualContrastiveLoss(reduction="none").contrast(real, fake)
+    of_real, of_fake = contrast.loss.split((15, 15))
+    torch.testing.assert_close(DualContrastiveLoss()(real, fake), of_real.mean() + of_fake.mean())
+    torch.testing.assert_close(DualContrastiveLoss(reduction="sum")(real, fake), contrast.loss.sum())
+    torch.testing.assert_close(of_real[7], dual_value(real[1, 2], fake))
+    torch.testing.assert_close(of_fake[7], dual_value(-fake[1, 2], -real))
+    assert contrast.metrics["real_logit"].item() == pytest.approx(real.mean().item())
+    assert contrast.metrics["fake_logit"].item() == pytest.approx(fake.mean().item())
+    with pytest.raises(ConfigError, match=r"DualContrastiveLoss\(reduction\): expected one of mean, sum, none"):
+        DualContrastiveLoss(reduction="max")  # type: ignore[arg-type]
+
+
+def dual_value(logit: Tensor, others: Tensor) -> Tensor:
+    """Cross entropy of one logit against all of the other side."""
+    return -torch.log(logit.exp() / (logit.exp() + others.exp().sum()))

@@ -15,7 +15,7 @@ from contrastive_sr.losses import CriteriaLoss, DegradationQueueLoss, DualContra
     ("build", "flag"),
     [
         (lambda value: DualContrastiveLoss(gather=value), "gather"),
-        (lambda value: InfoNCELoss(negatives="batch", gather=value), "gather"),
+        (lambda value: InfoNCELoss(negatives_from="batch", gather=value), "gather"),
         (lambda value: SRNCELoss(penalty=value), "penalty"),
         (lambda value: SRNCELoss(detach_hr=value), "detach_hr"),
         (lambda value: SRNCELoss(detach_lr=value), "detach_lr"),

@@ -16,6 +16,11 @@ from contrastive_sr.functional import bidirectional_nce, info_nce, set_tiling
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 
 FUNCTIONS = {InfoNCELoss: info_nce, BidirectionalNCELoss: bidirectional_nce}
+METRICS: dict[Any, tuple[str, ...]] = {
+    InfoNCELoss: ("positive_similarity",),
+    BidirectionalNCELoss: ("positive_similarity",),
+    SRNCELoss: ("positive_similarity", "lr_similarity"),
+}
 BOTH = pytest.mark.parametrize("kind", FUNCTIONS)
 EVERY = pytest.mark.parametrize("kind", [InfoNCELoss, BidirectionalNCELoss, SRNCELoss])
 
@@ -42,7 +47,7 @@ def roles(kind: type[nn.Module], *shape: int) -> list[Tensor]:
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_is_the_function_of_the_maps_positions(kind: type[InfoNCELoss], temperature: float) -> None:
     a, b = roles(kind, 2, 5, 3, 4)
-    loss = kind(temperature, positions=None)(a, b)
+    loss = kind(temperature=temperature, positions=None)(a, b)
     torch.testing.assert_close(loss, FUNCTIONS[kind](vectors(a), vectors(b), temperature), rtol=1e-13, atol=0)
 
 
@@ -70,9 +75,9 @@ def test_positions_are_the_same_in_all_roles_and_images(positions: int) -> None:
     """Each place has a vector of its own, so a candidate of another place would cost a loss."""
     own = torch.eye(42, dtype=torch.float64).view(1, 42, 6, 7).expand(3, -1, -1, -1)
     for kind in (InfoNCELoss, BidirectionalNCELoss):
-        contrast = kind(0.01, positions=positions).contrast(own, own, seeded())
+        contrast = kind(temperature=0.01, positions=positions).contrast(own, own, seeded())
         assert contrast.loss < 1e-40
-        assert contrast.positive_similarity.item() == pytest.approx(1)
+        assert contrast.metrics["positive_similarity"].item() == pytest.approx(1)
     # all vectors alike but one place: whether it was drawn is seen in all images alike
     a, b = (maps(1, 5, 6, 7, seed=seed).expand(3, -1, -1, -1) for seed in (0, 1))
     together = InfoNCELoss(positions=positions)(a, b, seeded(4))
@@ -113,11 +118,26 @@ def test_several_layers_give_their_mean(kind: Any) -> None:
     alone = [loss.contrast(*layer) for layer in layers]
     for container in (list, tuple):
         together = loss.contrast(*(container(role) for role in zip(*layers, strict=True)))
-        for got, parts in zip(together, zip(*alone, strict=True), strict=True):
-            if parts[0] is not None:
-                torch.testing.assert_close(got, torch.stack(parts).mean())
-            else:
-                assert got is None
+        torch.testing.assert_close(together.loss, torch.stack([contrast.loss for contrast in alone]).mean())
+        assert set(together.metrics) == set(METRICS[kind])
+        for name, got in together.metrics.items():
+            torch.testing.assert_close(got, torch.stack([contrast.metrics[name] for contrast in alone]).mean())
+
+
+@EVERY
+@pytest.mark.parametrize("negatives_from", ["image", "batch"])
+def test_reductions_are_over_positions_images_and_layers(kind: Any, negatives_from: Any) -> None:
+    layers = [roles(kind, 2, 5, 3, 4), roles(kind, 2, 7, 2, 2)]
+    inputs = [list(role) for role in zip(*layers, strict=True)]
+    options = {"positions": None, "negatives_from": negatives_from}
+    each = kind(reduction="none", **options)(*inputs)
+    assert each.shape == (2, 12 + 4)  # image by image, the positions of one layer behind those of the other
+    torch.testing.assert_close(kind(reduction="sum", **options)(*inputs), each.sum())
+    mean_of_layers = (each[:, :12].mean() + each[:, 12:].mean()) / 2
+    torch.testing.assert_close(kind(**options)(*inputs), mean_of_layers)
+    if negatives_from == "image":
+        second = kind(reduction="none", **options)(*([x[1:] for x in role] for role in inputs))
+        torch.testing.assert_close(each[1:], second)
 
 
 @EVERY
@@ -144,10 +164,9 @@ def test_height_and_width_of_the_smallest_may_come_from_different_maps(kind: Any
 def test_vectors_are_contrasted_over_the_batch(kind: Any) -> None:
     features = [x[..., 0, 0] for x in roles(kind, 6, 5, 1, 1)]
     as_positions = [x.T[None, :, :, None] for x in features]  # one image whose positions are the batch
-    for negatives in ("image", "batch"):
-        torch.testing.assert_close(
-            kind(negatives=negatives)(*features), kind(positions=None)(*as_positions), rtol=1e-13, atol=0
-        )
+    for negatives_from in ("image", "batch"):
+        got = kind(negatives_from=negatives_from)(*features)
+        torch.testing.assert_close(got, kind(positions=None)(*as_positions), rtol=1e-13, atol=0)
     assert kind(positions=2)(*features, generator=seeded()).item() == kind()(*features).item()  # none is left out
 
 
@@ -155,7 +174,7 @@ def test_vectors_are_contrasted_over_the_batch(kind: Any) -> None:
 def test_negatives_of_the_whole_batch(kind: Any) -> None:
     features = roles(kind, 2, 5, 3, 4)
     joined = [torch.cat(list(x), dim=2)[None] for x in features]  # one image with the positions of both
-    got = kind(positions=None, negatives="batch")(*features)
+    got = kind(positions=None, negatives_from="batch")(*features)
     torch.testing.assert_close(got, kind(positions=None)(*joined), rtol=1e-13, atol=0)
     assert (got - kind(positions=None)(*features)).abs() > 1e-3
 
@@ -166,9 +185,9 @@ def test_gathering_over_ranks_changes_nothing_without_any(kind: Any) -> None:
         results = []
         for gather in (False, True):
             leaves = [x.clone().requires_grad_() for x in features]
-            contrast = kind(positions=5, negatives="batch", gather=gather).contrast(*leaves, generator=seeded())
+            contrast = kind(positions=5, negatives_from="batch", gather=gather).contrast(*leaves, generator=seeded())
             wanted = leaves[1:2] if kind is SRNCELoss else leaves
-            results.append([*contrast, *torch.autograd.grad(contrast.loss, wanted)])
+            results.append([contrast.loss, *contrast.metrics.values(), *torch.autograd.grad(contrast.loss, wanted)])
         for alone, gathered in zip(*results, strict=True):
             torch.testing.assert_close(gathered, alone, rtol=1e-12, atol=1e-15)
 
@@ -176,9 +195,10 @@ def test_gathering_over_ranks_changes_nothing_without_any(kind: Any) -> None:
 @EVERY
 def test_a_rank_without_samples_gives_nothing(kind: Any) -> None:
     empty = [x[:0].requires_grad_() for x in roles(kind, 2, 5, 3, 4)]
-    contrast = kind(negatives="batch", gather=True).contrast(*empty)
+    contrast = kind(negatives_from="batch", gather=True).contrast(*empty)
     contrast.loss.backward()
-    assert [x.item() for x in contrast if x is not None] == [0] * (3 if kind is SRNCELoss else 2)
+    assert contrast.loss == 0
+    assert {name: metric.item() for name, metric in contrast.metrics.items()} == dict.fromkeys(METRICS[kind], 0)
 
 
 @EVERY
@@ -245,21 +265,21 @@ def test_gradient_reaches_every_sampled_position_of_both_roles_and_no_other(kind
 
 
 @BOTH
-def test_figures_for_logs(kind: type[InfoNCELoss]) -> None:
+def test_metrics_for_logs(kind: type[InfoNCELoss]) -> None:
     a, b = (x.requires_grad_() for x in roles(kind, 2, 5, 3, 4))
-    loss = kind(0.5, positions=None)
+    loss = kind(temperature=0.5, positions=None)
     contrast = loss.contrast(a, b)
     assert torch.equal(contrast.loss, loss(a, b))
-    torch.testing.assert_close(contrast.positive_similarity, torch.cosine_similarity(a, b).mean())
-    assert not contrast.positive_similarity.requires_grad
-    assert contrast.lr_similarity is None
+    torch.testing.assert_close(contrast.metrics["positive_similarity"], torch.cosine_similarity(a, b).mean())
+    assert not contrast.metrics["positive_similarity"].requires_grad
+    assert set(contrast.metrics) == {"positive_similarity"}
 
 
 @EVERY
 def test_gradients(kind: Any) -> None:
     features = [x.requires_grad_() for x in roles(kind, 2, 3, 2, 2)]
     options = dict(detach_hr=False, detach_lr=False, penalty=False) if kind is SRNCELoss else {}
-    loss = kind(0.3, positions=None, **options)
+    loss = kind(temperature=0.3, positions=None, **options)
     assert torch.autograd.gradcheck(loss, features)
     assert torch.autograd.gradgradcheck(loss, features)
 
@@ -338,8 +358,8 @@ def test_features_that_do_not_fit_are_refused(
         ({"positions": 1}, r"\(positions\): expected a whole number of at least 2, got 1"),
         ({"positions": True}, r"\(positions\): expected a whole number of at least 2, got True"),
         ({"positions": 256.0}, r"\(positions\): expected a whole number of at least 2, got 256.0"),
-        ({"negatives": "images"}, r"\(negatives\): expected one of image, batch, got 'images'"),
-        ({"gather": True}, r"\(gather\): .*negatives='batch'"),
+        ({"negatives_from": "images"}, r"\(negatives_from\): expected one of image, batch, got 'images'"),
+        ({"gather": True}, r"\(gather\): .*negatives_from='batch'"),
         ({"channels": 5}, r"\(channels\): expected a list of whole numbers, one a layer, or None, got 5"),
         ({"channels": "64"}, r"\(channels\): expected a list of whole numbers, one a layer, or None, got '64'"),
         ({"channels": []}, r"\(channels\): expected a list of whole numbers, one a layer, or None, got \[\]"),

@@ -293,3 +293,15 @@ def test_what_is_no_encoder_or_no_floating_image_is_refused_before_anything_move
         loss(encoder(queries), keys.long(), encoder)
     for name, value in loss.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_reductions_are_over_the_batch() -> None:
+    encoder = make_encoder()
+    values = {}
+    for reduction in ("none", "mean", "sum"):
+        loss = make_loss(encoder, reduction=reduction)
+        train_once = [loss(encoder(crops(step)[0]), crops(step)[1], encoder) for step in range(2)]
+        values[reduction] = train_once[1]
+    assert values["none"].shape == (2,)
+    torch.testing.assert_close(values["mean"], values["none"].mean())
+    torch.testing.assert_close(values["sum"], values["none"].sum())

@@ -30,7 +30,7 @@ def vectors(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("penalty", [True, False])
 def test_is_the_function_of_the_maps_positions(variant: str, penalty: bool) -> None:
     features = roles(2, 5, 3, 4)
-    loss = SRNCELoss(0.2, variant, penalty, positions=None)(*features)
+    loss = SRNCELoss(temperature=0.2, variant=variant, penalty=penalty, positions=None)(*features)
     expected = srnce(*map(vectors, features), 0.2, variant, penalty=penalty)
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
     images = [
@@ -67,7 +67,9 @@ def test_hr_and_lr_are_trained_if_told_to(variant: str) -> None:
 def test_heads_learn_from_all_roles_also_where_features_are_detached(
     variant: str, anchor_channels: list[int] | None
 ) -> None:
-    loss = SRNCELoss(0.3, variant, channels=[5], anchor_channels=anchor_channels, dim=6, positions=None).double()
+    loss = SRNCELoss(
+        temperature=0.3, variant=variant, channels=[5], anchor_channels=anchor_channels, dim=6, positions=None
+    ).double()
     hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 3, 4))
     loss(hr, sr, lr).backward()
     assert hr.grad is None
@@ -82,16 +84,16 @@ def test_heads_learn_from_all_roles_also_where_features_are_detached(
 
 
 @VARIANTS
-def test_figures_for_logs(variant: str) -> None:
+def test_metrics_for_logs(variant: str) -> None:
     hr, sr, lr = (x.requires_grad_() for x in roles(2, 5, 3, 4))
-    loss = SRNCELoss(0.3, variant, detach_hr=False, detach_lr=False, positions=None)
+    loss = SRNCELoss(temperature=0.3, variant=variant, detach_hr=False, detach_lr=False, positions=None)
     contrast = loss.contrast(hr, sr, lr)
     assert torch.equal(contrast.loss, loss(hr, sr, lr))
-    torch.testing.assert_close(contrast.positive_similarity, torch.cosine_similarity(sr, hr).mean())
-    torch.testing.assert_close(contrast.lr_similarity, torch.cosine_similarity(sr, lr).mean())
-    assert not contrast.positive_similarity.requires_grad
-    assert contrast.lr_similarity is not None
-    assert not contrast.lr_similarity.requires_grad
+    torch.testing.assert_close(contrast.metrics["positive_similarity"], torch.cosine_similarity(sr, hr).mean())
+    torch.testing.assert_close(contrast.metrics["lr_similarity"], torch.cosine_similarity(sr, lr).mean())
+    assert not contrast.metrics["positive_similarity"].requires_grad
+    assert contrast.metrics["lr_similarity"] is not None
+    assert not contrast.metrics["lr_similarity"].requires_grad
 
 
 def test_roles_are_named_in_errors() -> None:
