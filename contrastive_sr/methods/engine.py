@@ -300,7 +300,7 @@ class Methods(nn.Module):
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
         """
         warming_up, active = self.warming_up, self._active()
-        total = batch["hr"].new_zeros((), dtype=torch.float32)
+        total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
         if warming_up and "sr" in batch and world_size() > 1:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
@@ -308,7 +308,7 @@ class Methods(nn.Module):
             for part in method.trained_parts().values():
                 average_statistics_over_ranks(part)
             terms = self._returned(method, "terms", batch) if method in active else {}
-            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), total.detach())
+            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
             metrics.update(_named(method, zeros))
             for key, weight in method.weights.items():
                 assert isinstance(weight, TermWeight)
@@ -326,7 +326,7 @@ class Methods(nn.Module):
                     metrics.update(_named(method, term.metrics))
                 else:
                     weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
-                    in_force = raw = weighted = total.new_zeros(()).detach()
+                    in_force = raw = weighted = zero
                 metrics |= {label: weighted.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
                 if pixel_loss is not None:
                     metrics[f"{label}_share"] = in_force * weight.latest
