@@ -326,7 +326,7 @@ class Methods(nn.Module):
                     metrics.update(_named(method, term.metrics))
                 else:
                     weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
-                    in_force = raw = weighted = zero
+                    in_force = raw = weighted = total.new_zeros(()).detach()
                 metrics |= {label: weighted.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
                 if pixel_loss is not None:
                     metrics[f"{label}_share"] = in_force * weight.latest
