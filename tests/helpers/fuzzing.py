@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,11 +23,21 @@ def collected(folder: str, constant: str) -> dict[str, Any]:
     """All entries of the dictionaries of this name in the test modules of a folder."""
     entries: dict[str, Any] = {}
     for path in sorted((TESTS / folder).glob("test_*.py")):
-        # by the name that pytest imports it under, so that it is imported once
-        for name, entry in getattr(importlib.import_module(f"tests.{folder}.{path.stem}"), constant, {}).items():
-            assert name not in entries, f"{constant} of {path} has {name}, and so has another's"
+        for name, entry in getattr(_imported(path), constant, {}).items():
+            assert name not in entries, f"{name} of {constant} in {path} is in another file too"
             entries[name] = entry
     return entries
+
+
+def _imported(path: Path) -> ModuleType:
+    """The module, apart from the one that pytest makes of the file: whose name there depends on pytest's version."""
+    spec = importlib.util.spec_from_file_location(f"fuzzing_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 class Source:
