@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from contrastive_sr.functional import multi_positive_nce, pixel_cosine_similarity
-from contrastive_sr.methods import Method, Term, TermWeight, register_method
+from contrastive_sr.losses import Contrast
+from contrastive_sr.methods import Method, Step, TermWeight, register_method
 
 
 def gradients(images: torch.Tensor) -> torch.Tensor:
@@ -19,28 +20,28 @@ class GradientContrast(Method):
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep, e.g. 0.05.
+        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         temperature: above 0.
         name: prefix of everything that is logged.
     """
 
     def __init__(
         self,
+        *,
         loss_weight: float | None = None,
         loss_share: float | None = None,
         temperature: float = 0.1,
         name: str = "gradient",
     ) -> None:
-        super().__init__(
-            name, seed=0, weights={"contrastive": TermWeight(f"{name}_contrastive", loss_weight, loss_share)}
-        )
+        weight = TermWeight(f"{name}_contrastive", loss_weight, loss_share)
+        super().__init__(name, weights={"contrastive": weight})
         self.temperature = temperature
 
-    def terms(self, batch: dict[str, torch.Tensor]) -> dict[str, Term]:
+    def terms(self, batch: dict[str, torch.Tensor], step: Step) -> dict[str, Contrast]:
         sr, hr = batch["sr"], batch["hr"].to(batch["sr"])
         lr = F.interpolate(batch["lr"].to(sr), size=hr.shape[-2:], mode="bicubic").clamp(0, 1)
         positive = pixel_cosine_similarity(gradients(sr), gradients(hr))[:, None]  # (B, 1)
         negative = pixel_cosine_similarity(gradients(sr), gradients(lr))[:, None]
         loss = multi_positive_nce(positive, negative, self.temperature)
-        figures = {"positive_similarity": positive.detach().mean(), "negative_similarity": negative.detach().mean()}
-        return {"contrastive": Term(loss, figures)}
+        metrics = {"positive_similarity": positive.detach().mean(), "negative_similarity": negative.detach().mean()}
+        return {"contrastive": Contrast(loss, metrics)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from contrastive_sr._checks import check_count
+from contrastive_sr._checks import check_count, describe
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.compared import Comparison
@@ -64,7 +64,8 @@ class Method(nn.Module):
         weights: one :class:`~contrastive_sr.methods.TermWeight` for each term, by the term's name.
 
     Raises:
-        ConfigError: a name that is empty or holds "loss", ".", "/" or a space.
+        ConfigError: a name, of the method or of a term, that is empty or holds "loss", ".", "/" or a space; or a weight
+            that is no ``TermWeight``.
     """
 
     layers: tuple[str, ...] = ()
@@ -76,9 +77,14 @@ class Method(nn.Module):
 
     def __init__(self, name: str, *, seed: int = 0, weights: Mapping[str, TermWeight] | None = None) -> None:
         super().__init__()
-        if not isinstance(name, str) or not name or "loss" in name or any(c in name for c in "./ "):
-            # Hosts sum every log entry whose name holds "loss", and state dict keys are split at dots.
+        if not _is_word(name):
             raise ConfigError(f"name: expected a word without 'loss', dots, slashes and spaces, got {name!r}.")
+        for term, weight in (weights or {}).items():
+            if not _is_word(term) or not isinstance(weight, TermWeight):
+                raise ConfigError(
+                    f"{name}: weights: expected a TermWeight for each term, by a word without 'loss', dots, slashes "
+                    f"and spaces, got {term!r}: {describe(weight)}."
+                )
         self.name = name
         self.seed = check_count(seed, f"{name}: seed", at_least=0)
         self.weights = nn.ModuleDict(weights or {})
@@ -183,3 +189,8 @@ class Method(nn.Module):
             f"{self.name}: {type(self).__name__} does not say what it compares. Give the class a method "
             "compared(batch, step) that returns a list of contrastive_sr.methods.Comparison."
         )
+
+
+def _is_word(name: object) -> bool:
+    # Hosts sum every log entry whose name holds "loss", and state dict keys are split at dots.
+    return isinstance(name, str) and name != "" and "loss" not in name and not any(c in name for c in "./ ")

@@ -308,7 +308,7 @@ class Methods(nn.Module):
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
         """
         warming_up, active = self.warming_up, self._active()
-        total = batch["hr"].new_zeros((), dtype=torch.float32)
+        total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
         if warming_up and "sr" in batch and world_size() > 1:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
@@ -316,7 +316,7 @@ class Methods(nn.Module):
             for part in method.trained_parts().values():
                 average_statistics_over_ranks(part)
             terms = self._returned(method, "terms", batch) if method in active else {}
-            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), total.detach())
+            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
             metrics.update(_named(method, zeros))
             for key, weight in method.weights.items():
                 assert isinstance(weight, TermWeight)
@@ -325,7 +325,7 @@ class Methods(nn.Module):
                     term = terms[key]
                     self._watch(label, term.loss)
                     points = term.points or [batch["sr"]]
-                    self._check_dependence(method, key, term.loss, points)
+                    self._check_dependence(method, key, term, points)
                     if not warming_up:
                         weight.measure(self.step.value, term.loss, pixel_loss, points)
                     in_force, raw = weight.at(self.step.value), term.loss.detach()
@@ -388,25 +388,15 @@ class Methods(nn.Module):
                 raise ConfigError(
                     f"{where} {unknown('term', key, list(method.weights))} They are the names in `weights`."
                 )
-            if not isinstance(contrast, Contrast):
+            _check_contrast(contrast, key, where)
+            if hook == "terms" and contrast.points is None and "sr" not in batch:
                 raise ConfigError(
-                    f"{where}: expected a contrastive_sr.losses.Contrast as {key!r}, got {describe(contrast)}. Return "
-                    "Contrast(loss), with metrics to log if there are such."
+                    f"{where}: expected points of {key!r}, outputs of `layers` that it was computed from: in the "
+                    f"warm-up {method.warmup_module!r} alone is run, and there is no SR image."
                 )
-            loss, metrics = contrast.loss, contrast.metrics
-            if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
-                raise ConfigError(
-                    f"{where}: expected a scalar tensor as loss of {key!r}, got {describe(loss)}. Take its mean()."
-                )
-            for name, value in metrics.items():
-                if not isinstance(name, str) or "loss" in name or not isinstance(value, Tensor) or value.ndim:
-                    raise ConfigError(
-                        f"{where}: expected scalar tensors as metrics of {key!r}, of names without 'loss', got "
-                        f"{name!r}: {describe(value)}."
-                    )
         return returned
 
-    def _check_dependence(self, method: Method, key: str, loss: Tensor, points: Sequence[Tensor]) -> None:
+    def _check_dependence(self, method: Method, key: str, term: Contrast, points: Sequence[Tensor]) -> None:
         """Refuse, once, a term that would train nothing.
 
         Raises:
@@ -415,8 +405,8 @@ class Methods(nn.Module):
         label = f"{method.name}_{key}"
         if label in self._depends or not torch.is_grad_enabled() or not all(x.requires_grad for x in points):
             return
-        if gradient_square(loss, points) is None:
-            at = "batch['sr']" if len(points) == 1 and points[0].ndim == 4 else "its points"
+        if gradient_square(term.loss, points) is None:
+            at = "batch['sr']" if term.points is None else "its points"
             raise ConfigError(
                 f"{method.name}: terms() of {type(method).__name__}: expected a loss {key!r} that depends on {at}, got "
                 "one without a gradient there. Is it computed under torch.no_grad(), or from detached tensors? A loss "
@@ -452,6 +442,33 @@ class Methods(nn.Module):
         arrived = torch.cuda.Event()
         arrived.record()
         self._watched.append((name, copy, arrived))
+
+
+def _check_contrast(contrast: object, key: str, where: str) -> None:
+    if not isinstance(contrast, Contrast):
+        raise ConfigError(
+            f"{where}: expected a contrastive_sr.losses.Contrast as {key!r}, got {describe(contrast)}. Return "
+            "Contrast(loss), with metrics to log if there are any."
+        )
+    loss, metrics, points = contrast
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+        raise ConfigError(
+            f"{where}: expected a scalar tensor as loss of {key!r}, got {describe(loss)}. Take its mean()."
+        )
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(f"{where}: expected a dict as metrics of {key!r}, got {describe(metrics)}.")
+    for name, value in metrics.items():
+        if not isinstance(name, str) or "loss" in name or not isinstance(value, Tensor) or value.ndim:
+            raise ConfigError(
+                f"{where}: expected scalar tensors as metrics of {key!r}, of names without 'loss', got "
+                f"{name!r}: {describe(value)}."
+            )
+    tensors = isinstance(points, Sequence) and points and all(isinstance(x, Tensor) for x in points)
+    if points is not None and not tensors:
+        raise ConfigError(
+            f"{where}: expected a list of tensors as points of {key!r}, or none for the SR image, got "
+            f"{describe(points)}."
+        )
 
 
 def _require_finite(name: str, value: Tensor) -> None:

@@ -72,7 +72,7 @@ default_hooks = dict(logger=dict(interval=1))
         (
             "taken.py",
             "from contrastive_sr.methods import Method, register_method\n@register_method\nclass PCL(Method): pass\n",
-            "register_method: PCL is the name of a method in contrastive_sr.methods.pcl. Rename yours.",
+            "register_method: the name PCL is taken by contrastive_sr.methods.pcl. Rename yours.",
         ),
     ],
 )

@@ -30,3 +30,9 @@ def test_metrics_are_mean_cosines() -> None:
     among = cosines[:3, :3].sum() - 3
     torch.testing.assert_close(metrics["positive_similarity"], among / 6)
     torch.testing.assert_close(metrics["negative_similarity"], cosines[:3, 3:].mean())
+
+
+FUZZ = {  # what tests/test_fuzz_losses.py calls
+    "SimCLRLoss": lambda source: SimCLRLoss()(*source.vectors(2)),
+    "FakeContrastLoss": lambda source: FakeContrastLoss()(*source.vectors(2)),
+}

@@ -257,3 +257,13 @@ def test_what_is_refused_leaves_the_scales_alone() -> None:
     assert len(loss.scales.means) == 0
     with pytest.raises(DataError, match=r"CriteriaLoss\(anchor\): expected a non-empty floating-point tensor"):
         loss.contrast(0.1, [other], [other])  # type: ignore[arg-type]
+
+
+def fuzz(source: Any) -> Tensor:
+    source.largest = 1e10  # powers of criteria, which have to fit into float32
+    shape = source.one_of((), (2, 1, 3, 3))
+    anchor, near, far = (source(*shape, unit=True) for _ in range(3))
+    return CriteriaLoss(normalize=source.one_of(True, False))(anchor, [near], [far])
+
+
+FUZZ = {"CriteriaLoss": fuzz}  # what tests/test_fuzz_losses.py calls

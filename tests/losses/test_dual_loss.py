@@ -59,3 +59,8 @@ def test_reductions_and_metrics() -> None:
 def dual_value(logit: Tensor, others: Tensor) -> Tensor:
     """Cross entropy of one logit against all of the other side."""
     return -torch.log(logit.exp() / (logit.exp() + others.exp().sum()))
+
+
+FUZZ = {
+    "DualContrastiveLoss": lambda source: DualContrastiveLoss()(*source.vectors(2))
+}  # for tests/test_fuzz_losses.py

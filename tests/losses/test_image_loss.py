@@ -329,3 +329,14 @@ def test_impossible_settings_are_refused() -> None:
         ImageContrastLoss(SmoothEmbedding(), similarity="paper")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"\(reduction\): expected one of mean, sum, none, got 'max'"):
         ImageContrastLoss(SmoothEmbedding(), reduction="max")  # type: ignore[arg-type]
+
+
+def dot_product(source: Any) -> Tensor:
+    """One that fits into float32."""
+    return ImageContrastLoss(source.embedding(), similarity="dot")(*source.images(largest=1e10))
+
+
+FUZZ = {  # what tests/test_fuzz_losses.py calls
+    "ImageContrastLoss": lambda source: ImageContrastLoss(source.embedding())(*source.images()),
+    "ImageContrastLoss, dot": dot_product,
+}

@@ -380,3 +380,19 @@ def test_arguments_that_make_no_sense_are_refused(kind: Any, options: dict[str, 
 def test_a_misspelt_argument_is_an_error(kind: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
         kind(temprature=0.1)
+
+
+def fuzz(kind: Any, count: int) -> Any:
+    def case(source: Any) -> Any:
+        torch.manual_seed(0)
+        places = {"positions": source.one_of(None, 4), "negatives_from": source.one_of("image", "batch")}
+        return kind(channels=source.one_of(None, [3]), dim=4, **places)(*source.maps(count, channels=3))
+
+    return case
+
+
+FUZZ = {  # what tests/test_fuzz_losses.py calls
+    "InfoNCELoss": fuzz(InfoNCELoss, 2),
+    "BidirectionalNCELoss": fuzz(BidirectionalNCELoss, 2),
+    "SRNCELoss": fuzz(SRNCELoss, 3),
+}

@@ -305,3 +305,18 @@ def test_reductions_are_over_the_batch() -> None:
     assert values["none"].shape == (2,)
     torch.testing.assert_close(values["mean"], values["none"].mean())
     torch.testing.assert_close(values["sum"], values["none"].sum())
+
+
+def fuzz(source: Any) -> Tensor:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    loss = DegradationQueueLoss(encoder, dim=4, queue_size=5)
+    for _ in range(2):
+        batch = source.number(1, 3)
+        key_images = source.fixed(batch, 3, 2, 2)
+        value = loss(source(batch, 4), key_images, encoder)
+    assert loss.queue.isfinite().all()
+    return value
+
+
+FUZZ = {"DegradationQueueLoss": fuzz}  # what tests/test_fuzz_losses.py calls

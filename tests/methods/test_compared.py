@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from driving import attached, step_of
 from torch import Tensor, nn
 
 from contrastive_sr import networks
@@ -25,10 +26,12 @@ from contrastive_sr.methods import (
     CriaCL,
     DegradationContrast,
     Method,
-    MethodList,
+    Methods,
 )
 from contrastive_sr.methods.compared import compare_places, strongest_place
 from contrastive_sr.samples import OtherInstances
+
+UPSAMPLE = nn.Upsample(scale_factor=4)
 
 
 def batch_of(count: int = 2, size: int = 64, **more: Tensor) -> dict[str, Tensor]:
@@ -37,16 +40,15 @@ def batch_of(count: int = 2, size: int = 64, **more: Tensor) -> dict[str, Tensor
     return {"hr": hr, "lr": lr, **more}
 
 
-def looked(method: Method, batch: dict[str, Tensor], net: nn.Module | None = None) -> list[Comparison]:
+def looked(methods: Methods, batch: dict[str, Tensor], net: nn.Module = UPSAMPLE) -> list[Comparison]:
     """As the command does it, and nothing may have moved."""
-    net = nn.Upsample(scale_factor=4) if net is None else net
-    before = copy.deepcopy((method.state_dict(), net.state_dict()))
-    with torch.no_grad(), training_mode(method, False), training_mode(net, False):
-        found = method.compared(method.run(net, batch))
-    for old, new in zip(before, (method.state_dict(), net.state_dict()), strict=True):
+    before = copy.deepcopy((methods.state_dict(), net.state_dict()))
+    with torch.no_grad(), training_mode(methods, False), training_mode(net, False):
+        comparisons = methods.compared(methods.run(net, batch))
+    for old, new in zip(before, (methods.state_dict(), net.state_dict()), strict=True):
         # an adversarial criterion lets BatchNorm count its calls, which nothing reads
         assert all(torch.equal(x, new[key]) for key, x in old.items() if not key.endswith("num_batches_tracked"))
-    return found
+    return comparisons
 
 
 def numbers(comparison: Comparison, role: str) -> Tensor:
@@ -56,27 +58,29 @@ def numbers(comparison: Comparison, role: str) -> Tensor:
 @pytest.mark.parametrize("kind", [PCL, ContrastiveRegularization, MPF])
 @pytest.mark.filterwarnings("ignore:.*there is no teacher")
 def test_images_have_the_similarities_of_the_loss(kind: Any) -> None:
-    method = kind(0.1, start=5) if kind is MPF else kind(0.1)
+    method = kind(loss_weight=0.1, **({"warmup_steps": 5} if kind is MPF else {}))
+    methods = attached(UPSAMPLE, method)
     batch = batch_of(count=1)
-    (comparison,) = looked(method, batch)
+    (comparison,) = looked(methods, batch)
     parts = comparison.parts
     assert [part.role for part in parts] == ["anchor"] + ["positive"] * 4 + ["negative"] * (len(parts) - 5)
     assert comparison.note == "untrained embedding"
     assert torch.equal(parts[1].image, batch["hr"][0])  # HighResolution comes first
     names = {"pcl": {"LH", "HL", "HH"}, "regularization": {"LH", "HL", "HH"}, "mpf": set()}[method.name]
     assert all(set(part.bands) == names for part in parts)
-    method.start = 0
-    figures = method.terms(method.run(nn.Upsample(scale_factor=4), batch))["contrastive"].figures
-    assert numbers(comparison, "positive").mean() == pytest.approx(figures["positive_similarity"].item(), abs=1e-5)
-    assert numbers(comparison, "negative").mean() == pytest.approx(figures["negative_similarity"].item(), abs=1e-5)
-    method.step.advance()
-    assert looked(method, batch)[0].note == ""
+    method.contrast_begins = 0
+    metrics = method.terms(methods.run(UPSAMPLE, batch), step_of(methods))["contrastive"].metrics
+    assert numbers(comparison, "positive").mean() == pytest.approx(metrics["positive_similarity"].item(), abs=1e-5)
+    assert numbers(comparison, "negative").mean() == pytest.approx(metrics["negative_similarity"].item(), abs=1e-5)
+    methods.step.advance()
+    assert looked(methods, batch)[0].note == ""
 
 
 def test_other_images_of_the_batch_are_shown() -> None:
-    method = PCL(0.1, negatives=[OtherInstances(2)], embedding={"type": "FourierDiscriminator", "taps": 1})
+    embedding = {"type": "FourierDiscriminator", "out_indices": [0]}
+    methods = attached(UPSAMPLE, PCL(negatives=[OtherInstances(count=2)], embedding=embedding))
     batch = batch_of(count=2)
-    (comparison,) = looked(method, batch)
+    (comparison,) = looked(methods, batch)
     assert [part.label for part in comparison.parts[-2:]] == ["OtherInstances 1", "OtherInstances 2"]
     assert torch.equal(comparison.parts[-1].image, batch["hr"][1])
     spectrum = comparison.parts[0].bands["log spectrum"]
@@ -88,15 +92,16 @@ def test_other_images_of_the_batch_are_shown() -> None:
 @pytest.mark.parametrize(("kind", "directions"), [(BidirectionalNCE, 2), (SRNCE, 1)])
 def test_places_have_the_similarities_of_the_loss(kind: Any, directions: int) -> None:
     torch.manual_seed(0)
-    method = kind(loss_share=0.1, dim=8, positions=None, embedding={"type": "HaarDiscriminator", "taps": 2})
+    method = kind(dim=8, positions=None, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
+    methods = attached(UPSAMPLE, method)
     batch = batch_of(count=1)
-    images, *places = looked(method, batch)
+    images, *places = looked(methods, batch)
     assert len(places) == 2 * directions
     assert images.note == "untrained embedding and heads"
-    figures = method.terms(method.run(nn.Upsample(scale_factor=4), batch))["contrastive"].figures
-    assert numbers(images, "positive").item() == pytest.approx(figures["positive_similarity"].item(), abs=1e-5)
+    metrics = method.terms(methods.run(UPSAMPLE, batch), step_of(methods))["contrastive"].metrics
+    assert numbers(images, "positive").item() == pytest.approx(metrics["positive_similarity"].item(), abs=1e-5)
     if kind is SRNCE:
-        assert numbers(images, "negative").item() == pytest.approx(figures["lr_similarity"].item(), abs=1e-5)
+        assert numbers(images, "negative").item() == pytest.approx(metrics["lr_similarity"].item(), abs=1e-5)
         assert [part.role for part in images.parts] == ["anchor", "positive", "negative"]
         assert [part.label for part in places[0].parts[:3]] == [
             "HighResolution, a place",
@@ -111,7 +116,7 @@ def test_a_place_is_compared_with_all_others() -> None:
     features[:2, 2, 3] = torch.tensor([3.0, 4.0])  # a cosine of 0.6 with all others
     features[:2, 6, 6] = torch.tensor([-1.0, 0.0])
     image = torch.rand(3, 64, 64)
-    comparison = compare_places("x", ("SR", image, features), ("HR", image, features), (0.9, 0.1))
+    comparison = compare_places("x", ("SR", image, features), ("HR", image, features), place=(0.9, 0.1))
     anchor, positive, *negatives, whole = comparison.parts
     assert (anchor.role, positive.role, whole.role) == ("anchor", "positive", "shown")
     assert positive.similarity == pytest.approx(1.0)
@@ -143,53 +148,57 @@ def test_degradations_have_the_similarities_of_the_loss(kind: Any) -> None:
     method = kind(**({"loss_weight": 1.0} if kind is DASR else {}), queue_size=8)
     batch = batch_of(count=3, lr_key=torch.rand(3, 3, 16, 16))
     batch["degradation/kernel"] = torch.rand(3, 21, 21)
-    (comparison,) = looked(method, batch, net)
+    methods = attached(net, method)
+    (comparison,) = looked(methods, batch, net)
     assert [part.role for part in comparison.parts] == ["anchor", "positive", "negative", "negative"]
     assert torch.equal(comparison.parts[1].image, batch["lr_key"][0])
     assert comparison.parts[2].bands["blur kernel"].shape == (3, 21, 21)
     # each image once as the first, whose mean is what the method logs in its first step
     turns = [{key: value.roll(turn, 0) for key, value in batch.items()} for turn in range(3)]
-    found = [numbers(looked(method, turn, net)[0], "positive") for turn in turns]
+    shown = [numbers(looked(methods, turn, net)[0], "positive") for turn in turns]
     if kind is DegradationContrast:
         method.loss.key_encoder.load_state_dict(method.pair.state_dict())
-    done = method.run(net, batch)
-    method.auxiliary_losses(done)
-    logged = method.sr_losses(done).logs[f"{method.name}_positive_similarity"]
-    assert torch.cat(found).mean() == pytest.approx(logged.item(), abs=1e-4)
+    done = methods.run(net, batch)
+    methods.auxiliary_losses(done)
+    logged = methods.sr_losses(done).metrics[f"{method.name}_positive_similarity"]
+    assert torch.cat(shown).mean() == pytest.approx(logged.item(), abs=1e-4)
 
 
 def test_both_contrasts_of_crl_sr() -> None:
     net = networks.CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
-    method = CRLSR(loss_share=0.05, decoupling_share=0.05, dim=8)
-    method.attach(net)
-    titles = [comparison.title for comparison in looked(method, batch_of(count=1), net)]
+    method = CRLSR(dim=8)
+    methods = attached(net, method)
+    titles = [comparison.title for comparison in looked(methods, batch_of(count=1), net)]
     layers = len(method.layers)
-    assert [title.partition(",")[0] for title in titles] == ["decoupling"] * 2 * layers + ["refinement"] * layers
+    terms = ["crl_sr: decoupling"] * 2 * layers + ["crl_sr: refinement"] * layers
+    assert [title.partition(",")[0] for title in titles] == terms
     assert titles[0].endswith("LR, enlarged to HR")
     assert titles[layers].endswith("HR to LR, enlarged")
     assert titles[-1].endswith("HR to SR")
 
 
 def test_criteria_and_their_values() -> None:
-    method = CriaCL(align_weight=1.0, unif_weight=1.0, row=5, vgg_weights=None)
+    method = CriaCL(variant=5, vgg_weights=None)
+    methods = attached(UPSAMPLE, method)
     batch = batch_of(count=1)
-    align, unif = looked(method, batch)
-    terms = method.terms(method.run(nn.Upsample(scale_factor=4), batch))
-    for comparison, role, other in ((align, "align", "ssim"), (unif, "unif", "adversarial")):
+    align, uniformity = looked(methods, batch)
+    terms = method.terms(methods.run(UPSAMPLE, batch), step_of(methods))
+    for comparison, role, other in ((align, "align", "ssim"), (uniformity, "uniformity", "adversarial")):
         named = {part.label: part for part in comparison.parts}
         assert [part.role for part in comparison.parts[:3]] == ["shown", "shown", "anchor"]
         for label in ("pixel_l1", other):
-            assert named[label].similarity == pytest.approx(terms[role].figures[f"{role}_{label}"].item(), abs=1e-6)
+            assert named[label].similarity == pytest.approx(terms[role].metrics[f"{role}_{label}"].item(), abs=1e-6)
     assert align.parts[-1].heat.shape == (64, 64)
-    assert unif.parts[-1].heat is None  # one value an image
+    assert uniformity.parts[-1].heat is None  # one value an image
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_an_example(name: str) -> None:
-    method, net = METHODS[name].example(scale=2)
-    net = nn.Upsample(scale_factor=2) if net is None else net
-    method.attach(net)
+def test_every_method_fits_its_own_network_with_its_defaults(name: str) -> None:
+    cls: Any = METHODS[name]
+    net = nn.Upsample(scale_factor=2) if cls.network is None else cls.network(scale=2)
+    changes = {"variant": 5, "vgg_weights": None} if name == "CriaCL" else {}  # its default needs a host and weights
+    attached(net, cls(**changes))
     dry = net(torch.rand(1, 3, 16, 16)) if name != "TrueKernel" else torch.rand(1, 3, 32, 32)
     assert dry.shape[-1] == 32
 
@@ -199,4 +208,4 @@ def test_a_method_that_does_not_say_is_named() -> None:
         pass
 
     with pytest.raises(ConfigError, match=r"mine: Mine does not say what it compares\. Give the class a method"):
-        MethodList([Mine("mine", 0, {})]).compared(batch_of())
+        Methods([Mine("mine")]).compared(batch_of())

@@ -24,6 +24,9 @@ from contrastive_sr.networks import CriteriaBranches
 PIXELS = {"anchor": "Pixel", "positives": [{"type": "Pixel", "norm": "l2"}], "negatives": ["SSIM"]}
 
 
+SMALL = {"CriaCL": {"align_weight": 0.1, "uniformity_weight": 0.1, "variant": 5, "vgg_weights": None}}
+
+
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VGG-19 with random weights."""

@@ -22,6 +22,9 @@ from contrastive_sr.methods.crl_sr import MODELS
 DECOUPLED, REFINED = "def", "bcef"
 
 
+SMALL = {"CRLSR": {"loss_weight": 0.1, "decoupling_weight": 0.1, "dim": 4}}
+
+
 def network(seed: int = 1, **arguments: Any) -> networks.CRLSR:
     torch.manual_seed(seed)
     return networks.CRLSR(**{"channels": 5, "encoder_blocks": 3, "decoder_blocks": 1, **arguments})

@@ -22,6 +22,9 @@ from contrastive_sr.methods import DASR, PCL, DegradationContrast, MethodList, T
 FIGURES = {"positive_similarity", "negative_similarity", "queue_fill"}
 
 
+SMALL = {"DASR": {"loss_weight": 0.1, "queue_size": 8}, "DegradationContrast": {"queue_size": 8}, "TrueKernel": {}}
+
+
 def network(seed: int = 1, **arguments: Any) -> networks.DASR:
     torch.manual_seed(seed)
     return networks.DASR(**{"channels": 4, "groups": 1, "blocks": 1, **arguments})

@@ -27,6 +27,9 @@ from contrastive_sr.samples import TeacherOutput, draw, random_view
 CPU = torch.device("cpu")
 
 
+SMALL = {"MPF": {"loss_weight": 0.1, "variant": 6}}
+
+
 class SmallEmbedding(TrainableEmbedding):
     """Two layers, a head, no BatchNorm; it counts its calls."""
 

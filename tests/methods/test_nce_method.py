@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from driving import attached, step_of
 from method_oracles import info_nce_loops, srnce_negative_loops, unit_vectors
 from small_models import IdentityEmbedding, SmoothEmbedding, images_batch
 from torch import Tensor, nn
@@ -20,14 +21,19 @@ from contrastive_sr.embeddings import Embedding
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import srnce
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, MethodList, build_methods
-from contrastive_sr.methods.layers import layer_channels, super_resolve
+from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, Methods, build_methods
+from contrastive_sr.methods.layers import DRY_RUN_SIZE, dry_run, super_resolve
 from contrastive_sr.methods.nce import PositionMethod
 from contrastive_sr.samples import GaussianBlur, HighResolution
 
 METHODS: list[type[PositionMethod]] = [InfoNCE, BidirectionalNCE, SRNCE]
 LAYERS = ["head", "body.1"]
-TAPPED_ONCE = {"type": "HaarDiscriminator", "taps": 1}
+SMALL = {  # what tests/test_fuzz_config.py builds
+    "InfoNCE": {"loss_weight": 0.1, "dim": 4},
+    "BidirectionalNCE": {"loss_share": 0.1, "dim": 4},
+    "SRNCE": {"loss_weight": 0.1, "dim": 4},
+}
+TAPPED_ONCE = {"type": "HaarDiscriminator", "out_indices": [0]}
 
 
 class Net(nn.Module):
@@ -62,10 +68,10 @@ def build(kind: type[PositionMethod] = BidirectionalNCE, **arguments: Any) -> An
     return kind(**{**defaults, **arguments})
 
 
-def ready(method: Method, **images: Any) -> tuple[Net, dict[str, Tensor]]:
+def ready(method: Method) -> tuple[Methods, Net, dict[str, Tensor]]:
     network = net()
-    method.attach(network)
-    return network, method.run(network, images_batch(**images))
+    methods = attached(network, method)
+    return methods, network, methods.run(network, images_batch())
 
 
 def hooks(network: nn.Module) -> int:
@@ -75,9 +81,11 @@ def hooks(network: nn.Module) -> int:
 # Values
 
 
-def double_batch(method: Method, network: nn.Module | None = None) -> dict[str, Tensor]:
+def ready_in_double(method: Method) -> tuple[Methods, Net, dict[str, Tensor]]:
+    network = net().double()
+    methods = attached(network, method.double())
     batch = {key: value.double() for key, value in images_batch(size=16).items()}
-    return method.run((net() if network is None else network).double(), batch)
+    return methods, network, methods.run(network, batch)
 
 
 def expected(kind: type[PositionMethod], anchors: list[Tensor], hr: list[Tensor], lr: list[Tensor]) -> float:
@@ -98,32 +106,29 @@ def expected(kind: type[PositionMethod], anchors: list[Tensor], hr: list[Tensor]
 @pytest.mark.parametrize("kind", METHODS)
 def test_term_is_the_equation_on_the_features_of_sr_and_hr(kind: type[PositionMethod]) -> None:
     arguments = {"variant": "negative"} if kind is SRNCE else {}
-    method = build(kind, dim=None, positions=None, temperature=0.2, **arguments).double()
-    batch = double_batch(method)
+    method = build(kind, dim=None, positions=None, temperature=0.2, **arguments)
+    methods, _, batch = ready_in_double(method)
     embed = method.embedding
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     want = expected(kind, embed(batch["sr"]), embed(batch["hr"]), embed(enlarged))
-    losses = method.sr_losses(batch)
-    assert losses.logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
-    assert losses.total.item() == pytest.approx(0.01 * want, rel=1e-9)
+    losses = methods.sr_losses(batch)
+    assert losses.metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert losses.loss.item() == pytest.approx(0.01 * want, rel=1e-9)
     similarity = [F.cosine_similarity(a, b).mean() for a, b in zip(embed(batch["sr"]), embed(batch["hr"]), strict=True)]
-    assert losses.logs["nce_positive_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
+    assert losses.metrics["nce_positive_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
     if kind is SRNCE:
         similarity = [
             F.cosine_similarity(a, b).mean() for a, b in zip(embed(batch["sr"]), embed(enlarged), strict=True)
         ]
-        assert losses.logs["nce_lr_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
+        assert losses.metrics["nce_lr_similarity"].item() == pytest.approx(torch.stack(similarity).mean().item())
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMethod]) -> None:
     """HR is 16 x 16, the network's layers 4 x 4, and the embedding's maps 16 x 16 and 8 x 8: pooled to 4 x 4."""
     arguments = {"variant": "negative"} if kind is SRNCE else {}
-    method = build(kind, positions=None, temperature=0.2, layers=LAYERS, **arguments).double()
-    network = net()
-    method.attach(network)
-    method.double()
-    batch = double_batch(method, network)
+    method = build(kind, positions=None, temperature=0.2, layers=LAYERS, **arguments)
+    methods, network, batch = ready_in_double(method)
     tapped = [network.head(batch["lr"]), network.body[:2](network.head(batch["lr"]))]
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
 
@@ -135,41 +140,41 @@ def test_term_is_the_equation_on_the_network_s_own_layers(kind: type[PositionMet
     anchors = project(method.loss.anchor_heads, tapped)
     hr, lr = (project(method.loss.heads, method.embedding(images)) for images in (batch["hr"], enlarged))
     want = expected(kind, anchors, hr, lr)
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 def test_several_positives_are_averaged() -> None:
     positives = [HighResolution(), GaussianBlur(count=2)]
-    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, positives=positives).double()
-    batch = double_batch(method)
-    blurred = GaussianBlur(count=2)(batch, method.generator(torch.device("cpu"))).unbind(1)
+    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, positives=positives)
+    methods, _, batch = ready_in_double(method)
+    blurred = GaussianBlur(count=2)(batch, step_of(methods).generator("cpu")).unbind(1)
     embed = method.embedding
     sr = embed(batch["sr"])
     want = sum(expected(InfoNCE, sr, embed(images), sr) for images in (batch["hr"], *blurred)) / 3
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 def test_several_conditions_are_averaged() -> None:
     negatives = [{"type": "UpsampledLowResolution"}, {"type": "GaussianBlur", "count": 1}]
     both = build(SRNCE, dim=None, positions=None, negatives=negatives)
-    _, batch = ready(both)
-    value = both.sr_losses(batch).logs["nce_contrastive_raw"].item()
+    methods, _, batch = ready(both)
+    value = methods.sr_losses(batch).metrics["nce_contrastive_raw"].item()
     alone = [build(SRNCE, dim=None, positions=None, negatives=[one]) for one in negatives]
-    values = [method.sr_losses(batch).logs["nce_contrastive_raw"].item() for method in alone]
+    values = [attached(net(), m).sr_losses(batch).metrics["nce_contrastive_raw"].item() for m in alone]
     assert values[0] != values[1]
     assert value == pytest.approx(sum(values) / 2, rel=1e-5)
 
 
 def test_contrast_over_the_batch() -> None:
-    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, contrast="batch").double()
+    method = build(InfoNCE, dim=None, positions=None, temperature=0.2, negatives_from="batch")
     assert method.loss.gather
-    batch = double_batch(method)
+    methods, _, batch = ready_in_double(method)
     layers = []
     for a, h in zip(method.embedding(batch["sr"]), method.embedding(batch["hr"]), strict=True):
         anchors, keys = ([v for image in x for v in unit_vectors(image)] for x in (a, h))
         layers.append(info_nce_loops(anchors, keys, 0.2))
     want = sum(layers) / len(layers)
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -179,9 +184,9 @@ def test_an_embedding_that_gives_vectors(kind: type[PositionMethod]) -> None:
             return [images.mean((2, 3)), images.std((2, 3))]
 
     method = build(kind, embedding=Pooled())
-    network, batch = ready(method)
-    sum(method.auxiliary_losses(batch).values()).backward()
-    method.sr_losses(batch).total.backward()
+    methods, network, batch = ready(method)
+    sum(methods.auxiliary_losses(batch).values()).backward()
+    methods.sr_losses(batch).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
@@ -190,11 +195,11 @@ def test_an_embedding_that_gives_vectors(kind: type[PositionMethod]) -> None:
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_sr_step_trains_the_network_and_nothing_else(kind: type[PositionMethod]) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2})
-    network, batch = ready(method)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
+    methods, network, batch = ready(method)
     method.train()
     before = copy.deepcopy(method.embedding.state_dict())
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert all(p.grad is None for p in method.parameters())
     assert all(p.requires_grad for p in method.parameters())
@@ -204,11 +209,11 @@ def test_sr_step_trains_the_network_and_nothing_else(kind: type[PositionMethod])
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_sr_step_on_layers_trains_what_lies_before_them(kind: type[PositionMethod]) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2}, layers=LAYERS)
-    network, batch = ready(method)
-    (at_sr,) = torch.autograd.grad(method.sr_losses(batch).total, batch["sr"], retain_graph=True, allow_unused=True)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]}, layers=LAYERS)
+    methods, network, batch = ready(method)
+    (at_sr,) = torch.autograd.grad(methods.sr_losses(batch).loss, batch["sr"], retain_graph=True, allow_unused=True)
     assert at_sr is None
-    method.sr_losses(batch).total.backward()
+    methods.sr_losses(batch).loss.backward()
     for name, parameter in network.named_parameters():
         if name.startswith("tail"):
             assert parameter.grad is None
@@ -223,9 +228,9 @@ def test_sr_step_on_layers_trains_what_lies_before_them(kind: type[PositionMetho
 def test_auxiliary_step_trains_heads_and_embedding_and_nothing_else(
     kind: type[PositionMethod], layers: list[str] | None
 ) -> None:
-    method = build(kind, embedding={"type": "HaarDiscriminator", "taps": 2}, layers=layers)
-    network, batch = ready(method)
-    losses = method.auxiliary_losses(batch)
+    method = build(kind, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]}, layers=layers)
+    methods, network, batch = ready(method)
+    losses = methods.auxiliary_losses(batch)
     assert list(losses) == ["nce_discriminator", "nce_contrast_head"]
     losses["nce_contrast_head"].backward()
     assert all(p.grad is None for p in (*network.parameters(), *method.embedding.parameters()))
@@ -238,8 +243,8 @@ def test_auxiliary_step_trains_heads_and_embedding_and_nothing_else(
 
 def test_srnce_s_heads_learn_from_all_three_roles() -> None:
     method = build(SRNCE, positions=None, layers=["head"], embedding=IdentityEmbedding())
-    _, batch = ready(method)
-    method.auxiliary_losses(batch)["nce_contrast_head"].backward()
+    methods, _, batch = ready(method)
+    methods.auxiliary_losses(batch)["nce_contrast_head"].backward()
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     maps = [F.avg_pool2d(batch["hr"], 4), batch["features/head"].detach(), F.avg_pool2d(enlarged, 4)]
     (head,), (anchor_head,) = method.loss.heads, method.loss.anchor_heads
@@ -253,21 +258,21 @@ def test_srnce_s_heads_learn_from_all_three_roles() -> None:
 @pytest.mark.parametrize("layers", [None, LAYERS])
 def test_both_steps_see_the_same_positions(layers: list[str] | None) -> None:
     method = build(layers=layers)
-    network, batch = ready(method)
-    heads = method.auxiliary_losses(batch)["nce_contrast_head"].item()
-    assert method.sr_losses(batch).logs["nce_contrastive_raw"].item() == heads
+    methods, network, batch = ready(method)
+    heads = methods.auxiliary_losses(batch)["nce_contrast_head"].item()
+    assert methods.sr_losses(batch).metrics["nce_contrastive_raw"].item() == heads
     # and the next step others, though nothing was trained
-    batch = method.run(network, images_batch())
-    assert method.auxiliary_losses(batch)["nce_contrast_head"].item() != heads
+    batch = methods.run(network, images_batch())
+    assert methods.auxiliary_losses(batch)["nce_contrast_head"].item() != heads
 
 
 def test_training_the_heads_lowers_their_loss() -> None:
     method = build(layers=LAYERS, dim=32)
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     optimizer = torch.optim.Adam(method.loss.parameters(), 1e-2)
     losses = []
     for _ in range(60):
-        loss = method(batch)["nce_contrast_head"]
+        loss = methods(batch)["nce_contrast_head"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -277,24 +282,25 @@ def test_training_the_heads_lowers_their_loss() -> None:
 
 def test_without_heads_nothing_trains() -> None:
     method = build(dim=None)
-    assert not method.trainable
-    assert list(method.parameters(recurse=True)) == list(method.embedding.parameters())
-    _, batch = ready(method)
-    assert method.auxiliary_losses(batch) == {}
+    methods, _, batch = ready(method)
+    assert not methods.trainable
+    assert list(methods.parameters(recurse=True)) == list(method.embedding.parameters())
+    assert methods.auxiliary_losses(batch) == {}
 
 
 def test_heads_follow_torch_s_own_random_state() -> None:
     first, second = build(layers=LAYERS), build(layers=LAYERS, seed=5)
     for method in (first, second):
+        network = net()
         torch.manual_seed(3)
-        method.attach(net())
+        attached(network, method)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_attach_leaves_a_method_without_layers_alone() -> None:
     for method in (PCL(loss_weight=0.1, embedding=SmoothEmbedding()), build()):
         network, before, random = net(), [id(p) for p in method.parameters()], torch.get_rng_state()
-        method.attach(network)
+        attached(network, method)
         assert [id(p) for p in method.parameters()] == before
         assert torch.equal(torch.get_rng_state(), random)
 
@@ -303,7 +309,7 @@ def test_attach_leaves_the_network_as_it_was() -> None:
     network = nn.Sequential(net(), nn.BatchNorm2d(3), nn.Dropout())
     network[2].eval()
     before = copy.deepcopy(network.state_dict())
-    build(layers=["0.head", "1"]).attach(network)
+    attached(network, build(layers=["0.head", "1"]))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [part.training for part in (network, *network)] == [True, True, True, False]
     assert hooks(network) == 0
@@ -314,10 +320,10 @@ def test_attach_leaves_the_network_as_it_was() -> None:
 
 def test_layers_are_what_the_modules_returned_in_the_one_call() -> None:
     method = build(layers=LAYERS)
-    network, batch = ready(method)
+    methods, network, batch = ready(method)
     before = network.calls
     images = images_batch()
-    batch = method.run(network, images)
+    batch = methods.run(network, images)
     assert network.calls == before + 1
     assert set(batch) == {"lr", "hr", "sr", "features/head", "features/body.1"}
     assert set(images) == {"lr", "hr"}
@@ -330,8 +336,7 @@ def test_layers_are_what_the_modules_returned_in_the_one_call() -> None:
 
 
 def test_hooks_are_gone_after_an_error_in_the_network() -> None:
-    method = build(layers=LAYERS)
-    network, _ = ready(method)
+    network = net()
     with pytest.raises(RuntimeError, match="expected input"):
         super_resolve(network, torch.rand(1, 5, 8, 8), LAYERS)
     assert hooks(network) == 0
@@ -341,7 +346,7 @@ def test_hooks_are_gone_after_an_error_in_the_network() -> None:
 
 
 def test_two_methods_on_layers_call_the_network_once() -> None:
-    methods = MethodList(
+    methods = Methods(
         [
             build(layers=LAYERS),
             build(SRNCE, name="second", layers=["body.1", "tail"]),
@@ -355,12 +360,13 @@ def test_two_methods_on_layers_call_the_network_once() -> None:
     assert network.calls == calls + 1
     assert {key for key in batch if "/" in key} == {"features/head", "features/body.1", "features/tail"}
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert list(losses.terms) == ["nce_contrastive", "second_contrastive", "pcl_contrastive"]
+    terms = [key for key in losses.metrics if key.endswith("_contrastive")]
+    assert terms == ["nce_contrastive", "second_contrastive", "pcl_contrastive"]
     assert list(methods(batch)) == ["nce_contrast_head", "second_contrast_head"]
 
 
 def test_the_other_order_calls_the_network_once_too() -> None:
-    methods = MethodList([PCL(loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
+    methods = Methods([PCL(loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
     network = net()
     methods.attach(network)
     calls = network.calls
@@ -370,11 +376,11 @@ def test_the_other_order_calls_the_network_once_too() -> None:
 
 def test_a_batch_with_sr_and_without_features_is_refused() -> None:
     method = build(layers=LAYERS)
-    network, batch = ready(method)
-    assert method.run(network, batch)["sr"] is batch["sr"]
+    methods, network, batch = ready(method)
+    assert methods.run(network, batch)["sr"] is batch["sr"]
     del batch["features/head"]
-    with pytest.raises(DataError, match=r"nce: the batch has its 'sr' already, but not the features of \['head'\]"):
-        method.run(network, batch)
+    with pytest.raises(DataError, match=r"The batch has its 'sr' already, but not the features of \['head'\]"):
+        methods.run(network, batch)
 
 
 @pytest.fixture
@@ -386,21 +392,18 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.parametrize("wrapper", [DistributedDataParallel, DataParallel])
 def test_names_are_those_of_the_network_inside_its_wrapper(wrapper: type[nn.Module], one_process: None) -> None:
-    plain, wrapped = build(layers=LAYERS), build(layers=LAYERS)
-    network, batch = ready(plain)
+    plain, network, batch = ready(build(layers=LAYERS))
     around = wrapper(copy.deepcopy(network))
-    torch.manual_seed(1)
-    network = net()
-    wrapped.attach(around)
+    wrapped = attached(around, build(layers=LAYERS))
     wrapped.load_state_dict(plain.state_dict())
     methods = DistributedDataParallel(wrapped)
     other = wrapped.run(around, images_batch())
     assert sorted(other) == sorted(batch)
     # all of the heads take part, or the wrapper would wait for those that do not
     sum(methods(other).values()).backward()
-    assert all(p.grad is not None for p in methods.module.loss.parameters())
+    assert all(p.grad is not None for p in wrapped["nce"].loss.parameters())
     for first, second in ((plain, batch), (wrapped, other)):
-        first.sr_losses(second, F.l1_loss(second["sr"], second["hr"])).total.backward()
+        first.sr_losses(second, F.l1_loss(second["sr"], second["hr"])).loss.backward()
     assert hooks(around) == 0
 
 
@@ -429,8 +432,8 @@ def test_stock_networks_can_be_tapped(options: dict[str, Any], layers: list[str]
     network = import_basicsr("basicsr.archs").build_network({**options, **upscale})
     keys = list(network.state_dict())
     method = build(layers=layers)
-    method.attach(network)
-    batch = method.run(network, images_batch())
+    methods = attached(network, method)
+    batch = methods.run(network, images_batch())
     shapes = [tuple(batch[f"features/{name}"].shape) for name in layers]
     assert shapes == [(2, 8, 8, 8)] * 2
     # EDSR and RCAN add the input of the body to the last layer's output in place: it is not seen with it
@@ -438,8 +441,8 @@ def test_stock_networks_can_be_tapped(options: dict[str, Any], layers: list[str]
     torch.testing.assert_close(
         batch[f"features/{layers[1]}"], F.conv2d(_input_of(network, own, batch["lr"]), own.weight, own.bias, padding=1)
     )
-    sum(method.auxiliary_losses(batch).values()).backward()
-    method.sr_losses(batch).total.backward()
+    sum(methods.auxiliary_losses(batch).values()).backward()
+    methods.sr_losses(batch).loss.backward()
     first = network.conv_first.weight.grad
     assert first is not None
     assert first.abs().sum() > 0
@@ -466,24 +469,30 @@ def test_logs_are_of_the_same_names_at_every_step(
 ) -> None:
     method = build(kind, share_interval=2, **share, **layers)
     network = net()
-    method.attach(network)
-    names = {"nce_contrastive_raw", "nce_contrastive_weight", "nce_contrastive_share", "nce_positive_similarity"}
+    methods = attached(network, method)
+    names = {
+        "nce_contrastive",
+        "nce_contrastive_raw",
+        "nce_contrastive_weight",
+        "nce_contrastive_share",
+        "nce_positive_similarity",
+    }
     names |= {"nce_lr_similarity"} if kind is SRNCE else set()
     for step in range(4):
-        batch = method.run(network, images_batch(seed=step))
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        assert set(losses.logs) == names
-        assert all(value.shape == () and not value.requires_grad for value in losses.logs.values())
+        batch = methods.run(network, images_batch(seed=step))
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert set(losses.metrics) == names
+        assert all(value.shape == () and not value.requires_grad for value in losses.metrics.values())
         if share and step < 2:
-            assert losses.logs["nce_contrastive_share"].item() == pytest.approx(0.05, rel=0.5)
+            assert losses.metrics["nce_contrastive_share"].item() == pytest.approx(0.05, rel=0.5)
 
 
 def test_the_share_of_a_term_on_layers_is_that_at_their_outputs() -> None:
-    method, network = build(layers=LAYERS, loss_share=0.05, loss_weight=None), net()
-    method.attach(network)
-    batch = method.run(network, images_batch())
+    network = net()
+    methods = attached(network, build(layers=LAYERS, loss_share=0.05, loss_weight=None))
+    batch = methods.run(network, images_batch())
     pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-    total = method.sr_losses(batch, pixel_loss).total
+    total = methods.sr_losses(batch, pixel_loss).loss
     outputs = [batch[f"features/{name}"] for name in LAYERS]
     norms = [
         torch.cat([g.flatten() for g in torch.autograd.grad(loss, outputs, retain_graph=True)]).norm()
@@ -502,13 +511,13 @@ def test_mixed_precision_is_finite_and_near_float32(layers: list[str] | None) ->
     for enabled in (False, True):
         method = build(SRNCE, layers=layers, temperature=0.5, positions=None)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            network, batch = ready(method)
-            auxiliary = sum(method.auxiliary_losses(batch).values())
-            losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        (auxiliary + losses.total).backward()
+            methods, network, batch = ready(method)
+            auxiliary = sum(methods.auxiliary_losses(batch).values())
+            losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        (auxiliary + losses.loss).backward()
         for parameter in (*network.parameters(), *method.loss.parameters()):
             assert parameter.grad is None or torch.isfinite(parameter.grad).all()
-        values.append(losses.logs["nce_contrastive_raw"].item())
+        values.append(losses.metrics["nce_contrastive_raw"].item())
     assert values[1] == pytest.approx(values[0], rel=0.02)
 
 
@@ -522,7 +531,7 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
     class Training:
         def __init__(self, seed: int) -> None:
             self.net = net(seed)
-            embedding = {"type": "HaarDiscriminator", "taps": 2}
+            embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
             weight = {"loss_share": 0.05} if layers is None else {"loss_weight": 0.01}
             config = {"type": "SRNCE", "dim": 8, "positions": 16, "layers": layers, "embedding": embedding, **weight}
             self.methods = build_methods([config])
@@ -542,9 +551,9 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
                 pixel = F.l1_loss(batch["sr"], batch["hr"])
                 losses = self.methods.sr_losses(batch, pixel)
                 self.net_optimizer.zero_grad()
-                (pixel + losses.total).backward()
+                (pixel + losses.loss).backward()
                 self.net_optimizer.step()
-                self.logs.append({key: value.item() for key, value in {**auxiliary, **losses.logs}.items()})
+                self.logs.append({key: value.item() for key, value in {**auxiliary, **losses.metrics}.items()})
 
     whole, first = Training(0), Training(0)
     whole.steps(0, 4)
@@ -562,10 +571,10 @@ def test_a_resumed_run_continues_bit_for_bit(layers: list[str] | None, tmp_path:
 
 
 def test_the_trained_embedding_can_be_frozen_in_another_run(tmp_path: Path) -> None:
-    method = build(embedding={"type": "HaarDiscriminator", "taps": 2})
+    method = build(embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
     assert list(method.trained_parts()) == ["nce_embedding"]
     torch.save({"state_dict": method.state_dict()}, tmp_path / "all.pth")
-    embedding = {"type": "HaarDiscriminator", "taps": 2, "weights": str(tmp_path / "all.pth")}
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1], "weights": str(tmp_path / "all.pth")}
     reused = build(embedding=embedding, train_embedding=False)
     for name, value in method.embedding.state_dict().items():
         assert torch.equal(reused.embedding.state_dict()[name], value)
@@ -592,7 +601,7 @@ def test_impossible_layers_are_refused(layers: list[str], message: str) -> None:
     torch.manual_seed(0)
     network = Net()
     with pytest.raises(ConfigError, match=message):
-        build(layers=layers).attach(network)
+        attached(network, build(layers=layers))
     assert hooks(network) == 0
 
 
@@ -610,45 +619,46 @@ def test_layers_that_give_no_maps_are_refused() -> None:
             self.flat(x)
             return self.up(self.pair(x)[0])
 
+    black = torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'flat' returns a float32 tensor of shape"):
-        layer_channels(Token(), ["flat"])
+        dry_run(Token(), black, ["flat"], {})
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'pair' returns a tuple"):
-        layer_channels(Token(), ["pair"])
+        dry_run(Token(), black, ["pair"], {})
 
 
 def test_a_layer_without_gradient_is_refused() -> None:
     method = build(layers=LAYERS)
-    network, _ = ready(method)
+    methods, network, _ = ready(method)
     network.head.requires_grad_(False)
     with pytest.raises(ConfigError, match="'head' has no gradient, so a loss on it would train nothing"):
-        method.run(network, images_batch())
+        methods.run(network, images_batch())
 
 
 def test_attach_comes_once_and_before_the_first_batch() -> None:
-    method = build(layers=LAYERS)
-    with pytest.raises(ConfigError, match=r"nce: the heads of `layers` do not exist yet. Call attach\(net\) once"):
-        method.run(net(), images_batch())
-    method.attach(net())
-    with pytest.raises(ConfigError, match=r"nce: attach\(\) was called before"):
-        method.attach(net())
+    methods = Methods([build(layers=LAYERS)])
+    with pytest.raises(ConfigError, match=r"The methods do not know the SR network yet\. Call attach\(net\) once"):
+        methods.run(net(), images_batch())
+    methods.attach(net())
+    with pytest.raises(ConfigError, match=r"attach\(\) was called before"):
+        methods.attach(net())
 
 
 def test_a_network_that_is_a_function_has_no_layers() -> None:
     method = build(layers=LAYERS)
-    method.attach(net())
+    methods = attached(net(), method)
     with pytest.raises(ConfigError, match=r"expected an nn\.Module as SR network"):
-        method.run(lambda lr: lr, images_batch())
+        methods.run(lambda lr: lr, images_batch())
 
 
 def test_without_heads_the_channels_must_fit() -> None:
     with pytest.raises(ConfigError, match=r"they have \[6, 7\] channels and the embedding's maps \[4, 5\].*Give `dim`"):
-        build(layers=LAYERS, dim=None).attach(net())
+        attached(net(), build(layers=LAYERS, dim=None))
     same = build(layers=["tail"], dim=None, embedding=IdentityEmbedding())
     network = nn.Module()
     network.tail = nn.Conv2d(3, 3, 1)  # type: ignore[assignment]
     network.forward = lambda lr: F.interpolate(network.tail(lr), scale_factor=4)  # type: ignore[assignment]
-    same.attach(network)
-    same.sr_losses(same.run(network, images_batch())).total.backward()
+    methods = attached(network, same)
+    methods.sr_losses(methods.run(network, images_batch())).loss.backward()
     assert network.tail.weight.grad.abs().sum() > 0
 
 
@@ -659,7 +669,7 @@ def test_without_heads_the_channels_must_fit() -> None:
         ({"layers": []}, "nce: layers: expected a list of names"),
         ({"layers": [1, 2]}, "nce: layers: expected a list of names"),
         ({"layers": ["head"]}, r"expected one for each feature map of SmoothEmbedding, which has 2 .*\[4, 5\].* got 1"),
-        ({"contrast": "images"}, "nce: contrast: expected one of image, batch, got 'images'"),
+        ({"negatives_from": "images"}, "nce: negatives_from: expected one of image, batch, got 'images'"),
         ({"dim": 0}, "nce: dim: expected a whole number of at least 1, got 0"),
         ({"temperature": 0}, r"temperature\): expected a number above 0"),
         ({"temperature": 0, "layers": LAYERS}, r"temperature\): expected a number above 0"),
@@ -691,12 +701,12 @@ def test_impossible_configs_are_refused(config: dict[str, Any], message: str) ->
 
 
 def test_a_patch_too_small_for_the_embedding_is_refused() -> None:
-    method = build(embedding={"type": "HaarDiscriminator"})
+    methods = attached(net(), build(embedding={"type": "HaarDiscriminator"}))
     with pytest.raises(DataError, match="at least 32 x 32"):
-        method.run(net(), images_batch(size=16))
+        methods.run(net(), images_batch(size=16))
 
 
-# What a review found
+# Traps
 
 
 @pytest.mark.parametrize(("variant", "warned"), [("tempered", 1), ("paper", 1), ("negative", 0)])
@@ -711,41 +721,40 @@ def test_variants_that_need_a_warm_start_are_warned_about_on_layers(variant: str
 def test_srnce_on_layers_moves_towards_hr_with_its_defaults() -> None:
     torch.manual_seed(0)
     method, network = SRNCE(loss_share=0.05, layers=["head"], dim=16, embedding=TAPPED_ONCE), net()
-    method.attach(network)
-    optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=1e-2)
+    methods = attached(network, method)
+    optimizer = torch.optim.Adam([*network.parameters(), *methods.parameters()], lr=1e-2)
     similarity = []
     for step in range(30):
-        batch = method.run(network, images_batch(seed=step % 4))
-        auxiliary = sum(method.auxiliary_losses(batch).values())
+        batch = methods.run(network, images_batch(seed=step % 4))
+        auxiliary = sum(methods.auxiliary_losses(batch).values())
         pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-        losses = method.sr_losses(batch, pixel_loss)
+        losses = methods.sr_losses(batch, pixel_loss)
         optimizer.zero_grad()
-        (auxiliary + pixel_loss + losses.total).backward()
+        (auxiliary + pixel_loss + losses.loss).backward()
         optimizer.step()
-        similarity.append(losses.logs["srnce_positive_similarity"].item())
+        similarity.append(losses.metrics["srnce_positive_similarity"].item())
     assert sum(similarity[-5:]) / 5 > sum(similarity[:5]) / 5 + 0.1
 
 
 def test_heads_are_where_the_method_is() -> None:
     method = build(layers=LAYERS).double()
-    method.attach(net().double())
+    attached(net().double(), method)
     assert {p.dtype for p in method.loss.parameters()} == {torch.float64}
     elsewhere = build(layers=LAYERS).to("meta")
-    elsewhere.attach(net())
+    attached(net(), elsewhere)
     assert {p.device.type for p in elsewhere.loss.parameters()} == {"meta"}
 
 
 def test_a_state_is_loaded_after_attach() -> None:
-    method, network = build(layers=LAYERS), net()
-    method.attach(network)
+    methods = attached(net(), build(layers=LAYERS))
     with pytest.raises(ConfigError, match=r"Call attach\(net\) before load_state_dict\(\)"):
-        build(layers=LAYERS).load_state_dict(method.state_dict())
+        Methods([build(layers=LAYERS)]).load_state_dict(methods.state_dict())
 
 
 def test_a_network_for_grey_images_is_refused() -> None:
     grey = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.PixelShuffle(4))
     with pytest.raises(ConfigError, match="expected an SR network for RGB images; Sequential fails"):
-        build(layers=["0"], embedding=TAPPED_ONCE).attach(grey)
+        attached(grey, build(layers=["0"], embedding=TAPPED_ONCE))
 
 
 def test_an_embedding_that_returns_one_tensor_is_refused() -> None:

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from driving import attached, step_of
 from oracles import dual_loops, plain_contrast, relative_distance
 from small_models import CountingNet, IdentityEmbedding, SmoothEmbedding, images_batch
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import HaarDiscriminator, VGGFeatures
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
-from contrastive_sr.methods import PCL, MethodList, build_methods
+from contrastive_sr.methods import METHODS, PCL, Methods, build_methods
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import GaussianBlur, SampleGenerator, Sharpen
+from contrastive_sr.samples import SAMPLES, GaussianBlur, SampleGenerator, Sharpen
 
-CPU = torch.device("cpu")
+SMALL = {"PCL": {"loss_weight": 0.1}}  # what tests/test_fuzz_config.py builds
 
 
 def pcl(**arguments: Any) -> PCL:
@@ -37,9 +38,10 @@ def net(seed: int = 1) -> CountingNet:
     return CountingNet()
 
 
-def ready(method: PCL) -> tuple[CountingNet, dict[str, Tensor]]:
+def ready(method: PCL) -> tuple[Methods, CountingNet, dict[str, Tensor]]:
     network = net()
-    return network, method.run(network, images_batch())
+    methods = attached(network, method)
+    return methods, network, methods.run(network, images_batch())
 
 
 # Gradients: who learns from what
@@ -47,16 +49,16 @@ def ready(method: PCL) -> tuple[CountingNet, dict[str, Tensor]]:
 
 def test_auxiliary_step_trains_the_embedding_and_nothing_else() -> None:
     method = pcl()
-    network, batch = ready(method)
-    method.eval()  # whatever mode the host left it in
-    before = copy.deepcopy(method.state_dict())
-    losses = method.auxiliary_losses(batch)
+    methods, network, batch = ready(method)
+    methods.eval()  # whatever mode the host left it in
+    before = copy.deepcopy(methods.state_dict())
+    losses = methods.auxiliary_losses(batch)
     assert not any(module.training for module in method.embedding.modules())
     assert list(losses) == ["pcl_discriminator"]
     losses["pcl_discriminator"].backward()
     assert all(p.grad is None for p in network.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.embedding.parameters())
-    state = method.state_dict()
+    state = methods.state_dict()
     moved = [name for name in state if not torch.equal(state[name], before[name])]
     assert len(moved) == 3 * 8  # running mean, running variance and count of eight BatchNorms
     assert all(".norm." in name for name in moved)
@@ -64,25 +66,26 @@ def test_auxiliary_step_trains_the_embedding_and_nothing_else() -> None:
 
 def test_auxiliary_loss_is_equation_7_with_one_normalisation_for_both_sides() -> None:
     method = pcl()
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     reference = copy.deepcopy(method.embedding).train()
     real, fake = reference.logits(torch.cat((batch["hr"], batch["sr"].detach()))).detach().chunk(2)
-    loss = method.auxiliary_losses(batch)["pcl_discriminator"]
+    loss = methods.auxiliary_losses(batch)["pcl_discriminator"]
     assert loss.item() == pytest.approx(dual_loops(real, fake), rel=1e-5)
-    assert torch.equal(copy.deepcopy(pcl())(batch)["pcl_discriminator"], loss)  # the module call is this loss
+    again = copy.deepcopy(attached(net(), pcl()))(batch)  # the module call is this loss
+    assert torch.equal(again["pcl_discriminator"], loss)
 
 
 def test_sr_step_trains_the_network_and_nothing_else() -> None:
     method = pcl()
-    network, batch = ready(method)
+    methods, network, batch = ready(method)
     method.embedding.train()
     before = copy.deepcopy(method.embedding.state_dict())
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert all(p.grad is None for p in method.parameters())
     assert all(torch.equal(value, before[name]) for name, value in method.embedding.state_dict().items())
     assert all(module.training for module in method.embedding.modules())
-    assert method.trainable
+    assert methods.trainable
     assert all(p.requires_grad for p in method.embedding.parameters())
 
 
@@ -93,22 +96,22 @@ def test_term_is_equations_8_to_10_on_the_samples_drawn() -> None:
         negatives=[GaussianBlur(count=1), {"type": "UpsampledLowResolution"}],
         loss_weight=0.01,
     )
-    network, batch = ready(method)
-    generator = method.generator(CPU)
+    methods, network, batch = ready(method)
+    generator = step_of(methods).generator("cpu")
     positives = torch.cat((batch["hr"][:, None], Sharpen(count=2)(batch, generator)), 1)
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     negatives = torch.cat((GaussianBlur(count=1)(batch, generator), enlarged[:, None]), 1)
-    losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
 
     embed = method.embedding.eval()
     loss, near, far = plain_contrast(embed, batch["sr"], positives, negatives, 0.5)
-    assert losses.logs["pcl_contrastive_raw"].item() == pytest.approx(loss.item(), rel=1e-5)
-    assert losses.total.item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
-    assert losses.terms["pcl_contrastive"].item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
-    assert losses.logs["pcl_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
-    assert losses.logs["pcl_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+    assert losses.metrics["pcl_contrastive_raw"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert losses.loss.item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
+    assert losses.metrics["pcl_contrastive"].item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
+    assert losses.metrics["pcl_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
+    assert losses.metrics["pcl_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
     weights = list(network.parameters())
-    got = torch.autograd.grad(losses.total, weights, retain_graph=True)
+    got = torch.autograd.grad(losses.loss, weights, retain_graph=True)
     expected = torch.autograd.grad(0.01 * loss, weights)
     for g, e in zip(got, expected, strict=True):
         assert relative_distance(g, e) < 1e-4
@@ -126,31 +129,32 @@ def test_default_samples_are_four_and_four() -> None:
 @pytest.mark.parametrize("pixel_loss", [F.l1_loss, F.mse_loss])
 def test_share_is_the_ratio_of_gradients_at_the_sr_image(pixel_loss: Any) -> None:
     method = pcl(loss_share=0.05)
-    _, batch = ready(method)
-    generator = method.generator(CPU)
+    methods, _, batch = ready(method)
+    generator = step_of(methods).generator("cpu")
     positives = torch.cat([sample(batch, generator) for sample in method.positives], 1)
     negatives = torch.cat([sample(batch, generator) for sample in method.negatives], 1)
     pixel = pixel_loss(batch["sr"], batch["hr"])
-    losses = method.sr_losses(batch, pixel)
+    losses = methods.sr_losses(batch, pixel)
 
     term, _, _ = plain_contrast(method.embedding.eval(), batch["sr"], positives, negatives)
     (term_gradient,) = torch.autograd.grad(term, batch["sr"], retain_graph=True)
     (pixel_gradient,) = torch.autograd.grad(pixel, batch["sr"], retain_graph=True)
     ratio = (term_gradient.norm() / pixel_gradient.norm()).item()
-    assert losses.logs["pcl_contrastive_weight"].item() == pytest.approx(0.05 / ratio, rel=1e-4)
-    assert losses.logs["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
-    (weighted,) = torch.autograd.grad(losses.total, batch["sr"])
+    assert losses.metrics["pcl_contrastive_weight"].item() == pytest.approx(0.05 / ratio, rel=1e-4)
+    assert losses.metrics["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
+    (weighted,) = torch.autograd.grad(losses.loss, batch["sr"])
     assert (weighted.norm() / pixel_gradient.norm()).item() == pytest.approx(0.05, rel=1e-4)
 
 
 def test_weight_stays_between_measurements_and_moves_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TermWeight, "EARLY", 3)
     for arguments in ({"loss_share": 0.05}, {"loss_weight": 0.0004}):
-        method, network = pcl(embedding=SmoothEmbedding(), share_interval=3, **arguments), net()
+        network = net()
+        methods = attached(network, pcl(embedding=SmoothEmbedding(), share_interval=3, **arguments))
         logs = []
         for step in range(7):
-            batch = method.run(network, images_batch(seed=step))
-            logs.append(method.sr_losses(batch, (step + 1) * F.l1_loss(batch["sr"], batch["hr"])).logs)
+            batch = methods.run(network, images_batch(seed=step))
+            logs.append(methods.sr_losses(batch, (step + 1) * F.l1_loss(batch["sr"], batch["hr"])).metrics)
         weights, shares = ([log[f"pcl_contrastive_{key}"].item() for log in logs] for key in ("weight", "share"))
         if "loss_weight" in arguments:
             assert weights == pytest.approx([0.0004] * 7, rel=1e-5)
@@ -161,50 +165,50 @@ def test_weight_stays_between_measurements_and_moves_at_them(monkeypatch: pytest
 
 @pytest.mark.parametrize("weight", [{"loss_share": 0.05}, {"loss_weight": 0.0004}])
 def test_logs_are_detached_scalars_of_the_same_names_at_every_step(weight: dict[str, float]) -> None:
-    method, network = pcl(embedding=SmoothEmbedding(), share_interval=2, **weight), net()
+    network = net()
+    methods = attached(network, pcl(embedding=SmoothEmbedding(), share_interval=2, **weight))
     for step in range(4):
-        batch = method.run(network, images_batch(seed=step))
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        assert list(losses.terms) == ["pcl_contrastive"]
-        assert sorted(losses.logs) == [
+        batch = methods.run(network, images_batch(seed=step))
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert sorted(losses.metrics) == [
+            "pcl_contrastive",
             "pcl_contrastive_raw",
             "pcl_contrastive_share",
             "pcl_contrastive_weight",
             "pcl_negative_similarity",
             "pcl_positive_similarity",
         ]
-        assert all(value.shape == () and not value.requires_grad for value in losses.logs.values())
-        assert not [key for key in (*losses.logs, *losses.terms) if "loss" in key]
-        assert losses.total.requires_grad
+        assert all(value.shape == () and not value.requires_grad for value in losses.metrics.values())
+        assert not [key for key in losses.metrics if "loss" in key]
+        assert losses.loss.requires_grad
+        assert losses.loss.item() == losses.metrics["pcl_contrastive"].item()
 
 
 def test_without_a_pixel_loss() -> None:
-    fixed = pcl(embedding=SmoothEmbedding())
-    _, batch = ready(fixed)
+    fixed, _, batch = ready(pcl(embedding=SmoothEmbedding()))
     losses = fixed.sr_losses(batch)
-    assert "pcl_contrastive_share" not in losses.logs
-    assert losses.total.item() == pytest.approx(0.0004 * losses.logs["pcl_contrastive_raw"].item())
-    share = pcl(embedding=SmoothEmbedding(), loss_share=0.05)
-    _, batch = ready(share)
+    assert "pcl_contrastive_share" not in losses.metrics
+    assert losses.loss.item() == pytest.approx(0.0004 * losses.metrics["pcl_contrastive_raw"].item())
+    share, _, batch = ready(pcl(embedding=SmoothEmbedding(), loss_share=0.05))
     with pytest.raises(ConfigError, match="pcl_contrastive: `loss_share` is a share of the pixel loss"):
         share.sr_losses(batch)
 
 
 def test_a_pixel_loss_of_another_tensor_is_refused() -> None:
     method = pcl(embedding=SmoothEmbedding(), loss_share=0.05)
-    network, batch = ready(method)
+    methods, network, batch = ready(method)
     with pytest.raises(DataError, match=r"pcl_contrastive: expected a pixel loss computed from batch\['sr'\]"):
-        method.sr_losses(batch, F.l1_loss(network(batch["lr"]), batch["hr"]))
+        methods.sr_losses(batch, F.l1_loss(network(batch["lr"]), batch["hr"]))
 
 
 def test_paper_s_own_weight_is_warned_about_once() -> None:
     method = pcl(loss_weight=0.1, share_interval=1)
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     with pytest.warns(UserWarning, match="pcl_contrastive: its gradient is .* times that of the pixel"):
-        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
 
 
 # State
@@ -219,9 +223,10 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest
             torch.manual_seed(seed)
             self.net = CountingNet()
             self.methods = build_methods([{"type": "PCL", "loss_share": 0.05, "share_interval": 4}])
+            self.methods.attach(self.net)
             self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
             self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-4)
-            self.logs: list[dict[str, float]] = []
+            self.metrics: list[dict[str, float]] = []
             self.parts = (self.net, self.methods, self.net_optimizer, self.optimizer)
 
         def steps(self, first: int, last: int) -> None:
@@ -233,9 +238,9 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest
                 pixel = F.l1_loss(batch["sr"], batch["hr"])
                 losses = self.methods.sr_losses(batch, pixel)
                 self.net_optimizer.zero_grad()
-                (pixel + losses.total).backward()
+                (pixel + losses.loss).backward()
                 self.net_optimizer.step()
-                self.logs.append({key: value.item() for key, value in losses.logs.items()})
+                self.metrics.append({key: value.item() for key, value in losses.metrics.items()})
 
     whole, first = Training(0), Training(0)
     whole.steps(0, 20)
@@ -247,8 +252,8 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest
     torch.manual_seed(1234)  # the process's own random state has no part in it
     second.steps(10, 20)
 
-    assert first.logs + second.logs == whole.logs
-    assert len({log["pcl_contrastive_weight"] for log in whole.logs}) == 8  # at steps 0 to 4, 8, 12 and 16
+    assert first.metrics + second.metrics == whole.metrics
+    assert len({log["pcl_contrastive_weight"] for log in whole.metrics}) == 8  # at steps 0 to 4, 8, 12 and 16
     for resumed, straight in zip((second.net, second.methods), (whole.net, whole.methods), strict=True):
         for name, value in straight.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
@@ -260,30 +265,32 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest
 
 def test_state_holds_the_step_and_the_ratio() -> None:
     method = pcl(embedding=SmoothEmbedding())
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     for _ in range(3):
-        method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    state = method.state_dict()
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    state = methods.state_dict()
     assert state["step.count"].item() == 3
-    assert state["weights.contrastive.ratio"].item() > 0
-    loaded = pcl(embedding=SmoothEmbedding())
+    assert state["pcl.weights.contrastive.ratio"].item() > 0
+    loaded = attached(net(), pcl(embedding=SmoothEmbedding()))
     assert loaded.step.value == 0
     loaded.load_state_dict(state)
     assert loaded.step.value == 3
 
 
 def test_samples_depend_on_seed_and_step_alone() -> None:
-    def negatives(method: PCL) -> Tensor:
-        return method.negatives[0](images_batch(), method.generator(CPU))
+    def negatives(methods: Methods) -> Tensor:
+        method = methods["pcl"]
+        assert isinstance(method, PCL)
+        return method.negatives[0](images_batch(), step_of(methods).generator("cpu"))
 
-    method = pcl()
-    first = negatives(method)
+    methods = Methods([pcl()])
+    first = negatives(methods)
     torch.manual_seed(77)
-    assert torch.equal(negatives(method), first)
-    assert torch.equal(negatives(pcl()), first)
-    assert not torch.equal(negatives(pcl(seed=1)), first)
-    method.step.advance()
-    assert not torch.equal(negatives(method), first)
+    assert torch.equal(negatives(methods), first)
+    assert torch.equal(negatives(Methods([pcl()])), first)
+    assert not torch.equal(negatives(Methods([pcl(seed=1)])), first)
+    methods.step.advance()
+    assert not torch.equal(negatives(methods), first)
 
 
 # Embeddings
@@ -291,13 +298,13 @@ def test_samples_depend_on_seed_and_step_alone() -> None:
 
 def test_pcl_f_reuses_a_trained_embedding_and_leaves_it_alone(tmp_path: Path) -> None:
     trained = pcl()
-    network, batch = ready(trained)
-    optimizer = torch.optim.Adam(trained.parameters(), 1e-3)
+    methods, network, batch = ready(trained)
+    optimizer = torch.optim.Adam(methods.parameters(), 1e-3)
     for _ in range(2):
         optimizer.zero_grad()
-        sum(trained.auxiliary_losses(batch).values()).backward()
+        sum(methods.auxiliary_losses(batch).values()).backward()
         optimizer.step()
-    parts = trained.trained_parts()
+    parts = methods.trained_parts()
     assert list(parts) == ["pcl_embedding"]
     torch.save({"params": parts["pcl_embedding"].state_dict()}, tmp_path / "embedding.pth")
 
@@ -307,13 +314,14 @@ def test_pcl_f_reuses_a_trained_embedding_and_leaves_it_alone(tmp_path: Path) ->
         fixed = PCL(loss_weight=0.0004, embedding=config, train_embedding=False)
     before = copy.deepcopy(fixed.embedding.state_dict())
     assert all(torch.equal(value, trained.embedding.state_dict()[name]) for name, value in before.items())
-    assert not fixed.trainable
-    assert fixed.trained_parts() == {}
-    fixed.train()
-    batch = fixed.run(network, images_batch())
-    assert fixed.auxiliary_losses(batch) == {}
-    assert fixed(batch) == {}
-    fixed.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods = attached(network, fixed)
+    assert not methods.trainable
+    assert methods.trained_parts() == {}
+    methods.train()
+    batch = methods.run(network, images_batch())
+    assert methods.auxiliary_losses(batch) == {}
+    assert methods(batch) == {}
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in fixed.embedding.state_dict().items())
     assert not any(p.requires_grad for p in fixed.parameters())
@@ -330,10 +338,10 @@ def test_vgg_as_embedding(tmp_path: Path) -> None:
     torch.save({"features." + name: p for name, p in nn.ModuleDict(layers).state_dict().items()}, tmp_path / "vgg.pth")
     method = pcl(embedding={"type": "VGGFeatures", "layers": ["relu1_1", "relu1_2"], "weights": tmp_path / "vgg.pth"})
     assert isinstance(method.embedding, VGGFeatures)
-    assert not method.trainable
-    network, batch = ready(method)
-    assert method.auxiliary_losses(batch) == {}
-    method.sr_losses(batch).total.backward()
+    methods, network, batch = ready(method)
+    assert not methods.trainable
+    assert methods.auxiliary_losses(batch) == {}
+    methods.sr_losses(batch).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     with pytest.raises(ConfigError, match="pcl: VGGFeatures cannot be trained; leave out train_embedding"):
         pcl(embedding=method.embedding, train_embedding=True)
@@ -348,17 +356,17 @@ def test_embeddings_and_samples_of_ones_own() -> None:
     embedding = IdentityEmbedding()
     method = pcl(embedding=embedding, negatives=[Noisy()])
     assert method.embedding is embedding
-    assert not method.trainable
-    _, batch = ready(method)
-    assert method.sr_losses(batch).total.item() > 0
+    methods, _, batch = ready(method)
+    assert not methods.trainable
+    assert methods.sr_losses(batch).loss.item() > 0
 
 
 @pytest.mark.parametrize("kind", ["HaarDiscriminator", "FourierDiscriminator", "RGBDiscriminator"])
 def test_discriminators_of_table_4(kind: str) -> None:
-    method = pcl(embedding={"type": kind, "taps": 2})
-    network, batch = ready(method)
-    sum(method.auxiliary_losses(batch).values()).backward()
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    method = pcl(embedding={"type": kind, "out_indices": [0, 1]})
+    methods, network, batch = ready(method)
+    sum(methods.auxiliary_losses(batch).values()).backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
@@ -368,56 +376,58 @@ def test_discriminators_of_table_4(kind: str) -> None:
 def test_mixed_precision_is_finite_in_both_steps() -> None:
     method = pcl()
     with torch.autocast("cpu", torch.bfloat16):
-        network, batch = ready(method)
+        methods, network, batch = ready(method)
         assert network.body(batch["lr"]).dtype == torch.bfloat16
         assert batch["sr"].dtype == torch.float32
-        auxiliary = sum(method.auxiliary_losses(batch).values())
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    (auxiliary + losses.total).backward()
+        auxiliary = sum(methods.auxiliary_losses(batch).values())
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    (auxiliary + losses.loss).backward()
     for parameter in (*network.parameters(), *method.parameters()):
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
 
 
 def test_double_precision_stays_double() -> None:
-    method, network = pcl().double(), net().double()
-    batch = method.run(network, {key: value.double() for key, value in images_batch().items()})
+    network = net().double()
+    methods = attached(network, pcl()).double()
+    batch = methods.run(network, {key: value.double() for key, value in images_batch().items()})
     assert batch["sr"].dtype == torch.float64
-    assert method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.dtype == torch.float64
+    assert methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.dtype == torch.float64
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_term_that_is_not_finite_is_named_at_once(value: float) -> None:
     method = pcl(embedding=SmoothEmbedding(), name="mine")
-    network, batch = ready(method)
-    method.sr_losses(batch)
-    method.sr_losses(batch)
+    methods, network, batch = ready(method)
+    methods.sr_losses(batch)
+    methods.sr_losses(batch)
     with torch.no_grad():
         method.embedding.second.weight.fill_(value)
-    batch = method.run(network, images_batch())
+    batch = methods.run(network, images_batch())
     with pytest.raises(NonFiniteError, match=r"mine_contrastive at SR step 3: .* got nan\..*loss_share"):
-        method.sr_losses(batch)
+        methods.sr_losses(batch)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_sr_images_that_are_not_finite_do_not_reach_the_embedding(value: float) -> None:
-    method, network = pcl(), net()
-    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    network = net()
+    methods = attached(network, pcl())
+    before = {name: tensor.clone() for name, tensor in methods.state_dict().items()}
     with torch.no_grad():
         network.body[0].bias.fill_(value)
     with pytest.raises(NonFiniteError, match=r"mean of the SR network's output at SR step 1: expected a finite number"):
-        method.run(network, images_batch())
-    for name, tensor in method.state_dict().items():
+        methods.run(network, images_batch())
+    for name, tensor in methods.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
 
 def test_an_auxiliary_loss_that_is_not_finite_is_named() -> None:
     method = pcl()
-    _, batch = ready(method)
+    methods, _, batch = ready(method)
     with torch.no_grad():
         method.embedding.head.bias.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="pcl_discriminator at SR step 1: expected a finite number, got nan"):
-        method.auxiliary_losses(batch)
+        methods.auxiliary_losses(batch)
 
 
 def test_samples_are_the_same_under_autocast() -> None:
@@ -429,10 +439,10 @@ def test_samples_are_the_same_under_autocast() -> None:
             return super().forward(images)
 
     method = pcl(embedding=Spy())
-    batch = method.run(net(), images_batch())
-    method.terms(batch)
+    methods, _, batch = ready(method)
+    method.terms(batch, step_of(methods))
     with torch.autocast("cpu", torch.bfloat16):
-        method.terms(batch)  # the same step, so the same draws
+        method.terms(batch, step_of(methods))  # the same step, so the same draws
     plain, half = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     assert len(plain) == len(half) >= 2
     for images, other in zip(plain, half, strict=True):
@@ -469,7 +479,7 @@ NOT_A_NUMBER[0, 0, 0, 0] = float("nan")
         (broken(hr=torch.rand(2, 3, 32, 40)), "whole multiple of the LR size"),
         (broken(lr=torch.rand(2, 3, 40, 40)), "whole multiple of the LR size"),
         (broken(hr=torch.rand(1, 3, 32, 32)), "whole multiple of the LR size, one each"),
-        ({"hr": torch.rand(2, 3, 32, 32)}, r"expected a batch with 'lr' and 'hr', got \['hr'\]"),
+        ({"hr": torch.rand(2, 3, 32, 32)}, r"Expected a batch with 'lr' and 'hr', got \['hr'\]"),
         (
             {"lr": torch.rand(2, 3, 6, 6), "hr": torch.rand(2, 3, 24, 24)},
             r"HaarDiscriminator: expected HR patches of at least 32 x 32 pixels, got 24 x 24\. Raise the patch size",
@@ -483,23 +493,22 @@ NOT_A_NUMBER[0, 0, 0, 0] = float("nan")
 def test_first_batches_that_cannot_be_trained_on(batch: dict[str, Tensor], message: str) -> None:
     network = net()
     with pytest.raises(DataError, match=message):
-        pcl().run(network, batch)
+        attached(network, pcl()).run(network, batch)
     assert network.calls == 0
 
 
 def test_values_are_checked_in_the_first_batch_only() -> None:
-    method = pcl()
-    network, _ = ready(method)
-    method.run(network, broken(hr=images_batch()["hr"] * 255))
+    methods, network, _ = ready(pcl())
+    methods.run(network, broken(hr=images_batch()["hr"] * 255))
     with pytest.raises(DataError):
-        pcl().run(network, broken(hr=images_batch()["hr"] * 255))
+        attached(network, pcl()).run(network, broken(hr=images_batch()["hr"] * 255))
 
 
 def test_a_network_of_another_scale_is_refused() -> None:
     with pytest.raises(DataError, match=r"SR network's output: expected .*\(2, 3, 32, 32\), got .*\(2, 3, 16, 16\)"):
-        pcl().run(CountingNet(scale=2), images_batch())
+        attached(net(), pcl()).run(CountingNet(scale=2), images_batch())
     with pytest.raises(DataError, match=r"expected a floating-point tensor .*, got \[(.|\n)*\(list\)") as raised:
-        pcl().run(lambda lr: [lr], images_batch())  # type: ignore[arg-type, return-value]
+        attached(net(), pcl()).run(lambda lr: [lr], images_batch())  # type: ignore[arg-type, return-value]
     assert len(str(raised.value)) < 400  # not all its pixels
 
 
@@ -507,9 +516,12 @@ def test_a_network_of_another_scale_is_refused() -> None:
     ("arguments", "message"),
     [
         ({"embedding": {"type": "HarDiscriminator"}}, "embedding: .*'HarDiscriminator'.* mean 'HaarDiscriminator'"),
-        ({"embedding": {"type": "HaarDiscriminator", "tap": 4}}, "embedding: .* key 'tap'.*Accepted: taps, weights"),
+        (
+            {"embedding": {"type": "HaarDiscriminator", "tap": 4}},
+            "embedding: .* key 'tap'.*Accepted: out_indices, weights",
+        ),
         ({"embedding": "HaarDiscriminator"}, "pcl: embedding: expected a mapping with `type`"),
-        ({"positives": []}, r"pcl: positives: expected a list with at least one of Sharpen.*got \[\]"),
+        ({"positives": []}, rf"pcl: positives: expected a list with at least one of {', '.join(SAMPLES)}, .*got \[\]"),
         ({"negatives": ()}, "pcl: negatives: expected a list with at least one of"),
         ({"negatives": {"type": "GaussianBlur"}}, "pcl: negatives: expected a list with at least one of"),
         ({"positives": "Sharpen"}, "pcl: positives: expected a list"),
@@ -532,26 +544,31 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
         pcl(**arguments)
 
 
-def test_neither_weight_nor_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"pcl_contrastive: expected one of `loss_weight` .* got neither"):
-        PCL()
+def test_neither_weight_nor_share_is_a_share_of_five_percent() -> None:
+    torch.manual_seed(0)
+    methods, _, batch = ready(PCL(embedding=SmoothEmbedding()))
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert losses.metrics["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
 
 
 # Several methods
 
 
 @pytest.fixture
-def two() -> MethodList:
+def two() -> Methods:
     torch.manual_seed(0)
     configs = [
         {"type": "PCL", "loss_weight": 0.001, "embedding": SmoothEmbedding(), "name": "first"},
-        OrderedDict(type="PCL", loss_share=0.05, embedding={"type": "HaarDiscriminator", "taps": 1}, name="second"),
+        OrderedDict(
+            type="PCL", loss_share=0.05, embedding={"type": "HaarDiscriminator", "out_indices": [0]}, name="second"
+        ),
     ]
     return build_methods(configs)
 
 
-def test_two_methods_call_the_network_once(two: MethodList) -> None:
+def test_two_methods_call_the_network_once(two: Methods) -> None:
     network, images = net(), images_batch()
+    two.attach(network)
     batch = two.run(network, images)
     assert network.calls == 1
     assert set(batch) == {"lr", "hr", "sr"}
@@ -560,16 +577,18 @@ def test_two_methods_call_the_network_once(two: MethodList) -> None:
     assert network.calls == 1
 
 
-def test_two_methods_add_up(two: MethodList) -> None:
+def test_two_methods_add_up(two: Methods) -> None:
     network = net()
+    two.attach(network)
     batch = two.run(network, images_batch())
     pixel = F.l1_loss(batch["sr"], batch["hr"])
-    alone = [copy.deepcopy(method).sr_losses(batch, pixel) for method in two.methods]
+    alone = [attached(network, copy.deepcopy(method)).sr_losses(batch, pixel) for method in two]
     losses = two.sr_losses(batch, pixel)
-    assert list(losses.terms) == ["first_contrastive", "second_contrastive"]
-    assert losses.total.item() == pytest.approx(sum(part.total.item() for part in alone), rel=1e-6)
-    assert losses.total.item() == pytest.approx(sum(term.item() for term in losses.terms.values()), rel=1e-6)
-    assert set(losses.logs) == {*alone[0].logs, *alone[1].logs}
+    terms = {key: term for key, term in losses.metrics.items() if key.endswith("_contrastive")}
+    assert list(terms) == ["first_contrastive", "second_contrastive"]
+    assert losses.loss.item() == pytest.approx(sum(part.loss.item() for part in alone), rel=1e-6)
+    assert losses.loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-6)
+    assert set(losses.metrics) == {*alone[0].metrics, *alone[1].metrics}
     assert list(two.auxiliary_losses(batch)) == list(two(batch)) == ["second_discriminator"]
     assert list(two.trained_parts()) == ["second_embedding"]
     assert two.trainable
@@ -583,7 +602,7 @@ def test_two_methods_add_up(two: MethodList) -> None:
         ({"type": "PCL", "loss_weight": 1}, "methods: expected a list of mappings"),
         ("PCL", "methods: expected a list of mappings"),
         (None, "methods: expected a list of mappings"),
-        (["PCL"], r"methods\[0\]: expected a mapping with `type`, one of PCL"),
+        (["PCL"], rf"methods\[0\]: expected a mapping with `type`, one of {', '.join(METHODS)}.*; got 'PCL'"),
         ([{"type": "PLC", "loss_weight": 1}], r"methods\[0\]: does not know the type 'PLC'\. Did you mean 'PCL'\?"),
         (
             [{"type": "PCL", "loss_weight": 1, "temprature": 1}],
@@ -602,11 +621,12 @@ def test_impossible_lists_are_refused(configs: Any, message: str) -> None:
 @pytest.mark.parametrize("configs", [None, []])
 def test_without_methods_the_network_trains_on_the_hosts_losses(configs: Any) -> None:
     methods, network, images = build_methods(configs, optional=True), net(), images_batch()
+    methods.attach(network)
     batch = methods.run(network, images)
     assert network.calls == 1
     assert torch.equal(batch["sr"], net()(images["lr"]))
     assert methods.run(network, batch)["sr"] is batch["sr"]
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert (losses.total, losses.terms, losses.logs, losses.host_factor) == (0, {}, {}, 1)
+    assert (losses.loss, losses.metrics, methods.warming_up) == (0, {}, False)
     assert methods(batch) == {}
     assert not methods.trainable

@@ -8,73 +8,78 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from driving import attached, step_of
 from oracles import plain_contrast
 from small_models import CountingNet, SmoothEmbedding, images_batch
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.methods import PCL, ContrastiveRegularization, build_methods
+from contrastive_sr.methods import PCL, ContrastiveRegularization, Methods, build_methods
 from contrastive_sr.samples import draw
 
+SMALL = {"ContrastiveRegularization": {"loss_weight": 0.1}}  # what tests/test_fuzz_config.py builds
 
-def ready(**arguments: Any) -> tuple[ContrastiveRegularization, CountingNet, dict[str, Tensor]]:
+
+def ready(**arguments: Any) -> tuple[ContrastiveRegularization, Methods, CountingNet, dict[str, Tensor]]:
     torch.manual_seed(0)
     method = ContrastiveRegularization(**{"loss_weight": 0.01, "embedding": SmoothEmbedding(), **arguments})
     network = CountingNet()
-    return method, network, method.run(network, images_batch())
+    methods = attached(network, method)
+    return method, methods, network, methods.run(network, images_batch())
 
 
-def test_the_cosine_variant_is_the_plain_contrast_of_its_samples() -> None:
-    method, _, batch = ready(temperature=0.5)
-    generator = method.generator(torch.device("cpu"))
+def test_the_cosine_is_the_plain_contrast_of_its_samples() -> None:
+    method, methods, _, batch = ready(temperature=0.5)
+    generator = step_of(methods).generator("cpu")
     positives, negatives = draw(method.positives, batch, generator), draw(method.negatives, batch, generator)
     assert (positives.shape[1], negatives.shape[1]) == (4, 5)
     want, near, far = plain_contrast(method.embedding, batch["sr"], positives, negatives, 0.5)
-    losses = method.sr_losses(batch)
-    assert losses.logs["regularization_contrastive_raw"].item() == pytest.approx(want.item(), rel=1e-5)
-    assert losses.total.item() == pytest.approx(0.01 * want.item(), rel=1e-5)
-    assert losses.logs["regularization_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
-    assert losses.logs["regularization_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+    losses = methods.sr_losses(batch)
+    assert losses.metrics["regularization_contrastive_raw"].item() == pytest.approx(want.item(), rel=1e-5)
+    assert losses.loss.item() == pytest.approx(0.01 * want.item(), rel=1e-5)
+    assert losses.metrics["regularization_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
+    assert losses.metrics["regularization_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
 
 
-def test_the_paper_s_variant_compares_whole_maps() -> None:
+def test_the_dot_product_compares_whole_maps() -> None:
     samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
-    method, _, batch = ready(variant="paper", temperature=100.0, **samples)
+    method, methods, _, batch = ready(similarity="dot", temperature=100.0, **samples)
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
     losses = []
     pairs = zip(*(method.embedding(images) for images in (batch["sr"], batch["hr"], enlarged)), strict=True)
     for sr, hr, lr in pairs:
         near, far = ((sr * other).sum((1, 2, 3)) / 100 for other in (hr, lr))
         losses.append(-(near.exp() / (near.exp() + far.exp())).log().mean())
-    raw = method.sr_losses(batch).logs["regularization_contrastive_raw"]
+    raw = methods.sr_losses(batch).metrics["regularization_contrastive_raw"]
     assert raw.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["cosine", "paper"])
-def test_each_step_trains_its_own_part_alone(variant: str) -> None:
-    method, network, batch = ready(embedding={"type": "HaarDiscriminator", "taps": 2}, variant=variant)
-    losses = method(batch)
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_each_step_trains_its_own_part_alone(similarity: str) -> None:
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
+    method, methods, network, batch = ready(embedding=embedding, similarity=similarity)
+    losses = methods(batch)
     assert list(losses) == ["regularization_discriminator"]
     sum(losses.values()).backward()
     assert all(p.grad is None for p in network.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     method.zero_grad()
     before = copy.deepcopy(method.embedding.state_dict())
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert all(p.grad is None for p in method.parameters())
     assert all(torch.equal(value, before[name]) for name, value in method.embedding.state_dict().items())
 
 
 def test_state_has_the_names_of_pcl_s() -> None:
-    method, _, _ = ready(embedding={"type": "HaarDiscriminator"})
+    method, *_ = ready(embedding={"type": "HaarDiscriminator"})
     assert list(method.state_dict()) == list(PCL(loss_weight=0.01).state_dict())
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"variant": "cosin"}, "expected one of cosine, paper, got 'cosin'"),
+        ({"similarity": "cosin"}, "expected one of cosine, dot, got 'cosin'"),
         ({"positives": []}, "regularization: positives: expected a list with at least one of"),
         ({"layers": ["body"]}, "ContrastiveRegularization does not know the key 'layers'"),
     ],

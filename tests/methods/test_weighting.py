@@ -29,7 +29,7 @@ def gradients(ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def test_a_share_sets_the_weight() -> None:
-    weight = TermWeight("t", loss_share=0.05)
+    weight = TermWeight("t", share=0.05)
     assert weight.weight.item() == 0
     term, pixel = gradients(50)
     measure(weight, 0, term, pixel)
@@ -40,8 +40,14 @@ def test_a_share_sets_the_weight() -> None:
     assert weight.share.item() == pytest.approx(0.05, rel=1e-6)
 
 
+def test_without_weight_and_share_the_share_is_five_percent() -> None:
+    weight = TermWeight("t")
+    measure(weight, 0, *gradients(50))
+    assert weight.share.item() == pytest.approx(0.05, rel=1e-6)
+
+
 def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
-    weight = TermWeight("t", loss_weight=0.004, interval=1)
+    weight = TermWeight("t", weight=0.004, interval=1)
     assert weight.share.item() == 0
     for step, ratio in enumerate((50, 100, 25)):
         measure(weight, step, *gradients(ratio))
@@ -52,7 +58,7 @@ def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
 
 def test_later_measurements_come_at_intervals_and_are_smoothed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TermWeight, "EARLY", 5)
-    weight = TermWeight("t", loss_share=0.1, interval=5)
+    weight = TermWeight("t", share=0.1, interval=5)
     measure(weight, 5, *gradients(10))
     for step in range(6, 10):
         measure(weight, step, *gradients(1000))
@@ -63,7 +69,7 @@ def test_later_measurements_come_at_intervals_and_are_smoothed(monkeypatch: pyte
 
 
 def test_the_first_steps_are_all_measured() -> None:
-    weight = TermWeight("t", loss_share=0.1, interval=5)
+    weight = TermWeight("t", share=0.1, interval=5)
     for step, ratio in enumerate((10, 50, 50, 50, 50)):
         measure(weight, step, *gradients(ratio))
     assert weight.ratio.item() == pytest.approx(50 - 40 / 16, rel=1e-5)
@@ -75,7 +81,7 @@ def test_the_first_steps_are_all_measured() -> None:
 
 
 def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
-    weight = TermWeight("t", loss_share=0.1, interval=1)
+    weight = TermWeight("t", share=0.1, interval=1)
     measure(weight, 0, *gradients(10))
     measure(weight, 1, *gradients(30))
     assert weight.share.item() == pytest.approx(0.1 / 20 * 30, rel=1e-5)
@@ -83,7 +89,7 @@ def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
 
 def test_between_measurements_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TermWeight, "EARLY", 5)
-    weight = TermWeight("t", loss_share=0.1, interval=5)
+    weight = TermWeight("t", share=0.1, interval=5)
     sr = torch.zeros(1, 3, 4, 4, requires_grad=True)
     calls: list[Tensor] = []
     sr.register_hook(calls.append)
@@ -99,7 +105,7 @@ def test_between_measurements_no_gradient_is_computed(monkeypatch: pytest.Monkey
 
 
 def test_the_graph_can_still_be_used() -> None:
-    weight = TermWeight("t", loss_weight=0.01)
+    weight = TermWeight("t", weight=0.01)
     sr = torch.rand(1, 3, 4, 4, requires_grad=True)
     term, pixel = sr.square().sum(), sr.abs().sum()
     weight.measure(0, term, pixel, [sr])
@@ -112,7 +118,7 @@ def test_the_graph_can_still_be_used() -> None:
 def test_useless_measurements_are_passed_over(value: float) -> None:
     term, pixel = gradients(10)
     for broken in ((term * value, pixel), (term, pixel * value)):
-        weight = TermWeight("t", loss_share=0.1, interval=1)
+        weight = TermWeight("t", share=0.1, interval=1)
         measure(weight, 0, *broken)
         assert weight.weight.item() == 0
         measure(weight, 1, term, pixel)
@@ -121,8 +127,29 @@ def test_useless_measurements_are_passed_over(value: float) -> None:
         assert weight.ratio.item() == pytest.approx(10, rel=1e-6)
 
 
+@pytest.mark.parametrize("given", [{"weight": 0.004}, {"share": 0.1}])
+def test_in_the_warm_up_another_weight_is_in_force(given: dict[str, float]) -> None:
+    for in_warmup in (0.0, 0.5):
+        weight = TermWeight("t", **given, warmup_steps=3, warmup_weight=in_warmup)
+        for step in range(5):
+            measure(weight, step, *gradients(10))
+            after = given.get("weight", 0.01)
+            assert weight.at(step).item() == pytest.approx(in_warmup if step < 3 else after, rel=1e-6)
+            assert weight.ratio.item() == pytest.approx(10, rel=1e-6)  # measured all the same
+
+
+def test_the_first_steps_after_the_warm_up_are_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TermWeight, "EARLY", 3)
+    weight = TermWeight("t", share=0.1, interval=1000, warmup_steps=10)
+    measured = []
+    for step in range(20):
+        measure(weight, step, *gradients(10 + step))
+        measured.append(round(weight.latest.item() - 10))
+    assert measured == [0, 1, *[2] * 8, 10, 11, *[12] * 8]
+
+
 def test_a_share_above_one_is_warned_about_once() -> None:
-    weight = TermWeight("pcl_contrastive", loss_weight=0.1, interval=1)
+    weight = TermWeight("pcl_contrastive", weight=0.1, interval=1)
     with pytest.warns(UserWarning, match=r"pcl_contrastive: .* is 5\.0 times that of the pixel loss \(weight 0\.1\)"):
         measure(weight, 0, *gradients(50))
     with warnings.catch_warnings():
@@ -133,14 +160,20 @@ def test_a_share_above_one_is_warned_about_once() -> None:
 def test_smaller_shares_are_not_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measure(TermWeight("t", loss_weight=0.0004), 0, *gradients(50))
-        measure(TermWeight("t", loss_share=0.9), 0, *gradients(5000))
+        measure(TermWeight("t", weight=0.0004), 0, *gradients(50))
+        measure(TermWeight("t", share=0.9), 0, *gradients(5000))
+
+
+def test_a_term_that_does_not_reach_the_sr_image_is_not_warned_about() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(TermWeight("t", weight=0.1, warn=False), 0, *gradients(50))
 
 
 def test_the_state_is_the_ratio() -> None:
-    weight = TermWeight("t", loss_share=0.1, interval=1)
+    weight = TermWeight("t", share=0.1, interval=1)
     measure(weight, 0, *gradients(10))
-    copy = TermWeight("t", loss_share=0.1, interval=1)
+    copy = TermWeight("t", share=0.1, interval=1)
     copy.load_state_dict(weight.state_dict())
     for w in (weight, copy):
         measure(w, 1, *gradients(30))
@@ -151,14 +184,13 @@ def test_the_state_is_the_ratio() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"t: expected one of `loss_weight` .* and `loss_share` .*, got neither"),
-        ({"loss_weight": 0.1, "loss_share": 0.1}, r"t: expected one of .*, got both"),
-        ({"loss_weight": "4e-4"}, r"t: loss_weight: expected a number of at least 0, got '4e-4'.*`!!float 4e-4`"),
-        ({"loss_share": "5e-2"}, r"t: loss_share: expected a number above 0, got '5e-2'.*In YAML"),
-        ({"loss_weight": -0.1}, "t: loss_weight: expected a number of at least 0, got -0.1"),
-        ({"loss_share": 0}, "t: loss_share: expected a number above 0, got 0"),
-        ({"loss_weight": float("nan")}, "t: loss_weight: expected a number of at least 0, got nan"),
-        ({"loss_weight": 1, "interval": 0}, "t: share_interval: expected a whole number of at least 1, got 0"),
+        ({"weight": 0.1, "share": 0.1}, r"t: expected one of `loss_weight` .* and `loss_share` .*, got both"),
+        ({"weight": "4e-4"}, r"t: loss_weight: expected a number of at least 0, got '4e-4'.*`!!float 4e-4`"),
+        ({"share": "5e-2"}, r"t: loss_share: expected a number above 0, got '5e-2'.*In YAML"),
+        ({"weight": -0.1}, "t: loss_weight: expected a number of at least 0, got -0.1"),
+        ({"share": 0}, "t: loss_share: expected a number above 0, got 0"),
+        ({"weight": float("nan")}, "t: loss_weight: expected a number of at least 0, got nan"),
+        ({"weight": 1, "interval": 0}, "t: share_interval: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
@@ -169,9 +201,11 @@ def test_impossible_arguments_are_refused(arguments: dict[str, object], message:
 def test_a_share_needs_a_pixel_loss() -> None:
     sr = torch.zeros(1, 3, 4, 4, requires_grad=True)
     with pytest.raises(ConfigError, match="`loss_share` is a share of the pixel loss, and this training has none"):
-        TermWeight("t", loss_share=0.1).measure(0, sr.sum(), None, sr)
-    weight = TermWeight("t", loss_weight=0.1)
-    weight.measure(0, sr.sum(), None, sr)
+        TermWeight("t", share=0.1).measure(0, sr.sum(), None, [sr])
+    with pytest.raises(ConfigError, match=r"`align_share` is a share .* or use `align_weight`"):
+        TermWeight("t", share=0.1, key="align_").check_pixel_loss(None)
+    weight = TermWeight("t", weight=0.1)
+    weight.measure(0, sr.sum(), None, [sr])
     assert weight.weight.item() == pytest.approx(0.1)
 
 
@@ -180,15 +214,15 @@ def test_a_pixel_loss_of_other_images_is_refused() -> None:
     sr = leaf * 1.0
     for pixel in (leaf.sum(), (leaf * 2).sum(), torch.tensor(0.3), sr.detach().sum()):
         with pytest.raises(DataError, match=r"t: expected a pixel loss computed from batch\['sr'\].*run\(\) returned"):
-            TermWeight("t", loss_weight=0.1).measure(0, sr.sum(), pixel, sr)
+            TermWeight("t", weight=0.1).measure(0, sr.sum(), pixel, [sr])
 
 
 def test_a_term_that_vanishes_does_not_send_its_weight_to_infinity() -> None:
-    weight = TermWeight("t", loss_share=0.1, interval=1)
+    weight = TermWeight("t", share=0.1, interval=1)
     for step, ratio in enumerate((10.0, *[1e-6] * 60)):
         measure(weight, step, *gradients(ratio))
     assert weight.ratio.item() < 1e-5
     assert weight.weight.item() == pytest.approx(100 * 0.1 / 10, rel=1e-5)
-    restored = TermWeight("t", loss_share=0.1, interval=1)
+    restored = TermWeight("t", share=0.1, interval=1)
     restored.load_state_dict(weight.state_dict())
     assert restored.weight.item() == weight.weight.item()

@@ -1,0 +1,524 @@
+"""The engine: what it asks of methods and of hosts, its warm-up, its random streams, and what it says to authors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from driving import attached, step_of
+from small_models import CountingNet, SmoothEmbedding, images_batch
+from torch import Tensor, nn
+
+from contrastive_sr import networks
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.losses import Contrast
+from contrastive_sr.methods import DASR, MPF, PCL, InfoNCE, Method, Methods, Step, TermWeight, TrueKernel
+from contrastive_sr.samples import Batch
+
+Answer = Callable[[Batch], Any]
+
+
+class Mine(Method):
+    """A method as its author gives it: what its hooks answer to a batch, and attributes."""
+
+    def __init__(
+        self,
+        terms: Answer = lambda batch: {},
+        auxiliary: Answer = lambda batch: {},
+        *,
+        name: str = "mine",
+        weights: dict[str, Any] | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, weights={"edges": TermWeight(f"{name}_edges", 1.0)} if weights is None else weights)
+        self.answers = {"terms": terms, "auxiliary": auxiliary}
+        self.part = nn.Conv2d(3, 1, 1)
+        for key, value in attributes.items():
+            setattr(self, key, value)
+
+    def terms(self, batch: Batch, step: Step) -> Any:
+        return self.answers["terms"](batch)
+
+    def auxiliary(self, batch: Batch, step: Step) -> Any:
+        return self.answers["auxiliary"](batch)
+
+
+def edges(batch: Batch) -> dict[str, Contrast]:
+    """A term that is as it should be."""
+    return {"edges": Contrast(batch["sr"].square().mean(), {"size": batch["sr"].detach().mean()})}
+
+
+def net() -> CountingNet:
+    torch.manual_seed(1)
+    return CountingNet()
+
+
+def ready(*methods: Method) -> tuple[Methods, CountingNet, dict[str, Tensor]]:
+    network = net()
+    engine = attached(network, *methods)
+    return engine, network, engine.run(network, images_batch())
+
+
+def pcl(**arguments: Any) -> PCL:
+    torch.manual_seed(0)
+    return PCL(**{"loss_weight": 0.0004, "embedding": SmoothEmbedding(), **arguments})
+
+
+# ------------------------------------------------------------------------------------------------- a list of methods
+
+
+def test_methods_go_by_their_names() -> None:
+    first, second = Mine(name="first"), Mine(name="second", wants=("lr_key",))
+    methods = Methods([first, second])
+    assert (list(methods), len(methods), methods.names) == ([first, second], 2, ["first", "second"])
+    assert methods["second"] is second
+    assert methods.wants == ("lr_key",)
+    assert {key.partition(".")[0] for key in methods.state_dict()} == {"step", "first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (lambda: Mine(), r"methods: expected a list of methods such as \[PCL\(\)\], got Mine\("),
+        (lambda: [nn.Identity()], "methods: expected a list of methods"),
+        (lambda: [Mine(), Mine()], r"expected methods with different `name`, got \['mine', 'mine'\].*`name: nce_2`"),
+        (lambda: [Mine(name="step")], "'step' cannot be a method's `name`. Try `my_step`"),
+        (lambda: [Mine(name="children")], "'children' cannot be a method's `name`"),
+    ],
+)
+def test_impossible_lists_are_refused(methods: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Methods(methods())
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [lambda: [pcl()], lambda: [InfoNCE(embedding=SmoothEmbedding(), dim=4, layers=["body.0", "body.1"])], list],
+    ids=["no layers", "layers", "no methods"],
+)
+def test_attach_comes_once_and_before_all_else(methods: Callable[[], list[Method]]) -> None:
+    network, engine = net(), Methods(methods())
+    with pytest.raises(ConfigError, match=r"do not know the SR network yet\. Call attach\(net\) once, before the opti"):
+        engine.run(network, images_batch())
+    assert network.calls == 0
+    if len(engine):
+        with pytest.raises(ConfigError, match=r"do not exist yet\. Call attach\(net\) before load_state_dict\(\)"):
+            engine.load_state_dict(engine.state_dict())
+    engine.attach(network)
+    with pytest.raises(ConfigError, match=r"attach\(\) was called before; new parts .* not be in the optimizer"):
+        engine.attach(network)
+    engine.run(network, images_batch())
+    engine.load_state_dict(engine.state_dict())
+
+
+def test_a_network_that_a_method_cannot_train_is_refused() -> None:
+    methods = Methods([pcl(), DASR()])
+    with pytest.raises(ConfigError, match="dasr: expected an SR network with a degradation encoder"):
+        methods.attach(net())
+    with pytest.raises(ConfigError, match="do not know the SR network yet"):
+        methods.run(net(), images_batch())
+
+
+# ------------------------------------------------------------------------------------------ what authors are told
+
+
+SCALARS = [
+    (lambda sr: None, "{hook}() of Mine: expected a dict of Contrast by name, got None (NoneType)"),
+    (lambda sr: Contrast(sr.mean()), "{hook}() of Mine: expected a dict of Contrast by name, got Contrast(loss="),
+    (
+        lambda sr: {"edges": sr.mean()},
+        "{hook}() of Mine: expected a contrastive_sr.losses.Contrast as 'edges', got a float32 tensor of shape (). "
+        "Return Contrast(loss)",
+    ),
+    (
+        lambda sr: {"edges": Contrast(sr)},
+        "{hook}() of Mine: expected a scalar tensor as loss of 'edges', got a float32 tensor of shape "
+        "(2, 3, 32, 32). Take its mean().",
+    ),
+    (lambda sr: {"edges": Contrast(0.5)}, "expected a scalar tensor as loss of 'edges', got 0.5 (float)"),
+    (lambda sr: {"edges": Contrast(torch.tensor(1))}, "as loss of 'edges', got a int64 tensor of shape ()"),
+    (
+        lambda sr: {"edges": Contrast(sr.mean(), [sr.mean()])},
+        "{hook}() of Mine: expected a dict as metrics of 'edges', got [tensor(",
+    ),
+    (
+        lambda sr: {"edges": Contrast(sr.mean(), {"size": sr.detach()})},
+        "{hook}() of Mine: expected scalar tensors as metrics of 'edges', of names without 'loss', got 'size': a "
+        "float32 tensor of shape (2, 3, 32, 32).",
+    ),
+    (lambda sr: {"edges": Contrast(sr.mean(), {"size": 0.5})}, "as metrics of 'edges', of names without 'loss', got"),
+    (
+        lambda sr: {"edges": Contrast(sr.mean(), {"l1_loss": sr.detach().mean()})},
+        "expected scalar tensors as metrics of 'edges', of names without 'loss', got 'l1_loss': a float32 tensor",
+    ),
+    (
+        lambda sr: {"edges": Contrast(sr.mean(), points=sr)},
+        "{hook}() of Mine: expected a list of tensors as points of 'edges', or none for the SR image, got a float32",
+    ),
+    (lambda sr: {"edges": Contrast(sr.mean(), points=[])}, "a list of tensors as points of 'edges', or none for"),
+]
+
+
+@pytest.mark.parametrize("hook", ["terms", "auxiliary"])
+@pytest.mark.parametrize(("answer", "message"), SCALARS)
+def test_what_a_hook_returns_is_checked(hook: str, answer: Callable[[Tensor], Any], message: str) -> None:
+    methods, _, batch = ready(Mine(**{hook: lambda batch: answer(batch["sr"])}))
+    with pytest.raises(ConfigError) as raised:
+        methods.auxiliary_losses(batch) if hook == "auxiliary" else methods.sr_losses(batch)
+    assert str(raised.value).startswith(f"mine: {hook}() of Mine: ")
+    assert message.format(hook=hook) in str(raised.value)
+
+
+def test_a_term_without_a_weight_is_refused() -> None:
+    methods, _, batch = ready(Mine(lambda batch: {"edge": edges(batch)["edges"]}))
+    with pytest.raises(ConfigError) as raised:
+        methods.sr_losses(batch)
+    assert str(raised.value) == (
+        "mine: terms() of Mine does not know the term 'edge'. Did you mean 'edges'? Accepted: edges. They are the "
+        "names in `weights`."
+    )
+    methods, _, batch = ready(Mine(auxiliary=lambda batch: {"whatever": edges(batch)["edges"]}))
+    assert list(methods.auxiliary_losses(batch)) == ["mine_whatever"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "got"),
+    [
+        ({"edge_loss": TermWeight("t")}, "'edge_loss': TermWeight"),
+        ({"edge.x": TermWeight("t")}, "'edge.x': TermWeight"),
+        ({"edges": 0.1}, r"'edges': 0\.1 \(float\)"),
+    ],
+)
+def test_impossible_weights_are_refused(weights: dict[str, Any], got: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"mine: weights: expected a TermWeight for each term, by a word .* got {got}"
+    ):
+        Mine(weights=weights)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        lambda batch: batch["sr"].detach().mean(),
+        lambda batch: torch.no_grad()(torch.mean)(batch["sr"]),
+        lambda batch: nn.Parameter(torch.ones(())) * 2,
+    ],
+    ids=["detached", "no_grad", "of something else"],
+)
+@pytest.mark.parametrize("pixel", [True, False])
+def test_a_term_that_trains_nothing_is_blamed_and_not_the_pixel_loss(term: Answer, pixel: bool) -> None:
+    methods, _, batch = ready(Mine(lambda batch: {"edges": Contrast(term(batch))}))
+    with pytest.raises(
+        ConfigError, match=r"mine: terms\(\) of Mine: expected a loss 'edges' that depends on batch\['sr'"
+    ):
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]) if pixel else None)
+
+
+def test_a_term_that_does_not_depend_on_its_points_is_blamed() -> None:
+    def term(batch: Batch) -> dict[str, Contrast]:
+        return {"edges": Contrast(batch["sr"].mean(), points=[batch["features/body.0"] * 1])}
+
+    methods, _, batch = ready(Mine(term, layers=("body.0",)))
+    with pytest.raises(ConfigError, match=r"mine: .* a loss 'edges' that depends on its points, .* names them as `poi"):
+        methods.sr_losses(batch)
+
+
+def test_a_pixel_loss_of_other_images_is_blamed_itself() -> None:
+    methods, network, batch = ready(Mine(edges))
+    with pytest.raises(DataError, match=r"mine_edges: expected a pixel loss computed from batch\['sr'\]"):
+        methods.sr_losses(batch, F.l1_loss(network(batch["lr"]), batch["hr"]))
+
+
+def test_a_term_that_was_seen_to_train_may_vanish() -> None:
+    mine = Mine(edges)
+    methods, _, batch = ready(mine)
+    methods.sr_losses(batch)
+    mine.answers["terms"] = lambda batch: {"edges": Contrast(torch.zeros(()))}
+    assert methods.sr_losses(batch).loss == 0
+
+
+def test_without_gradients_nothing_has_to_depend_on_anything() -> None:
+    methods, network, _ = ready(Mine(edges))
+    with torch.no_grad():
+        assert methods.sr_losses(methods.run(network, images_batch())).loss > 0
+
+
+# ------------------------------------------------------------------------------------------------------ random draws
+
+
+def test_streams_differ_by_seed_name_and_step_and_are_the_same_in_each_run() -> None:
+    def draws(methods: Methods, name: str) -> float:
+        return torch.rand((), generator=step_of(methods, name).generator("cpu")).item()
+
+    def new() -> Methods:
+        return Methods([pcl(name="first"), pcl(name="second"), pcl(name="third", seed=1)])
+
+    run, again = new(), new()
+    seen = []
+    for _ in range(3):
+        seen += [draws(run, name) for name in run.names]
+        torch.manual_seed(77)  # torch's own state has no part in it
+        assert seen[-3:] == [draws(again, name) for name in again.names]
+        run.step.advance()
+        again.step.advance()
+    assert len(set(seen)) == 9
+    alone = Methods([pcl(name="second")])  # nor have the other methods
+    assert draws(alone, "second") == seen[1]
+
+
+def test_two_methods_of_the_same_seed_draw_different_samples() -> None:
+    first, second = pcl(name="first"), pcl(name="second")
+    second.embedding.load_state_dict(first.embedding.state_dict())
+    methods, _, batch = ready(first, second)
+    metrics = methods.sr_losses(batch).metrics
+    assert metrics["first_contrastive_raw"] != metrics["second_contrastive_raw"]
+    methods, _, batch = ready(first)
+    assert methods.sr_losses(batch).metrics["first_contrastive_raw"] == metrics["first_contrastive_raw"]
+
+
+# ------------------------------------------------------------------------------------- layers, and inputs of networks
+
+
+@pytest.mark.parametrize("kernel_first", [True, False])
+def test_a_method_on_layers_beside_one_that_gives_the_network_an_input(kernel_first: bool) -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(variant="oracle", channels=8, groups=1, blocks=1)
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
+    on_layers = InfoNCE(loss_weight=0.01, layers=["first"], dim=4, embedding=embedding)
+    methods = attached(network, *([TrueKernel(), on_layers] if kernel_first else [on_layers, TrueKernel()]))
+    batch = methods.run(network, {**images_batch(), "degradation/kernel": torch.rand(2, 21, 21)})
+    assert batch["features/first"].shape == (2, 8, 8, 8)
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
+    assert network.first.weight.grad is not None
+    with pytest.raises(DataError, match="true_kernel: expected 'degradation/kernel' in the batch"):
+        methods.run(network, images_batch())
+
+
+# --------------------------------------------------------------------------------------- a batch with its SR image
+
+
+def test_a_batch_may_come_with_its_sr_image() -> None:
+    methods, network, batch = ready(Mine(edges))
+    sr = network(batch["lr"])
+    calls = network.calls
+    done = methods.run(network, {**images_batch(), "sr": sr})
+    assert network.calls == calls
+    assert done["sr"] is sr
+    methods.sr_losses(done, F.l1_loss(done["sr"], done["hr"])).loss.backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert methods.run(network, {**images_batch(), "sr": sr.bfloat16()})["sr"].dtype == torch.float32
+    with pytest.raises(DataError, match=r"SR network's output: expected .*\(2, 3, 32, 32\), got .*\(2, 3, 16, 16\)"):
+        methods.run(network, {**images_batch(), "sr": sr[..., ::2, ::2]})
+
+
+def test_a_batch_with_its_sr_image_needs_the_features_too() -> None:
+    layers = ("body.0", "body.1")
+    on_layers = InfoNCE(embedding=SmoothEmbedding(), dim=4, positions=16, layers=layers)
+    methods, network, batch = ready(pcl(), on_layers)
+    calls = network.calls
+    methods.sr_losses(methods.run(network, batch), F.l1_loss(batch["sr"], batch["hr"]))
+    assert network.calls == calls
+    for missing in (layers, layers[1:]):
+        kept = {key: x for key, x in batch.items() if key not in {f"features/{name}" for name in missing}}
+        with pytest.raises(DataError) as raised:
+            methods.run(network, kept)
+        assert str(raised.value) == (
+            f"The batch has its 'sr' already, but not the features of {list(missing)} from the same call of the "
+            "network. Run it without 'sr'."
+        )
+
+
+# --------------------------------------------------------------------------------------------------- weights and logs
+
+
+def test_the_log_is_of_weighted_and_raw_terms_and_what_the_method_measured() -> None:
+    methods, _, batch = ready(Mine(edges, weights={"edges": TermWeight("mine_edges", 0.25)}))
+    contrast = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    raw = edges(batch)["edges"].loss
+    assert set(contrast.metrics) == {
+        "mine_edges", "mine_edges_raw", "mine_edges_weight", "mine_edges_share", "mine_size",
+    }  # fmt: skip
+    assert not any(value.requires_grad for value in contrast.metrics.values())
+    assert contrast.metrics["mine_edges_raw"] == raw
+    assert contrast.metrics["mine_edges"] == contrast.loss == 0.25 * raw
+    assert contrast.points is None
+    (got,) = torch.autograd.grad(contrast.loss, batch["sr"], retain_graph=True)
+    torch.testing.assert_close(got, 0.25 * torch.autograd.grad(raw, batch["sr"])[0])
+    assert "mine_edges_share" not in methods.sr_losses(batch).metrics
+
+
+def test_metrics_of_auxiliary_losses_are_logged_with_the_terms() -> None:
+    methods, _, batch = ready(
+        Mine(edges, lambda batch: {"head": Contrast(edges(batch)["edges"].loss, {"fill": torch.ones(())})})
+    )
+    assert "mine_fill" not in methods.sr_losses(batch).metrics
+    assert list(methods.auxiliary_losses(batch)) == ["mine_head"]
+    assert methods.sr_losses(batch).metrics["mine_fill"] == 1
+
+
+def test_a_term_that_is_not_active_yet_logs_zeros_of_the_same_names() -> None:
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="there is no teacher"):
+        method = MPF(embedding=SmoothEmbedding(), warmup_steps=2)
+    network = net()
+    methods = attached(network, method)
+    logs = []
+    for step in range(4):
+        batch = methods.run(network, images_batch(seed=step))
+        methods.auxiliary_losses(batch)
+        logs.append(methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])))
+    names = {f"mpf_contrastive{end}" for end in ("", "_raw", "_weight", "_share")}
+    names |= {"mpf_positive_similarity", "mpf_negative_similarity"}
+    assert [set(contrast.metrics) for contrast in logs] == [names] * 4
+    assert all(value == 0 for contrast in logs[:2] for value in (contrast.loss, *contrast.metrics.values()))
+    assert all(value != 0 for contrast in logs[2:] for value in (contrast.loss, *contrast.metrics.values()))
+
+
+def test_a_share_of_a_term_that_is_not_active_yet_needs_a_pixel_loss_from_the_start() -> None:
+    methods, _, batch = ready(Mine(weights={"edges": TermWeight("mine_edges", share=0.1)}))
+    with pytest.raises(ConfigError, match="mine_edges: `loss_share` is a share of the pixel loss, and this training"):
+        methods.sr_losses(batch)
+
+
+def test_a_term_whose_weight_warms_up_is_measured_and_does_not_count() -> None:
+    mine = Mine(edges, weights={"edges": TermWeight("mine_edges", share=0.1, warmup_steps=2)})
+    methods, network, _ = ready(mine)
+    for step in range(4):
+        batch = methods.run(network, images_batch(seed=step))
+        contrast = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert (contrast.loss > 0) == (contrast.metrics["mine_edges_weight"] > 0) == (step >= 2)
+        assert contrast.metrics["mine_edges_raw"] > 0
+        assert mine.weights["edges"].latest > 0
+        assert not methods.warming_up  # the host's losses count
+
+
+# ----------------------------------------------------------------------------------------------------------- warm-up
+
+
+def degraded(seed: int) -> dict[str, Tensor]:
+    return {**images_batch(seed), "lr_key": torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))}
+
+
+def test_in_dasr_s_warm_up_the_encoder_alone_runs_and_learns_and_other_methods_rest() -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    dasr = DASR(loss_weight=0.01, warmup_steps=2, queue_size=8)
+    others = pcl(embedding={"type": "HaarDiscriminator", "out_indices": [0]}), Mine(edges, metrics={"edges": ["size"]})
+    methods = attached(network, dasr, *others)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    calls = {"network": 0, "encoder": 0}
+    for name, module in (("network", network), ("encoder", network.encoder)):
+
+        def count(*_: object, name: str = name) -> None:
+            calls[name] += 1
+
+        module.register_forward_hook(count)
+    outside = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
+    inside = list(network.encoder.parameters())
+    logs = []
+    for step in range(4):
+        resting = methods.warming_up
+        assert resting == (step < 2)
+        batch = methods.run(network, degraded(step))
+        assert ("sr" in batch) == (not resting)
+        assert calls == {"network": max(0, step - 1), "encoder": step + 1}
+        auxiliary = methods.auxiliary_losses(batch)
+        assert list(auxiliary) == ([] if resting else ["pcl_discriminator"])
+        pixel = None if resting else F.l1_loss(batch["sr"], batch["hr"])
+        contrast = methods.sr_losses(batch, pixel)
+        optimizer.zero_grad()
+        (contrast.loss if pixel is None else contrast.loss + pixel).backward()
+        assert all(p.grad is not None for p in inside)
+        assert all((p.grad is None) == resting for p in outside)
+        optimizer.step()
+        assert all((p in optimizer.state) == (not resting) for p in outside)
+        logs.append(contrast.metrics)
+        assert contrast.metrics["dasr_host_factor"] == (0 if resting else 1)
+        for key in ("pcl_contrastive", "pcl_contrastive_raw", "pcl_positive_similarity", "mine_edges_raw"):
+            assert (contrast.metrics[key] == 0) == resting, key
+        assert (contrast.metrics["dasr_contrastive_raw"] > 0) == (step > 0)  # no negatives in the queue yet
+    assert methods.step.value == 4
+    assert all(set(log) == set(logs[-1]) for log in logs)
+
+
+def test_a_share_is_measured_after_the_warm_up() -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    methods = attached(network, DASR(loss_share=0.5, warmup_steps=1, queue_size=8))
+    contrast = methods.sr_losses(methods.run(network, degraded(0)))
+    assert contrast.metrics["dasr_contrastive_weight"] == 1
+    assert contrast.loss == contrast.metrics["dasr_contrastive_raw"]
+    batch = methods.run(network, degraded(1))
+    metrics = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).metrics
+    assert metrics["dasr_contrastive_share"].item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_warm_up_without_a_module_runs_the_whole_network() -> None:
+    methods, network, _ = ready(Mine(edges, warmup_steps=2), Mine(edges, name="other"), pcl())
+    for step in range(3):
+        resting = step < 2
+        assert methods.warming_up == resting
+        calls = network.calls
+        batch = methods.run(network, images_batch(seed=step))
+        assert network.calls == calls + 1
+        contrast = methods.sr_losses(batch, None if resting else F.l1_loss(batch["sr"], batch["hr"]))
+        contrast.loss.backward()
+        assert all(p.grad is not None for p in network.parameters())
+        assert contrast.metrics["mine_edges"] > 0
+        assert (contrast.metrics["other_edges"] == 0) == (contrast.metrics["pcl_contrastive"] == 0) == resting
+        if resting:
+            torch.testing.assert_close(contrast.loss.detach(), contrast.metrics["mine_edges"])
+
+
+def test_methods_that_warm_up_for_longer_go_on_alone() -> None:
+    methods, network, _ = ready(Mine(edges, warmup_steps=1), Mine(edges, name="longer", warmup_steps=2))
+    active = []
+    for step in range(3):
+        metrics = methods.sr_losses(methods.run(network, images_batch(seed=step))).metrics
+        active.append([name for name in methods.names if metrics[f"{name}_edges"] > 0])
+    assert active == [["mine", "longer"], ["longer"], ["mine", "longer"]]
+
+
+def test_a_term_of_a_part_that_runs_alone_needs_points() -> None:
+    def of_layer(batch: Batch, **points: Any) -> dict[str, Contrast]:
+        return {"edges": Contrast(batch["features/body.0"].square().mean(), **points)}
+
+    mine = Mine(of_layer, layers=("body.0",), warmup_steps=1, warmup_module="body")
+    methods, network, batch = ready(mine)
+    assert set(batch) == {"lr", "hr", "features/body.0"}
+    assert network.calls == 1  # the dry run
+    with pytest.raises(
+        ConfigError, match=r"mine: terms\(\) of Mine: expected points of 'edges', .* 'body' alone is run"
+    ):
+        methods.sr_losses(batch)
+    mine.answers["terms"] = lambda batch: of_layer(batch, points=[batch["features/body.0"]])
+    methods.sr_losses(batch).loss.backward()
+    assert network.body[0].weight.grad is not None
+
+
+# -------------------------------------------------------------------------------------------------------- finite or not
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_named_with_its_step(value: float) -> None:
+    mine = Mine(edges, lambda batch: {"head": Contrast(scale * batch["sr"].mean())}, name="my_own")
+    scale = 1.0
+    methods, network, batch = ready(mine)
+    methods.auxiliary_losses(batch)
+    methods.sr_losses(batch)
+    scale = value
+    with pytest.raises(
+        NonFiniteError, match=r"my_own_head at SR step 2: expected a finite number, got .*learning rate"
+    ):
+        methods.auxiliary_losses(batch)
+    mine.answers["terms"] = lambda batch: {"edges": Contrast(value * batch["sr"].mean())}
+    with pytest.raises(NonFiniteError, match=r"my_own_edges at SR step 2: expected a finite number, got .*loss_share"):
+        methods.sr_losses(batch)
+    with torch.no_grad():
+        network.body[0].bias.fill_(value)
+    with pytest.raises(NonFiniteError, match=r"mean of the SR network's output at SR step 2: expected a finite number"):
+        methods.run(network, images_batch())
+    assert methods.step.value == 1
