@@ -152,8 +152,8 @@ class DegradationMethod(Method):
         images, key_images = self._crops(batch)
         # Copies, in training mode: BatchNorm takes the statistics of the images at hand, as it does in a step.
         pair = copy.deepcopy(self.pair).train()
-        # Before the first step the momentum encoder is not yet a copy of the encoder.
-        key_encoder = copy.deepcopy(self.pair if step.number == 0 else self.loss.key_encoder).train()
+        # Before the first key the momentum encoder is not yet a copy of the encoder.
+        key_encoder = copy.deepcopy(self.pair if self.loss.is_empty else self.loss.key_encoder).train()
         query, *_ = unit_vectors(pair(batch["lr"] if images is None else images))
         similarities = (unit_vectors(key_encoder(key_images)) @ query).tolist()
         kernels = batch.get(KERNEL)
@@ -166,7 +166,7 @@ class DegradationMethod(Method):
         for index, similarity in enumerate(similarities):
             label, role = ("its key", "positive") if index == 0 else (f"key {index + 1}", "negative")
             parts.append(part(label, role, key_images[index], similarity, index))
-        note = "untrained encoder" if step.number == 0 else ""
+        note = "untrained encoder" if self.loss.is_empty else ""
         return [Comparison("contrastive", "cosine of the vectors behind the head", parts, note)]
 
 
@@ -296,7 +296,7 @@ class DASR(DegradationMethod):
         """The contrastive term; in training mode momentum encoder and queue move on."""
         pair = self.pair
         encoder = pair.encoder
-        if self.training and step.number == 0:
+        if self.training and self.loss.is_empty:
             # Now, not in build(): a host loads weights, or gives all ranks those of the first, after it.
             self.loss.key_encoder.load_state_dict(pair.state_dict())
         images, key_images = self._crops(batch)
