@@ -20,7 +20,7 @@ from contrastive_sr.functional.similarity import unit_vectors
 from contrastive_sr.losses import Contrast, DegradationQueueLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared, Comparison
-from contrastive_sr.methods.layers import feature_key
+from contrastive_sr.methods.layers import call_alone, feature_key
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -305,7 +305,9 @@ class DASR(DegradationMethod):
         if images is not None:
             # R of a half is not that of the image; the weights are what the two losses have in common.
             representation, points = encoder(images), [encoder.last_convolution.weight]
-        query = encoder.head(representation.flatten(1))
+        vectors = representation.flatten(1)
+        # Without an SR image the encoder was run alone, and so is its head, which is no part of its forward pass.
+        query = encoder.head(vectors) if "sr" in batch else call_alone(encoder.head, vectors)
         contrast = self._with_fill(self.loss.contrast(query, key_images, pair))
         factor = torch.full_like(contrast.metrics["queue_fill"], float(step.number >= self.warmup_steps))
         return {"contrastive": Contrast(contrast.loss, {**contrast.metrics, "host_factor": factor}, points)}
