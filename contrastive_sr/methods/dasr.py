@@ -186,7 +186,7 @@ class DASR(DegradationMethod):
 
     Where we differ: see :class:`~contrastive_sr.losses.DegradationQueueLoss`; the paper adds L1 of images in 0-255 to
     the contrastive loss, which for images in [0, 1] is ``loss_weight`` 1 / 255. In the warm-up the encoder alone is
-    run, and not the rest of the SR network (with ``split_lr``, all of it).
+    run, and not the rest of the SR network.
 
     Terms: ``contrastive``, whose share is measured at R (with ``split_lr``: at the weights of the encoder's last
     convolution). Metrics: ``positive_similarity``, ``negative_similarity``, ``queue_fill`` (from 0 to 1),
@@ -228,6 +228,7 @@ class DASR(DegradationMethod):
     network = networks.DASR
     metrics = {"contrastive": (*METRICS, "host_factor")}  # noqa: RUF012 - never changed
     layers = (REPRESENTATION,)
+    warmup_module = "encoder"
 
     def __init__(
         self,
@@ -268,8 +269,6 @@ class DASR(DegradationMethod):
             split_lr=split_lr,
         )
         self.warmup_steps = warmup_steps
-        # Halves are encoded apart from the network's own pass, which has to average their gradients over processes.
-        self.warmup_module = None if split_lr else "encoder"
         self._encoder: tuple[DegradationEncoder, ...] = ()  # in a tuple, so that it is no part of this module
 
     @property
@@ -300,14 +299,14 @@ class DASR(DegradationMethod):
             # Now, not in build(): a host loads weights, or gives all ranks those of the first, after it.
             self.loss.key_encoder.load_state_dict(pair.state_dict())
         images, key_images = self._crops(batch)
+        # Without an SR image, in the warm-up, no wrapper averages gradients over processes.
+        call = nn.Module.__call__ if "sr" in batch else call_alone
         representation = batch[feature_key(REPRESENTATION)]
         points = [representation]
         if images is not None:
             # R of a half is not that of the image; the weights are what the two losses have in common.
-            representation, points = encoder(images), [encoder.last_convolution.weight]
-        vectors = representation.flatten(1)
-        # Without an SR image the encoder was run alone, and so is its head, which is no part of its forward pass.
-        query = encoder.head(vectors) if "sr" in batch else call_alone(encoder.head, vectors)
+            representation, points = call(encoder, images), [encoder.last_convolution.weight]
+        query = call(encoder.head, representation.flatten(1))
         contrast = self._with_fill(self.loss.contrast(query, key_images, pair))
         factor = torch.full_like(contrast.metrics["queue_fill"], float(step.number >= self.warmup_steps))
         return {"contrastive": Contrast(contrast.loss, {**contrast.metrics, "host_factor": factor}, points)}
