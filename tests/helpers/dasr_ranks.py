@@ -22,7 +22,8 @@ WARMUP = 2
 DASR = {"type": "DASR", "loss_weight": 0.01, "queue_size": 5, "momentum": 0.5, "warmup_steps": WARMUP}
 CONFIGS: dict[str, dict[str, Any]] = {
     "dasr": DASR,
-    "split": {**DASR, "split_lr": True},  # the warm-up runs the whole network, and the encoder once more
+    "split": {**DASR, "split_lr": True},  # the encoder is called once more
+    "whole": DASR,  # the warm-up runs the whole network
     "auxiliary": {"type": "DegradationContrast", "queue_size": 5, "momentum": 0.5},
     "crl_sr": {
         "type": "CRLSR",
@@ -33,6 +34,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "warmup_steps": 1,
     },
 }
+
+WARMING_UP = ["dasr", "split", "whole"]
 
 
 def images(kind: str, step: int, index: int) -> dict[str, Tensor]:
@@ -59,7 +62,7 @@ def network(kind: str, seed: int) -> nn.Module:
     """A small network, of other weights for another seed."""
     torch.manual_seed(seed)
     net: nn.Module
-    if kind in ("dasr", "split"):
+    if kind in WARMING_UP:
         net = networks.DASR(channels=4, groups=1, blocks=1)
     elif kind == "crl_sr":
         net = networks.CRLSR(channels=4, encoder_blocks=2, decoder_blocks=1)
@@ -73,6 +76,8 @@ def train(kind: str, indices: list[int], seed: int = 0, wrap: bool = False, stat
     net = network(kind, seed)
     torch.manual_seed(seed)
     methods = build_methods([CONFIGS[kind]])
+    if kind == "whole":
+        methods["dasr"].warmup_module = None
     methods.attach(net)  # as MMagic does, before the ranks agree on weights
     methods.double()
     if not statistics:

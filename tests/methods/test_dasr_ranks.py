@@ -19,7 +19,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return [torch.load(folder / f"{index}.pt") for index in range(dasr_ranks.WORLD)]
 
 
-@pytest.mark.parametrize("kind", ["dasr", "split", "auxiliary"])
+@pytest.mark.parametrize("kind", [*dasr_ranks.WARMING_UP, "auxiliary"])
 def test_two_ranks_train_as_one_process_on_the_joined_batch(results: Results, kind: str) -> None:
     """Network, momentum encoder, queue and pointer, through the warm-up and after it."""
     want = dasr_ranks.train(kind, [0, 1])
@@ -45,7 +45,7 @@ def test_logs_have_the_same_names_on_all_ranks_at_all_steps(results: Results, ki
     assert all(names == logged[0] for names in logged)
 
 
-@pytest.mark.parametrize("kind", ["dasr", "split"])
+@pytest.mark.parametrize("kind", dasr_ranks.WARMING_UP)
 def test_warm_up_ends_on_all_ranks_at_once(results: Results, kind: str) -> None:
     for result in results:
         factors = [log["dasr_host_factor"] for log in result[kind]["logs"]]
@@ -55,7 +55,7 @@ def test_warm_up_ends_on_all_ranks_at_once(results: Results, kind: str) -> None:
         assert not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("kind", ["dasr", "split"])
+@pytest.mark.parametrize("kind", dasr_ranks.WARMING_UP)
 def test_the_encoder_learns_in_the_warm_up_and_is_equal_on_all_ranks(results: Results, kind: str) -> None:
     """Its gradients are averaged, also where it is called without the network's wrapper."""
     names = [name for name in results[0][kind]["states"][0] if name.startswith("net.encoder") and "weight" in name]
