@@ -93,6 +93,11 @@ class DegradationQueueLoss(nn.Module):
         self.register_buffer("fill", torch.zeros((), dtype=torch.long))
         self._position: tuple[int, int] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no key has entered the queue yet."""
+        return self._read_position()[1] == 0
+
     def forward(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Tensor:
         """The loss; in training mode the momentum encoder and the queue move on.
 

@@ -20,7 +20,7 @@ from contrastive_sr.functional.similarity import unit_vectors
 from contrastive_sr.losses import Contrast, DegradationQueueLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared, Comparison
-from contrastive_sr.methods.layers import feature_key
+from contrastive_sr.methods.layers import call_alone, feature_key
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -152,8 +152,8 @@ class DegradationMethod(Method):
         images, key_images = self._crops(batch)
         # Copies, in training mode: BatchNorm takes the statistics of the images at hand, as it does in a step.
         pair = copy.deepcopy(self.pair).train()
-        # Before the first step the momentum encoder is not yet a copy of the encoder.
-        key_encoder = copy.deepcopy(self.pair if step.number == 0 else self.loss.key_encoder).train()
+        # Before the first key the momentum encoder is not yet a copy of the encoder.
+        key_encoder = copy.deepcopy(self.pair if self.loss.is_empty else self.loss.key_encoder).train()
         query, *_ = unit_vectors(pair(batch["lr"] if images is None else images))
         similarities = (unit_vectors(key_encoder(key_images)) @ query).tolist()
         kernels = batch.get(KERNEL)
@@ -166,7 +166,7 @@ class DegradationMethod(Method):
         for index, similarity in enumerate(similarities):
             label, role = ("its key", "positive") if index == 0 else (f"key {index + 1}", "negative")
             parts.append(part(label, role, key_images[index], similarity, index))
-        note = "untrained encoder" if step.number == 0 else ""
+        note = "untrained encoder" if self.loss.is_empty else ""
         return [Comparison("contrastive", "cosine of the vectors behind the head", parts, note)]
 
 
@@ -186,7 +186,7 @@ class DASR(DegradationMethod):
 
     Where we differ: see :class:`~contrastive_sr.losses.DegradationQueueLoss`; the paper adds L1 of images in 0-255 to
     the contrastive loss, which for images in [0, 1] is ``loss_weight`` 1 / 255. In the warm-up the encoder alone is
-    run, and not the rest of the SR network (with ``split_lr``, all of it).
+    run, and not the rest of the SR network.
 
     Terms: ``contrastive``, whose share is measured at R (with ``split_lr``: at the weights of the encoder's last
     convolution). Metrics: ``positive_similarity``, ``negative_similarity``, ``queue_fill`` (from 0 to 1),
@@ -228,6 +228,7 @@ class DASR(DegradationMethod):
     network = networks.DASR
     metrics = {"contrastive": (*METRICS, "host_factor")}  # noqa: RUF012 - never changed
     layers = (REPRESENTATION,)
+    warmup_module = "encoder"
 
     def __init__(
         self,
@@ -268,8 +269,6 @@ class DASR(DegradationMethod):
             split_lr=split_lr,
         )
         self.warmup_steps = warmup_steps
-        # Halves are encoded apart from the network's own pass, which has to average their gradients over processes.
-        self.warmup_module = None if split_lr else "encoder"
         self._encoder: tuple[DegradationEncoder, ...] = ()  # in a tuple, so that it is no part of this module
 
     @property
@@ -296,16 +295,18 @@ class DASR(DegradationMethod):
         """The contrastive term; in training mode momentum encoder and queue move on."""
         pair = self.pair
         encoder = pair.encoder
-        if self.training and step.number == 0:
+        if self.training and self.loss.is_empty:
             # Now, not in build(): a host loads weights, or gives all ranks those of the first, after it.
             self.loss.key_encoder.load_state_dict(pair.state_dict())
         images, key_images = self._crops(batch)
+        # Without an SR image, in the warm-up, no wrapper averages gradients over processes.
+        call = nn.Module.__call__ if "sr" in batch else call_alone
         representation = batch[feature_key(REPRESENTATION)]
         points = [representation]
         if images is not None:
             # R of a half is not that of the image; the weights are what the two losses have in common.
-            representation, points = encoder(images), [encoder.last_convolution.weight]
-        query = encoder.head(representation.flatten(1))
+            representation, points = call(encoder, images), [encoder.last_convolution.weight]
+        query = call(encoder.head, representation.flatten(1))
         contrast = self._with_fill(self.loss.contrast(query, key_images, pair))
         factor = torch.full_like(contrast.metrics["queue_fill"], float(step.number >= self.warmup_steps))
         return {"contrastive": Contrast(contrast.loss, {**contrast.metrics, "host_factor": factor}, points)}

@@ -300,7 +300,7 @@ class Methods(nn.Module):
         Returns:
             The sum of the weighted terms, to be added to the host's own losses; and what to log, the same names at
             every step and on every rank: of each term its weighted and its raw value, its metrics, the weight and,
-            where there is a pixel loss, the share.
+            where there is a pixel loss (and in a warm-up), the share.
 
         Raises:
             ConfigError: a method returned something else than it should, or a ``loss_share`` without a pixel loss.
@@ -333,10 +333,11 @@ class Methods(nn.Module):
                     total = total + weighted
                     metrics.update(_named(method, term.metrics))
                 else:
-                    weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
+                    if not warming_up:
+                        weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
                     in_force = raw = weighted = total.new_zeros(()).detach()
                 metrics |= {label: weighted.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
-                if pixel_loss is not None:
+                if pixel_loss is not None or warming_up:
                     metrics[f"{label}_share"] = in_force * weight.latest
         metrics.update(self._auxiliary_metrics)
         self.step.advance()

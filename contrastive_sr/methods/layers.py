@@ -48,9 +48,6 @@ def super_resolve(
 def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """One module of the SR network called on its own, with the outputs of some of the network's layers.
 
-    The wrapper around the network, which averages gradients over processes, does not see such a call; so it is done
-    here.
-
     Args:
         net: the SR network, without a wrapper.
         name: of the module, which takes the LR images.
@@ -65,11 +62,24 @@ def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> 
     """
     module = _modules(net, [name])[name]
     with tapped(net, layers) as outputs:
-        if world_size() == 1:
-            module(lr)
-        else:
-            torch.func.functional_call(module, average_gradients(module), (lr,))
+        call_alone(module, lr)
     return _features(outputs, any(p.requires_grad for p in module.parameters()))
+
+
+def call_alone(module: nn.Module, x: Tensor) -> Tensor:
+    """Call a part of the SR network on its own.
+
+    The wrapper around the network, which averages gradients over processes, does not see such a call; so it is done
+    here.
+
+    Args:
+        module: the part.
+        x: what it takes.
+    """
+    output: Tensor = (
+        module(x) if world_size() == 1 else torch.func.functional_call(module, average_gradients(module), (x,))
+    )
+    return output
 
 
 def _features(outputs: Mapping[str, list[object]], trained: bool) -> dict[str, Tensor]:

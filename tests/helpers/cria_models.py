@@ -33,7 +33,7 @@ def branches(seed: int = 1, **arguments: Any) -> CriteriaBranches:
 def cria(**arguments: Any) -> CriaCL:
     """The method without VGG, with the paper's weights unless shares are given."""
     torch.manual_seed(0)
-    weights = {f"{role}_weight": 0.01 for role in ("align", "unif") if f"{role}_share" not in arguments}
+    weights = {f"{role}_weight": 0.01 for role in ("align", "uniformity") if f"{role}_share" not in arguments}
     return CriaCL(**{"vgg_weights": None, **weights, **arguments})
 
 

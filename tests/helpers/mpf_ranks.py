@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
+from host import Training
 from small_models import CountingNet, images_batch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.losses import FakeContrastLoss, SimCLRLoss
 from contrastive_sr.methods import build_methods
 
 WORLD = 2
 STEPS = 3
-START = 1
+WARMUP = 1
 SIZES = [(2, 2), (3, 1), (2, 0), (0, 2)]  # of the batches of two ranks
 LOSSES = {"simclr": SimCLRLoss, "fake": FakeContrastLoss}
 
@@ -28,7 +27,7 @@ def loss_run(kind: str, sizes: tuple[int, int], indices: list[int], gather: bool
     generator = torch.Generator().manual_seed(sizes[0])
     parts = [torch.randn(sum(sizes), 5, generator=generator, dtype=torch.float64).split(sizes) for _ in range(2)]
     leaves = [torch.cat([part[index] for index in indices]).requires_grad_() for part in parts]
-    value = LOSSES[kind](0.5, gather)(*leaves)
+    value = LOSSES[kind](temperature=0.5, gather=gather)(*leaves)
     value.backward()
     return {"loss": value.item(), "gradients": [leaf.grad for leaf in leaves]}
 
@@ -36,33 +35,19 @@ def loss_run(kind: str, sizes: tuple[int, int], indices: list[int], gather: bool
 def train(training: str, indices: list[int], wrap: bool) -> dict[str, Any]:
     """Both phases of MPF on the joined batches of some ranks; the method's state and logs."""
     torch.manual_seed(0 if not wrap else indices[0])  # DistributedDataParallel gives all ranks the first one's weights
-    embedding = {"type": "SNResNet18", "taps": 1}
-    config = {"type": "MPF", "config": 6, "loss_weight": 0.1, "embedding": embedding, "embedding_training": training}
+    embedding = {"type": "SNResNet18", "out_indices": [0]}
+    config = {"type": "MPF", "variant": 6, "loss_weight": 0.1, "embedding": embedding, "embedding_training": training}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        methods = build_methods([{**config, "start": START}])
+        methods = build_methods([{**config, "warmup_steps": WARMUP}])
     torch.manual_seed(0)
     net = CountingNet()
-    wrapped = DistributedDataParallel(methods) if wrap else methods
-    wrapped_net = DistributedDataParallel(net) if wrap else net
-    optimizers = [torch.optim.SGD(part.parameters(), 0.01) for part in (net, methods)]
-    logs = []
+    methods.attach(net)
+    run = Training(net, methods, partial(torch.optim.SGD, lr=0.01), wrap)
     for step in range(STEPS):
         parts = [images_batch(seed=10 * step + index, size=24) for index in indices]
-        batch = methods.run(wrapped_net, {key: torch.cat([part[key] for part in parts]) for key in ("lr", "hr")})
-        losses = wrapped(batch)
-        if losses:
-            optimizers[1].zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
-            optimizers[1].step()
-        pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-        ours = methods.sr_losses(batch, pixel_loss)
-        optimizers[0].zero_grad()
-        (pixel_loss + ours.total).backward()
-        optimizers[0].step()
-        logs.append([sorted(losses), sorted(ours.logs)])
-    state: dict[str, Tensor] = methods.state_dict()
-    return {"state": state, "net": net.state_dict(), "logs": logs}
+        run.step({key: torch.cat([part[key] for part in parts]) for key in ("lr", "hr")})
+    return {"state": methods.state_dict(), "net": net.state_dict(), "logs": run.logs}
 
 
 def work(index: int, folder: str) -> None:

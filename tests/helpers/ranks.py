@@ -10,6 +10,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from host import methods_on, step_of
 from small_models import CountingNet, SmoothEmbedding, images_batch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,7 +31,7 @@ from contrastive_sr.losses import (
     InfoNCELoss,
     SRNCELoss,
 )
-from contrastive_sr.methods import MethodList, build_methods
+from contrastive_sr.methods import PCL, Methods
 
 WORLD = 2
 STEPS = 4
@@ -60,13 +61,14 @@ def images(index: int) -> tuple[Tensor, Tensor]:
 def in_batch_loss(kind: str, gather: bool) -> nn.Module:
     """One of the losses of IN_BATCH."""
     if kind == "dual":
-        return DualContrastiveLoss(gather)
+        return DualContrastiveLoss(gather=gather)
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"channels": [3], "dim": 5, "positions": None, "negatives": "batch", "gather": gather}
+    settings: dict[str, Any] = {"temperature": 0.2, "channels": [3], "dim": 5, "positions": None}
+    settings |= {"negatives_from": "batch", "gather": gather}
     if kind in ("info", "bidirectional"):
-        loss: nn.Module = {"info": InfoNCELoss, "bidirectional": BidirectionalNCELoss}[kind](0.2, **settings)
+        loss: nn.Module = {"info": InfoNCELoss, "bidirectional": BidirectionalNCELoss}[kind](**settings)
     else:
-        loss = SRNCELoss(0.2, kind, detach_hr=False, detach_lr=False, **settings)
+        loss = SRNCELoss(variant=kind, detach_hr=False, detach_lr=False, **settings)
     return loss.double()
 
 
@@ -140,16 +142,16 @@ def train(kind: str, indices: list[int]) -> dict[str, list[Any]]:
     torch.manual_seed(0)
     weight = {"loss_share": 0.05} if kind == "share" else {"loss_weight": 1e-4}
     samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
-    config = {"type": "PCL", "embedding": SmoothEmbedding(), "share_interval": 2, **samples, **weight}
-    methods, net = build_methods([config]), CountingNet()
+    method, net = PCL(embedding=SmoothEmbedding(), share_interval=2, **samples, **weight), CountingNet()
+    methods = methods_on(net, method)
     out: dict[str, list[Any]] = {"ratios": [], "weights": [], "keys": []}
     for step in range(STEPS):
         parts = [images_batch(seed=10 * step + index, size=16) for index in indices]
         batch = methods.run(net, {key: torch.cat([part[key] for part in parts]) for key in ("lr", "hr")})
         losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        out["ratios"].append(methods["pcl"].weights["contrastive"].ratio.item())
-        out["weights"].append(losses.logs["pcl_contrastive_weight"].item())
-        out["keys"].append([list(losses.terms), list(losses.logs)])
+        out["ratios"].append(method.weights["contrastive"].ratio.item())
+        out["weights"].append(losses.metrics["pcl_contrastive_weight"].item())
+        out["keys"].append(list(losses.metrics))
     return out
 
 
@@ -185,9 +187,10 @@ def work(index: int, folder: str) -> None:
 
     for kind in ("share", "fixed"):
         out[kind] = train(kind, [index])
-    methods = _default_methods()
+    net = CountingNet()
+    methods = _default_methods(net)
     out["samples"] = _samples(methods, images_batch())
-    out["method_gradients"], out["warnings"] = _auxiliary_step(methods, index)
+    out["method_gradients"], out["warnings"] = _auxiliary_step(methods, net, index)
     out["state"] = methods.state_dict()
     torch.save(out, Path(folder) / f"{index}.pt")
     dist.destroy_process_group()
@@ -259,25 +262,24 @@ def _queue_with_norm(index: int) -> dict[str, Tensor]:
     return training.contrast.state_dict()
 
 
-def _default_methods() -> MethodList:
+def _default_methods(net: nn.Module) -> Methods:
     torch.manual_seed(0)
-    return build_methods([{"type": "PCL", "loss_weight": 10.0}])
+    return methods_on(net, PCL(loss_weight=10.0))
 
 
-def _samples(methods: MethodList, batch: dict[str, Tensor]) -> list[Tensor]:
+def _samples(methods: Methods, batch: dict[str, Tensor]) -> list[Tensor]:
     """The negatives of two steps, made from the same images on all ranks."""
-    method = methods.methods[0]
+    (method,) = methods
     draws = []
     for _ in range(2):
-        draws.append(method.negatives[0](batch, method.generator(torch.device("cpu"))))
-        method.step.advance()
+        draws.append(method.negatives[0](batch, step_of(methods).generator("cpu")))
+        methods.step.advance()
     return draws
 
 
-def _auxiliary_step(methods: MethodList, index: int) -> tuple[list[Tensor], int]:
+def _auxiliary_step(methods: Methods, net: CountingNet, index: int) -> tuple[list[Tensor], int]:
     """Gradients of a wrapped auxiliary step on this rank's own images, and the warnings of an SR step."""
-    net = CountingNet()
-    methods.load_state_dict(_default_methods().state_dict())
+    methods.load_state_dict(_default_methods(net).state_dict())
     wrapped = DistributedDataParallel(methods)
     batch = methods.run(net, images_batch(seed=index))
     sum(wrapped(batch).values()).backward()

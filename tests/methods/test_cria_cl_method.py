@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cria_models import EDSR, branches, cria, pairs, save_random_vgg
+from host import Training, methods_on, raw_terms
 from loss_oracles import alignment_loops, uniformity_loops
 from same import assert_same
 from small_models import CountingNet
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from contrastive_sr.criteria import SSIM
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.methods import CriaCL, MethodList, build_methods
-from contrastive_sr.methods.cria_cl import LOOK_INTERVAL, ROWS
+from contrastive_sr.losses import Contrast
+from contrastive_sr.methods import CriaCL, Methods, build_methods
+from contrastive_sr.methods.cria_cl import LOOK_INTERVAL, VARIANTS
+from contrastive_sr.methods.weighting import DEFAULT_SHARE, TermWeight
 from contrastive_sr.networks import CriteriaBranches
 
 PIXELS = {"anchor": "Pixel", "positives": [{"type": "Pixel", "norm": "l2"}], "negatives": ["SSIM"]}
@@ -34,79 +37,83 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def net_for(row: int) -> nn.Module:
-    if ROWS[row].projection:
+    if VARIANTS[row].projection:
         return branches()
     torch.manual_seed(1)
     return CountingNet()
 
 
-def ready(row: int = 7, **arguments: Any) -> tuple[CriaCL, nn.Module, dict[str, Tensor]]:
-    method, net = cria(row=row, **arguments), net_for(row)
-    method.attach(net)
-    return method, net, method.run(net, pairs())
+def ready(row: int = 7, **arguments: Any) -> tuple[CriaCL, Methods, nn.Module, dict[str, Tensor]]:
+    method, net = cria(variant=row, **arguments), net_for(row)
+    methods = methods_on(net, method)
+    return method, methods, net, methods.run(net, pairs())
 
 
-def losses_of(method: CriaCL | MethodList, batch: dict[str, Tensor]) -> Any:
+def losses_of(methods: Methods, batch: dict[str, Tensor]) -> Contrast:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large shares
-        return method.sr_losses(batch, 0.01 * F.l1_loss(batch["sr"], batch["hr"]))
+        return methods.sr_losses(batch, 0.01 * F.l1_loss(batch["sr"], batch["hr"]))
 
 
 # ----------------------------------------------------------------------------------------------------- Table V
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", VARIANTS)
 def test_rows_have_the_terms_of_table_v(row: int) -> None:
-    method, net, batch = ready(row)
+    _, methods, net, batch = ready(row)
     terms = {
         *({"adversarial"} if row > 1 else ()),
         *({"align"} if row in (3, 5, 7) else ()),
-        *({"unif"} if row in (4, 5, 7) else ()),
+        *({"uniformity"} if row in (4, 5, 7) else ()),
     }
-    assert set(method.auxiliary_losses(batch)) == ({"cria_adversarial_discriminator"} if row > 1 else set())
-    losses = losses_of(method, batch)
-    assert set(losses.terms) == {f"cria_{term}" for term in terms}
-    assert method.trainable == (row > 1)
-    assert set(method.trained_parts()) == ({"cria_adversarial_discriminator"} if row > 1 else set())
-    figures = {"align": ("pixel_l1", "ssim"), "unif": ("pixel_l1", "adversarial")}
-    wanted = {f"cria_{term}_{kind}" for term in terms for kind in ("raw", "weight", "share")}
-    for role in terms & set(figures):
-        wanted |= {f"cria_{role}_{label}{end}" for label in figures[role] for end in ("", "_push")}
+    assert set(methods.auxiliary_losses(batch)) == ({"cria_adversarial_discriminator"} if row > 1 else set())
+    losses = losses_of(methods, batch)
+    assert methods.trainable == (row > 1)
+    assert set(methods.trained_parts()) == ({"cria_adversarial_discriminator"} if row > 1 else set())
+    metrics = {"align": ("pixel_l1", "ssim"), "uniformity": ("pixel_l1", "adversarial")}
+    wanted = {f"cria_{term}{kind}" for term in terms for kind in ("", "_raw", "_weight", "_share")}
+    for role in terms & set(metrics):
+        wanted |= {f"cria_{role}_{label}{end}" for label in metrics[role] for end in ("", "_push")}
         wanted |= {f"cria_{role}_mask"} if row == 7 else set()
-    assert set(losses.logs) == wanted
+    assert set(losses.metrics) == wanted
     assert {key for key in batch if "/" in key} == (
-        {"features/align", "features/unif", "features/masks"} if row == 7 else set()
+        {"features/align", "features/uniformity", "features/masks"} if row == 7 else set()
     )
     if isinstance(net, CountingNet):
         assert net.calls == 1
 
 
 def test_weights_of_what_a_row_lacks_are_not_used() -> None:
-    CriaCL(row=1)
-    CriaCL(row=6, vgg_weights=None)
-    CriaCL(row=3, vgg_weights=None, align_share=0.05, unif_weight="no number")  # type: ignore[arg-type]
-    for row, role in ((3, "align"), (4, "unif"), (7, "align")):
-        with pytest.raises(ConfigError, match=f"row {row} needs one of `{role}_weight` .* got neither"):
-            CriaCL(row=row, vgg_weights=None)
-    with pytest.raises(ConfigError, match="got both"):
-        CriaCL(0.01, 0.05, 0.01)
+    CriaCL(variant=1)
+    CriaCL(variant=6, vgg_weights=None)
+    CriaCL(variant=3, vgg_weights=None, align_share=0.05, uniformity_weight="no number")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"cria_align: expected one of `align_weight` .* got both"):
+        CriaCL(align_weight=0.01, align_share=0.05, uniformity_weight=0.01)
+
+
+@pytest.mark.parametrize(("row", "roles"), [(3, ["align"]), (4, ["uniformity"]), (7, ["align", "uniformity"])])
+def test_with_neither_weight_nor_share_there_is_a_share(row: int, roles: list[str]) -> None:
+    weights = CriaCL(variant=row, vgg_weights=None).weights
+    for role in roles:
+        weight = weights[role]
+        assert isinstance(weight, TermWeight)
+        assert (weight.fixed, weight.asked) == (None, DEFAULT_SHARE)
 
 
 def test_the_paper_s_lists(vgg_file: Path) -> None:
-    method = CriaCL(0.01, None, 0.01, vgg_weights=vgg_file)
+    method = CriaCL(align_weight=0.01, uniformity_weight=0.01, vgg_weights=vgg_file)
     assert method.roles["align"] == ("pixel_l1", "ssim", "vgg_relu1_2")
-    assert method.roles["unif"] == ("pixel_l1", "vgg_conv5_4", "adversarial")
+    assert method.roles["uniformity"] == ("pixel_l1", "vgg_conv5_4", "adversarial")
     assert method.sr_criteria == ("vgg_conv5_4", "adversarial")
-    weights = {name: weight.loss_weight for name, weight in method.weights.items()}
-    assert weights == {"align": 0.01, "unif": 0.01, "vgg_conv5_4": 1.0, "adversarial": 0.005}
-    assert (method.exponent, method.t) == (2, 2)
+    weights = {name: weight.fixed for name, weight in method.weights.items()}
+    assert weights == {"align": 0.01, "uniformity": 0.01, "vgg_conv5_4": 1.0, "adversarial": 0.005}
+    assert {(loss.exponent, loss.t) for loss in method.losses.values()} == {(2, 2)}
     assert len(method.criteria) == 5  # one discriminator, one network up to conv5_4
     net = branches()
-    method.attach(net)
-    batch = method.run(net, pairs())
-    losses = losses_of(method, batch)
-    assert {"cria_vgg_conv5_4_raw", "cria_align_vgg_relu1_2_push"} <= set(losses.logs)
-    losses.total.backward()
+    methods = methods_on(net, method)
+    losses = losses_of(methods, methods.run(net, pairs()))
+    assert {"cria_vgg_conv5_4_raw", "cria_align_vgg_relu1_2_push"} <= set(losses.metrics)
+    losses.loss.backward()
     assert all(p.grad is None for p in method.parameters())
     assert {name for name, p in net.named_parameters() if p.grad is None} == set()
     assert not [name for name in method.state_dict() if "features" in name]  # of VGG: 80 MB that never change
@@ -117,12 +124,12 @@ def test_the_paper_s_lists(vgg_file: Path) -> None:
 
 def test_anchors_of_table_vi_are_one_flag(vgg_file: Path) -> None:
     roles = {
-        anchor: CriaCL(0.01, None, 0.01, anchor=anchor, vgg_weights=vgg_file).roles
+        anchor: CriaCL(align_weight=0.01, uniformity_weight=0.01, anchor=anchor, vgg_weights=vgg_file).roles
         for anchor in ("Pixel", "VGG", "Adversarial")
     }
     structure = ("pixel_l1", "ssim", "vgg_relu1_2")
-    assert roles["VGG"] == {"align": ("vgg_conv5_4", "adversarial"), "unif": ("vgg_conv5_4", *structure)}
-    assert roles["Adversarial"] == {"align": ("adversarial", "vgg_conv5_4"), "unif": ("adversarial", *structure)}
+    assert roles["VGG"] == {"align": ("vgg_conv5_4", "adversarial"), "uniformity": ("vgg_conv5_4", *structure)}
+    assert roles["Adversarial"] == {"align": ("adversarial", "vgg_conv5_4"), "uniformity": ("adversarial", *structure)}
     with pytest.raises(ConfigError, match=r"without VGG .* has no positives for the anchor 'Adversarial'"):
         cria(anchor="Adversarial")
     with pytest.raises(ConfigError, match="is none of the paper's criteria, so its positives are not known"):
@@ -137,12 +144,12 @@ def test_anchors_of_table_vi_are_one_flag(vgg_file: Path) -> None:
 @pytest.mark.parametrize("detach_anchor", [False, True])
 def test_terms_are_equations_8_and_9(masks: str, detach_anchor: bool) -> None:
     """By plain loops, with pixel criteria by hand and SSIM by the criterion."""
-    method = cria(masks=masks, detach_anchor=detach_anchor, sr_criteria=[], **PIXELS).double()
     net = branches().double()
-    batch = method.run(net, {key: value.double() for key, value in pairs(size=16).items()})
-    terms = method.terms(batch)
+    methods = methods_on(net, cria(masks=masks, detach_anchor=detach_anchor, sr_criteria=[], **PIXELS)).double()
+    batch = methods.run(net, {key: value.double() for key, value in pairs(size=16).items()})
+    terms = raw_terms(methods, batch)
     hr, shares = batch["hr"], batch["features/masks"]
-    images = {role: batch[f"features/{role}"] for role in ("align", "unif")}
+    images = {role: batch[f"features/{role}"] for role in ("align", "uniformity")}
     masked = {role: shares[:, index : index + 1] for index, role in enumerate(images)}
     if masks == "images":
         images = {role: masked[role] * image + (1 - masked[role]) * hr for role, image in images.items()}
@@ -150,13 +157,13 @@ def test_terms_are_equations_8_and_9(masks: str, detach_anchor: bool) -> None:
     square = (images["align"] - hr).square().mean(1, keepdim=True)
     shape = pixel["align"].shape
     align = alignment_loops(pixel["align"], [square], 2.0, shape)
-    unif = uniformity_loops(pixel["unif"], [SSIM()(images["unif"], hr)], 2.0, shape)
+    uniformity = uniformity_loops(pixel["uniformity"], [SSIM()(images["uniformity"], hr)], 2.0, shape)
     if masks == "losses":
-        align, unif = align * masked["align"], unif * masked["unif"]
-    torch.testing.assert_close(terms["align"].value, align.mean())
-    torch.testing.assert_close(terms["unif"].value, unif.mean())
+        align, uniformity = align * masked["align"], uniformity * masked["uniformity"]
+    torch.testing.assert_close(terms["align"].loss, align.mean())
+    torch.testing.assert_close(terms["uniformity"].loss, uniformity.mean())
     # the anchor's part of the alignment's gradient is there, or is not
-    (gradient,) = torch.autograd.grad(terms["align"].value, batch["features/align"], retain_graph=True)
+    (gradient,) = torch.autograd.grad(terms["align"].loss, batch["features/align"], retain_graph=True)
     difference = pixel["align"].detach() - square if detach_anchor else pixel["align"] - square
     weight = masked["align"].detach() if masks != "none" else 1
     if masks == "images":
@@ -166,54 +173,55 @@ def test_terms_are_equations_8_and_9(masks: str, detach_anchor: bool) -> None:
 
 
 def test_without_branches_both_terms_are_of_the_sr_image() -> None:
-    method, _, batch = ready(5, sr_criteria=[], **PIXELS)
-    terms = method.terms(batch)
+    _, methods, _, batch = ready(5, sr_criteria=[], **PIXELS)
+    terms = raw_terms(methods, batch)
     sr, hr = batch["sr"], batch["hr"]
     pixel, square = (sr - hr).abs().mean(1, keepdim=True), (sr - hr).square().mean(1, keepdim=True)
-    torch.testing.assert_close(terms["align"].value, (pixel - square).square().mean())
-    torch.testing.assert_close(terms["unif"].value, (2 * (pixel + SSIM()(sr, hr)).square()).mean())
+    torch.testing.assert_close(terms["align"].loss, (pixel - square).square().mean())
+    torch.testing.assert_close(terms["uniformity"].loss, (2 * (pixel + SSIM()(sr, hr)).square()).mean())
     assert terms["align"].points is None
 
 
 def test_scalars_and_maps_go_together() -> None:
     """An adversarial criterion is one value an image, weighted by the mask as a map is."""
-    method, _, batch = ready()
-    value = method.terms(batch)["unif"].value
+    method, methods, _, batch = ready()
+    value = raw_terms(methods, batch)["uniformity"].loss
     share = batch["features/masks"][:, 1:]
-    adversarial = method.criteria["adversarial"](batch["features/unif"], batch["hr"])
-    pixel = (batch["features/unif"] - batch["hr"]).abs().mean(1, keepdim=True)
+    adversarial = method.criteria["adversarial"](batch["features/uniformity"], batch["hr"])
+    pixel = (batch["features/uniformity"] - batch["hr"]).abs().mean(1, keepdim=True)
     torch.testing.assert_close(value, (share * 2 * (pixel + adversarial).square()).mean())
 
 
-def test_figures_tell_what_the_terms_do() -> None:
-    method, _, batch = ready(sr_criteria=[], **PIXELS)
-    figures = {**method.terms(batch)["align"].figures, **method.terms(batch)["unif"].figures}
-    assert figures["align_pixel_l1"].item() == pytest.approx(F.l1_loss(batch["features/align"], batch["hr"]).item())
-    assert figures["align_mask"].item() == pytest.approx(1 - figures["unif_mask"].item(), abs=1e-6)
+def test_metrics_tell_what_the_terms_do() -> None:
+    _, methods, _, batch = ready(sr_criteria=[], **PIXELS)
+    terms = raw_terms(methods, batch)
+    metrics = {**terms["align"].metrics, **terms["uniformity"].metrics}
+    assert metrics["align_pixel_l1"].item() == pytest.approx(F.l1_loss(batch["features/align"], batch["hr"]).item())
+    assert metrics["align_mask"].item() == pytest.approx(1 - metrics["uniformity_mask"].item(), abs=1e-6)
     # |d| > d^2 below 1: the anchor is lowered, and the square, though it is an error too, is raised
-    assert (figures["align_pixel_l1_push"], figures["align_pixel_l2_push"]) == (-1, 1)
-    assert (figures["unif_pixel_l1_push"], figures["unif_ssim_push"]) == (-1, -1)
-    fixed, _, batch = ready(sr_criteria=[], detach_anchor=True, **PIXELS)
-    assert fixed.terms(batch)["align"].figures["align_pixel_l1_push"] == 0
+    assert (metrics["align_pixel_l1_push"], metrics["align_pixel_l2_push"]) == (-1, 1)
+    assert (metrics["uniformity_pixel_l1_push"], metrics["uniformity_ssim_push"]) == (-1, -1)
+    _, fixed, _, batch = ready(sr_criteria=[], detach_anchor=True, **PIXELS)
+    assert raw_terms(fixed, batch)["align"].metrics["align_pixel_l1_push"] == 0
 
 
 def test_normalised_criteria_have_a_running_size_of_one() -> None:
-    method, net, batch = ready(normalize=True, sr_criteria=[], **PIXELS)
-    terms = method.terms(batch)
+    method, methods, net, batch = ready(normalize=True, sr_criteria=[], **PIXELS)
+    terms = raw_terms(methods, batch)
     pixel = (batch["features/align"] - batch["hr"]).abs().mean(1, keepdim=True)
     square = (batch["features/align"] - batch["hr"]).square().mean(1, keepdim=True)
     want = (batch["features/masks"][:, :1] * (pixel / pixel.mean() - square / square.mean()).square()).mean()
-    torch.testing.assert_close(terms["align"].value, want)
-    first = method.scales["align"].means.clone()
+    torch.testing.assert_close(terms["align"].loss, want)
+    first = method.losses["align"].scales.means.clone()
     torch.testing.assert_close(first, torch.stack((pixel.mean(), square.mean())).detach())
-    batch = method.run(net, {key: 0.1 * images for key, images in pairs(seed=1).items()})
-    method.terms(batch)
+    batch = methods.run(net, {key: 0.1 * images for key, images in pairs(seed=1).items()})
+    raw_terms(methods, batch)
     now = torch.stack(
         [(batch["features/align"] - batch["hr"]).abs().mean(), (batch["features/align"] - batch["hr"]).square().mean()]
     )
-    torch.testing.assert_close(method.scales["align"].means, 0.99 * first + 0.01 * now.detach())
-    # the log's figures are those of the criteria as they are
-    assert losses_of(method, batch).logs["cria_align_pixel_l1"].item() == pytest.approx(now[0].item())
+    torch.testing.assert_close(method.losses["align"].scales.means, 0.99 * first + 0.01 * now.detach())
+    # the log's numbers are those of the criteria as they are
+    assert losses_of(methods, batch).metrics["cria_align_pixel_l1"].item() == pytest.approx(now[0].item())
 
 
 # ----------------------------------------------------------------------------------------------------- who learns
@@ -222,41 +230,41 @@ def test_normalised_criteria_have_a_running_size_of_one() -> None:
 @pytest.mark.parametrize("masks", ["losses", "images"])
 @pytest.mark.parametrize("train_masks", [False, True])
 def test_each_term_trains_its_branch_and_the_trunk(masks: str, train_masks: bool) -> None:
-    method, net, batch = ready(masks=masks, train_masks=train_masks, sr_criteria=[])
-    terms = method.terms(batch)
-    for role in ("align", "unif"):
+    _, methods, net, batch = ready(masks=masks, train_masks=train_masks, sr_criteria=[])
+    terms = raw_terms(methods, batch)
+    for role in ("align", "uniformity"):
         net.zero_grad()
-        terms[role].value.backward(retain_graph=True)
+        terms[role].loss.backward(retain_graph=True)
         trained = {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None}
         assert trained == {"trunk", role} | ({"masks"} if train_masks else set())
-    assert all(p.grad is None for p in method.parameters())
+    assert all(p.grad is None for p in methods.parameters())
 
 
 def test_trained_masks_look_away_from_what_is_large() -> None:
     """Why they are not trained by the two terms unless that is asked for."""
-    method, net, _ = ready(train_masks=True, sr_criteria=[])
+    _, methods, net, _ = ready(train_masks=True, sr_criteria=[])
     assert isinstance(net, CriteriaBranches)
     optimizer = torch.optim.Adam(net.masks.parameters(), lr=1e-2)
     seen = []
     for _ in range(40):
-        losses = losses_of(method, method.run(net, pairs(size=32)))
-        seen.append(losses.logs["cria_unif_mask"].item())
+        losses = losses_of(methods, methods.run(net, pairs(size=32)))
+        seen.append(losses.metrics["cria_uniformity_mask"].item())
         optimizer.zero_grad()
-        losses.total.backward()
+        losses.loss.backward()
         optimizer.step()
     assert seen[0] > 0.3
     assert seen[-1] < 0.1
 
 
 def test_sr_step_leaves_the_discriminator_and_its_own_step_leaves_the_network() -> None:
-    method, net, batch = ready()
-    sum(method(batch).values()).backward()
+    _, methods, net, batch = ready()
+    sum(methods(batch).values()).backward()
     assert all(p.grad is None for p in net.parameters())
-    assert all(p.grad is not None for p in method.parameters())
-    method.zero_grad()
-    losses_of(method, batch).total.backward()
+    assert all(p.grad is not None for p in methods.parameters())
+    methods.zero_grad()
+    losses_of(methods, batch).loss.backward()
     assert all(p.grad is not None for p in net.parameters())
-    assert all(p.grad is None for p in method.parameters())
+    assert all(p.grad is None for p in methods.parameters())
 
 
 @pytest.mark.parametrize("masks", ["losses", "images", "none"])
@@ -264,7 +272,7 @@ def test_sr_step_leaves_the_discriminator_and_its_own_step_leaves_the_network() 
 def test_the_discriminator_learns_from_all_images_that_it_judges(
     row: int, fakes: int, masks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, _, batch = ready(row, masks=masks)
+    method, methods, _, batch = ready(row, masks=masks)
     learned: list[Tensor] = []
     judged: list[Tensor] = []
 
@@ -278,91 +286,82 @@ def test_the_discriminator_learns_from_all_images_that_it_judges(
 
     monkeypatch.setattr(method.criteria["adversarial"], "discriminator_loss", learn)
     monkeypatch.setattr(method.criteria["adversarial"], "forward", judge)
-    method(batch)
-    losses_of(method, batch)
+    methods(batch)
+    losses_of(methods, batch)
     assert len(learned) == len(judged) == fakes
     assert any(image is batch["sr"] for image in learned)
     for image in judged:
         assert any(torch.equal(image, other) for other in learned)
     if row == 7:
-        assert any(torch.equal(image, batch["features/unif"]) for image in judged) == (masks != "images")
+        assert any(torch.equal(image, batch["features/uniformity"]) for image in judged) == (masks != "images")
 
 
 def test_shares_are_kept_at_the_branches_images() -> None:
-    method, net, _ = ready(align_share=0.05, unif_share=0.2, sr_criteria=[])
+    _, methods, net, _ = ready(align_share=0.05, uniformity_share=0.2, sr_criteria=[])
     assert isinstance(net, CriteriaBranches)
     for _ in range(8):
-        batch = method.run(net, pairs())
+        batch = methods.run(net, pairs())
         pixel = 0.01 * F.l1_loss(batch["sr"], batch["hr"])
-        losses = method.sr_losses(batch, pixel)
-    for role, share in (("align", 0.05), ("unif", 0.2)):
+        terms = raw_terms(methods, batch)
+        metrics = methods.sr_losses(batch, pixel).metrics
+    for role, share in (("align", 0.05), ("uniformity", 0.2)):
         point = [batch[f"features/{role}"]]
-        (ours,) = torch.autograd.grad(losses.terms[f"cria_{role}"], point, retain_graph=True)
+        weighted = metrics[f"cria_{role}_weight"] * terms[role].loss
+        (ours,) = torch.autograd.grad(weighted, point, retain_graph=True)
         (host,) = torch.autograd.grad(pixel, point, retain_graph=True)
         assert (ours.norm() / host.norm()).item() == pytest.approx(share, rel=1e-3)
 
 
 def test_training_goes_on_bit_for_bit() -> None:
-    def steps(method: CriaCL, net: nn.Module, numbers: range, state: Any = None) -> Any:
-        optimizers = [torch.optim.Adam(part.parameters(), lr=1e-3) for part in (net, method)]
-        if state is not None:
-            net.load_state_dict(state[0])
-            method.load_state_dict(state[1])
-            for optimizer, saved in zip(optimizers, state[2:], strict=True):
-                optimizer.load_state_dict(saved)
+    def steps(net: nn.Module, numbers: range, states: Any = None) -> Any:
+        training = Training(net, methods_on(net, cria(normalize=True, align_share=0.05)), pixel_weight=0.01)
+        if states is not None:
+            for part, state in zip(training.parts, states, strict=True):
+                part.load_state_dict(state)
         for number in numbers:
-            batch = method.run(net, pairs(seed=number))
-            own = sum(method(batch).values())
-            optimizers[1].zero_grad()
-            own.backward()
-            optimizers[1].step()
-            pixel = 0.01 * F.l1_loss(batch["sr"], batch["hr"])
-            losses = method.sr_losses(batch, pixel)
-            optimizers[0].zero_grad()
-            (pixel + losses.total).backward()
-            optimizers[0].step()
-        return [part.state_dict() for part in (net, method, *optimizers)]
+            training.step(pairs(seed=number))
+        return [part.state_dict() for part in training.parts]
 
-    settings: dict[str, Any] = {"normalize": True, "align_share": 0.05}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole = steps(cria(**settings), branches(), range(4))
-        half = steps(cria(**settings), branches(), range(2))
-        resumed = steps(cria(**settings), branches(seed=5), range(2, 4), half)
+        whole = steps(branches(), range(4))
+        half = steps(branches(), range(2))
+        resumed = steps(branches(seed=5), range(2, 4), half)
     assert_same(whole, resumed)
 
 
 def test_autocast_changes_little() -> None:
-    found = []
+    contrasts = []
     for enabled in (False, True):
-        method, net = cria(), branches()
+        net = branches()
+        methods = methods_on(net, cria())
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            batch = method.run(net, pairs())
-            losses = losses_of(method, batch)
-        losses.total.backward()
-        found.append(losses)
+            batch = methods.run(net, pairs())
+            losses = losses_of(methods, batch)
+        losses.loss.backward()
+        contrasts.append(losses)
         assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
-    for name, value in found[0].logs.items():
+    for name, value in contrasts[0].metrics.items():
         if not name.endswith("_share"):
-            torch.testing.assert_close(found[1].logs[name], value, rtol=0.05, atol=0.02)
+            torch.testing.assert_close(contrasts[1].metrics[name], value, rtol=0.05, atol=0.02)
 
 
 def test_modules_of_plain_pytorch_are_criteria_too() -> None:
-    method, _, batch = ready(5, anchor=nn.L1Loss(reduction="none"), positives=[nn.MSELoss()], negatives=["SSIM"])
-    logs = losses_of(method, batch).logs
+    _, methods, _, batch = ready(5, anchor=nn.L1Loss(reduction="none"), positives=[nn.MSELoss()], negatives=["SSIM"])
+    logs = losses_of(methods, batch).metrics
     assert logs["cria_align_mse"].item() == pytest.approx(F.mse_loss(batch["sr"], batch["hr"]).item())
-    assert logs["cria_unif_l1"].item() == pytest.approx(F.l1_loss(batch["sr"], batch["hr"]).item())
+    assert logs["cria_uniformity_l1"].item() == pytest.approx(F.l1_loss(batch["sr"], batch["hr"]).item())
 
 
 def test_beside_another_method() -> None:
     configs: list[dict[str, Any]] = [
-        {"type": "CriaCL", "align_weight": 0.01, "unif_weight": 0.01, "vgg_weights": None},
+        {"type": "CriaCL", "align_weight": 0.01, "uniformity_weight": 0.01, "vgg_weights": None},
         {"type": "PCL", "loss_weight": 0.0004},
     ]
     methods, net = build_methods(configs), branches()
     methods.attach(net)
     batch = methods.run(net, pairs())
-    assert set(losses_of(methods, batch).terms) > {"cria_align", "pcl_contrastive"}
+    assert set(losses_of(methods, batch).metrics) > {"cria_align", "pcl_contrastive"}
 
 
 # ----------------------------------------------------------------------------------------------------- what is refused
@@ -371,10 +370,10 @@ def test_beside_another_method() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"row": 8}, "row: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
-        ({"row": True}, "row: expected one of"),
-        ({"row": [7]}, r"row: expected one of .*got \[7\]"),
-        ({"row": 7.0}, r"row: expected one of .*got 7\.0"),
+        ({"variant": 8}, "variant: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
+        ({"variant": True}, "variant: expected one of"),
+        ({"variant": [7]}, r"variant: expected one of .*got \[7\]"),
+        ({"variant": 7.0}, r"variant: expected one of .*got 7\.0"),
         ({"masks": "image"}, "masks: expected one of losses, images, none, got 'image'"),
         ({"train_masks": "no"}, "train_masks: expected true or false"),
         ({"detach_anchor": 1}, "detach_anchor: expected true or false"),
@@ -426,18 +425,19 @@ def test_a_criterion_on_both_sides_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tilt", "role", "advice"), [(20.0, "unif", "a smaller unif_share"), (-20.0, "align", "align_share, e.g. 0.05")]
+    ("tilt", "role", "advice"),
+    [(20.0, "uniformity", "a smaller uniformity_share"), (-20.0, "align", "align_share, e.g. 0.05")],
 )
 def test_a_branch_that_the_masks_leave_alone_is_said_once(tilt: float, role: str, advice: str) -> None:
-    method, net, _ = ready(7, align_weight=1e-6, unif_share=1e-6, sr_criteria=[], **PIXELS)
+    _, methods, net, _ = ready(7, align_weight=1e-6, uniformity_share=1e-6, sr_criteria=[], **PIXELS)
     with torch.no_grad():
         net.masks.last.bias.copy_(torch.tensor([tilt, -tilt]))
     said = []
     for _ in range(LOOK_INTERVAL + 1):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            batch = method.run(net, pairs(size=32))
-            method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+            batch = methods.run(net, pairs(size=32))
+            methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
         said += [str(warning.message) for warning in caught if "the masks leave" in str(warning.message)]
     assert len(said) == 1
     assert f"the branch {role!r} alone" in said[0]
@@ -453,35 +453,41 @@ class Wrong(CriteriaBranches):
 
     def forward(self, lr: Tensor) -> Tensor:
         features = self.trunk(lr)
-        align, unif, masks = self.align(features), self.unif(features), self.masks(lr)
-        assert align.ndim + unif.ndim + masks.ndim == 12
+        align, uniformity, masks = self.align(features), self.uniformity(features), self.masks(lr)
+        assert align.ndim + uniformity.ndim + masks.ndim == 12
         return F.interpolate(lr, scale_factor=4)
 
 
 @pytest.mark.parametrize(
     ("row", "net", "message"),
     [
-        (7, CountingNet(), "row 7 needs .* the modules align, unif, masks; CountingNet has no align, unif, masks"),
-        (6, CountingNet(), "Take CriteriaBranches, e.g. .* or a row from 1 to 5"),
-        (5, branches(), "row 5 has no branches and masks, but the SR network, CriteriaBranches, has"),
-        (2, branches(), "Take its trunk as the network, or row 6 or 7"),
+        (
+            7,
+            CountingNet(),
+            "variant 7 needs .* the modules align, uniformity, masks; CountingNet has no align, uniformity, masks",
+        ),
+        (6, CountingNet(), "Take CriteriaBranches, e.g. .* or a variant from 1 to 5"),
+        (5, branches(), "variant 5 has no branches and masks, but the SR network, CriteriaBranches, has"),
+        (2, branches(), "Take its trunk as the network, or variant 6 or 7"),
         (7, Wrong("masks", nn.AvgPool2d(4)), r"'masks' to give \(1, 2, 128, 128\), .* got \(1, 2, 32, 32\)"),
         (7, Wrong("masks", nn.Conv2d(2, 1, 1)), r"'masks' to give \(1, 2, 128, 128\), .* got \(1, 1, 128, 128\)"),
-        (7, Wrong("unif", nn.Upsample(scale_factor=2)), r"'unif' to give \(1, 3, 128, 128\)"),
+        (7, Wrong("uniformity", nn.Upsample(scale_factor=2)), r"'uniformity' to give \(1, 3, 128, 128\)"),
     ],
 )
 def test_networks_that_do_not_go_with_the_row(row: int, net: nn.Module, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        cria(row=row).attach(net)
+        methods_on(net, cria(variant=row))
 
 
 def test_a_network_that_was_not_attached_is_refused_too() -> None:
+    methods = methods_on(branches(), cria())
     with pytest.raises(ConfigError, match="CountingNet does not know the layer 'align'"):
-        cria().run(CountingNet(), pairs())
+        methods.run(CountingNet(), pairs())
 
 
 def test_patches_that_a_criterion_cannot_take() -> None:
+    net = branches()
     with pytest.raises(DataError, match="HaarDiscriminator: expected HR patches of at least 32 x 32 pixels, got 16"):
-        cria().run(branches(), pairs(size=16))
+        methods_on(net, cria()).run(net, pairs(size=16))
     with pytest.raises(DataError, match="SSIM: expected HR patches of at least 11 x 11 pixels, got 8 x 8"):
-        cria(sr_criteria=[], **PIXELS).run(branches(), pairs(size=8))
+        methods_on(net, cria(sr_criteria=[], **PIXELS)).run(net, pairs(size=8))

@@ -29,8 +29,8 @@ def test_two_ranks_train_as_one_process_on_the_joined_batch(results: Results) ->
             assert set(got) == set(want[step])
             for name, value in want[step].items():
                 torch.testing.assert_close(got[name], value, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-    assert not torch.equal(want[-1]["net.unif.upsample.4.bias"], alone[-1]["net.unif.upsample.4.bias"])
-    assert want[-1]["methods.cria.scales.align.means"].min() > 0
+    assert not torch.equal(want[-1]["net.uniformity.upsample.4.bias"], alone[-1]["net.uniformity.upsample.4.bias"])
+    assert want[-1]["methods.cria.losses.align.scales.means"].min() > 0
 
 
 def test_all_state_is_equal_on_both_ranks(results: Results) -> None:
@@ -43,6 +43,6 @@ def test_all_state_is_equal_on_both_ranks(results: Results) -> None:
 
 @pytest.mark.parametrize("kind", cria_ranks.SETTINGS)
 def test_logs_have_the_same_names_on_all_ranks_at_all_steps(results: Results, kind: str) -> None:
-    found = [set(log) for result in results for log in result[kind]["logs"]]
-    assert len(found) == cria_ranks.WORLD * cria_ranks.STEPS
-    assert all(names == found[0] for names in found)
+    logged = [set(log) for result in results for log in result[kind]["logs"]]
+    assert len(logged) == cria_ranks.WORLD * cria_ranks.STEPS
+    assert all(names == logged[0] for names in logged)

@@ -1,4 +1,4 @@
-"""CRL-SR's training: the six models of Table 1, who learns from what, and the warm start."""
+"""CRL-SR's training: the six variants of Table 1, who learns from what, and the warm-up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from host import Training, methods_on, raw_terms
 from method_oracles import info_nce_loops, srnce_negative_loops, unit_vectors
 from small_models import CountingNet, images_batch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from torch.nn.parallel import DataParallel
 
 from contrastive_sr import networks
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.methods import CRLSR, MethodList, build_methods
-from contrastive_sr.methods.crl_sr import MODELS
+from contrastive_sr.methods import CRLSR, Methods, build_methods
+from contrastive_sr.methods.crl_sr import VARIANTS
+from contrastive_sr.methods.weighting import DEFAULT_SHARE, TermWeight
 
 DECOUPLED, REFINED = "def", "bcef"
 
@@ -35,43 +37,48 @@ def build(**arguments: Any) -> CRLSR:
     weights = (
         {} if any(key.endswith("_share") for key in arguments) else {"loss_weight": 0.01, "decoupling_weight": 0.01}
     )
-    return CRLSR(**{"warm_start": 0, "dim": 6, "positions": 16, **weights, **arguments})
+    return CRLSR(**{"warmup_steps": 0, "dim": 6, "positions": 16, **weights, **arguments})
 
 
-def ready(seed: int = 0, **arguments: Any) -> tuple[CRLSR, networks.CRLSR, dict[str, Tensor]]:
-    method, net = build(**arguments), network()
-    method.attach(net)
-    return method, net, method.run(net, images_batch(seed))
+def attached(net: networks.CRLSR, **arguments: Any) -> tuple[CRLSR, Methods]:
+    """A method, and the engine that is attached to a network."""
+    method = build(**arguments)
+    return method, methods_on(net, method)
 
 
-def names(model: str) -> tuple[set[str], set[str], set[str]]:
-    """Terms, auxiliary losses and figures of a model."""
-    terms = {"decoupling"} & {"decoupling" if model in DECOUPLED else ""}
-    auxiliary, figures = set(), set()
-    if model in DECOUPLED:
+def ready(seed: int = 0, **arguments: Any) -> tuple[CRLSR, Methods, networks.CRLSR, dict[str, Tensor]]:
+    net = network()
+    method, methods = attached(net, **arguments)
+    return method, methods, net, methods.run(net, images_batch(seed))
+
+
+def names(variant: str) -> tuple[set[str], set[str], set[str]]:
+    """Terms, auxiliary losses and metrics of a variant."""
+    terms = {"decoupling"} & {"decoupling" if variant in DECOUPLED else ""}
+    auxiliary, metrics = set(), set()
+    if variant in DECOUPLED:
         auxiliary.add("hr_encoder")
-        figures.add("decoupling_similarity")
-    if model in REFINED:
+        metrics.add("decoupling_similarity")
+    if variant in REFINED:
         terms.add("refinement")
         auxiliary |= {"reconstruction", "refinement_head"}
-        figures |= {"positive_similarity"} | ({"lr_similarity"} if model in "bf" else set())
-    return terms, auxiliary, figures
+        metrics |= {"positive_similarity"} | ({"lr_similarity"} if variant in "bf" else set())
+    return terms, auxiliary, metrics
 
 
 # Table 1
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", VARIANTS)
 def test_models_have_the_parts_of_table_1(model: str) -> None:
-    method, _, batch = ready(model=model)
-    terms, auxiliary, figures = names(model)
-    assert set(method(batch)) == {f"crl_sr_{name}" for name in auxiliary}
-    losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert set(losses.terms) == {f"crl_sr_{name}" for name in terms}
-    assert {name.removeprefix("crl_sr_") for name in losses.logs} == figures | {
-        f"{term}_{kind}" for term in terms for kind in ("raw", "weight", "share")
+    method, methods, _, batch = ready(variant=model)
+    terms, auxiliary, metrics = names(model)
+    assert set(methods(batch)) == {f"crl_sr_{name}" for name in auxiliary}
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert {name.removeprefix("crl_sr_") for name in losses.metrics} == metrics | {
+        f"{term}{kind}" for term in terms for kind in ("", "_raw", "_weight", "_share")
     }
-    assert method.trainable == (model != "a")
+    assert methods.trainable == (model != "a")
     present = {"hr_encoder": method.hr_encoder, "features": method.features, "reconstruction": method.reconstruction}
     assert {name for name, part in present.items() if part is not None} == (
         ({"hr_encoder"} if model in DECOUPLED else set())
@@ -83,23 +90,23 @@ def test_models_have_the_parts_of_table_1(model: str) -> None:
 
 
 def test_model_a_is_the_network_and_the_pixel_loss() -> None:
-    method, net, batch = ready(model="a")
-    losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert losses.total == 0
-    assert losses.logs == {}
+    method, methods, net, batch = ready(variant="a")
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert losses.loss == 0
+    assert losses.metrics == {}
     assert list(method.parameters()) == []
     assert list(net.state_dict()) == list(network().state_dict())
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", VARIANTS)
 def test_weights_of_what_a_model_lacks_may_stay(model: str) -> None:
     """So that the ablation is one flag."""
     for weights in ({"loss_share": 0.05, "decoupling_share": 0.05}, {"loss_weight": 1, "decoupling_weight": 1}):
-        assert set(CRLSR(model=model, **weights).weights) == names(model)[0]
+        assert set(CRLSR(variant=model, **weights).weights) == names(model)[0]
     if model not in REFINED:
-        CRLSR(model=model, decoupling_weight=0.1)
+        CRLSR(variant=model, decoupling_weight=0.1)
     if model not in DECOUPLED:
-        CRLSR(model=model, loss_weight=0.1)
+        CRLSR(variant=model, loss_weight=0.1)
 
 
 # Values
@@ -122,10 +129,10 @@ def mean_over_images_and_layers(loss: Any, *roles: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("model", ["e", "f"])
 def test_terms_are_the_equations(model: str) -> None:
-    method, net = build(model=model, variant="negative", positions=None, temperature=0.2), network().double()
-    method.attach(net)
-    method.double()
-    batch = method.run(net, {key: value.double() for key, value in images_batch(size=16).items()})
+    net = network().double()
+    method, methods = attached(net, variant=model, srnce_variant="negative", positions=None, temperature=0.2)
+    methods.double()
+    batch = methods.run(net, {key: value.double() for key, value in images_batch(size=16).items()})
     enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic", align_corners=False)
     lr = net.encoder(enlarged)
     assert method.decoupling is not None
@@ -135,8 +142,8 @@ def test_terms_are_the_equations(model: str) -> None:
     a, b = maps(method.decoupling.anchor_heads, lr), maps(method.decoupling.heads, method.hr_encoder(batch["hr"]))
     both = [lambda x, y: info_nce_loops(x, y, 0.2), lambda x, y: info_nce_loops(y, x, 0.2)]
     want = sum(mean_over_images_and_layers(direction, a, b) for direction in both)
-    losses = method.sr_losses(batch)
-    assert losses.logs["crl_sr_decoupling_raw"].item() == pytest.approx(want, rel=1e-9)
+    losses = methods.sr_losses(batch)
+    assert losses.metrics["crl_sr_decoupling_raw"].item() == pytest.approx(want, rel=1e-9)
 
     hr, sr, condition = (
         maps(method.places.heads, x) for x in (method.features(batch["hr"]), method.features(batch["sr"]), lr)
@@ -144,44 +151,44 @@ def test_terms_are_the_equations(model: str) -> None:
     if model == "f":
         want = mean_over_images_and_layers(lambda h, s, c: srnce_negative_loops(h, s, c, 0.2), hr, sr, condition)
         near = [F.cosine_similarity(x, y).mean() for x, y in zip(sr, condition, strict=True)]
-        assert losses.logs["crl_sr_lr_similarity"].item() == pytest.approx(torch.stack(near).mean().item())
+        assert losses.metrics["crl_sr_lr_similarity"].item() == pytest.approx(torch.stack(near).mean().item())
     else:
         want = mean_over_images_and_layers(lambda h, s: info_nce_loops(h, s, 0.2), hr, sr)
-    assert losses.logs["crl_sr_refinement_raw"].item() == pytest.approx(want, rel=1e-9)
+    assert losses.metrics["crl_sr_refinement_raw"].item() == pytest.approx(want, rel=1e-9)
     near = [F.cosine_similarity(x, y).mean() for x, y in zip(sr, hr, strict=True)]
-    assert losses.logs["crl_sr_positive_similarity"].item() == pytest.approx(torch.stack(near).mean().item())
+    assert losses.metrics["crl_sr_positive_similarity"].item() == pytest.approx(torch.stack(near).mean().item())
 
 
 def test_reconstruction_is_eq_7() -> None:
-    method, _, batch = ready()
+    method, methods, _, batch = ready()
     assert method.features is not None
     assert method.reconstruction is not None
     want = (batch["hr"] - method.reconstruction(method.features(batch["hr"])[-1])).abs().mean()
-    torch.testing.assert_close(method(batch)["crl_sr_reconstruction"], want)
+    torch.testing.assert_close(methods(batch)["crl_sr_reconstruction"], want)
 
 
 @pytest.mark.parametrize("model", ["e", "f"])
 def test_both_steps_see_the_same_positions_and_the_next_step_others(model: str) -> None:
-    method, net, batch = ready(positions=4, model=model)
-    auxiliary = method(batch)
-    logs = method.sr_losses(batch).logs
+    _, methods, net, batch = ready(positions=4, variant=model)
+    auxiliary = methods(batch)
+    logs = methods.sr_losses(batch).metrics
     assert logs["crl_sr_decoupling_raw"].item() == pytest.approx(auxiliary["crl_sr_hr_encoder"].item())
     if model == "e":
         assert logs["crl_sr_refinement_raw"].item() == pytest.approx(auxiliary["crl_sr_refinement_head"].item())
-    again = method(method.run(net, images_batch()))
+    again = methods(methods.run(net, images_batch()))
     assert again["crl_sr_hr_encoder"].item() != auxiliary["crl_sr_hr_encoder"].item()
 
 
 def test_heads_learn_to_find_places_among_sr_and_lr_features() -> None:
-    method, net = build(positions=None, temperature=0.2), network().double()
-    method.attach(net)
-    batch = method.run(net, {key: value.double() for key, value in images_batch(size=16).items()})
+    net = network().double()
+    method, methods = attached(net, positions=None, temperature=0.2)
+    batch = methods.run(net, {key: value.double() for key, value in images_batch(size=16).items()})
     assert method.features is not None
     assert method.places is not None
     features = method.features(batch["hr"]), method.features(batch["sr"]), method._lr_maps(batch)
     hr, sr, lr = (maps(method.places.heads, x) for x in features)
     want = sum(mean_over_images_and_layers(lambda h, x: info_nce_loops(h, x, 0.2), hr, other) for other in (sr, lr))
-    assert method(batch)["crl_sr_refinement_head"].item() == pytest.approx(want, rel=1e-9)
+    assert methods(batch)["crl_sr_refinement_head"].item() == pytest.approx(want, rel=1e-9)
 
 
 # Gradients: who learns from what
@@ -194,20 +201,20 @@ def trained(module: nn.Module) -> set[str]:
         parts.setdefault(name.split(".")[0], []).append(parameter.grad)
     for name, gradients in parts.items():
         assert len({gradient is None for gradient in gradients}) == 1, name
-    return {name for name, found in parts.items() if any(g is not None and bool(g.abs().sum()) for g in found)}
+    return {name for name, each in parts.items() if any(g is not None and bool(g.abs().sum()) for g in each)}
 
 
 def test_decoupling_trains_the_lr_encoder_and_nothing_else() -> None:
-    method, net, batch = ready()
-    method.sr_losses(batch).terms["crl_sr_decoupling"].backward()
+    method, methods, net, batch = ready()
+    raw_terms(methods, batch)["decoupling"].loss.backward()
     assert trained(net) == {"encoder"}
     assert all(p.grad is None for p in method.parameters())
 
 
 @pytest.mark.parametrize("model", ["b", "c", "f"])
 def test_refinement_trains_the_whole_network_and_nothing_else(model: str) -> None:
-    method, net, batch = ready(model=model)
-    method.sr_losses(batch).terms["crl_sr_refinement"].backward()
+    method, methods, net, batch = ready(variant=model)
+    raw_terms(methods, batch)["refinement"].loss.backward()
     assert trained(net) == {"encoder", "decoder"}
     assert all(p.grad is None for p in method.parameters())
     assert all(p.requires_grad for p in method.parameters())
@@ -215,14 +222,14 @@ def test_refinement_trains_the_whole_network_and_nothing_else(model: str) -> Non
 
 def test_the_condition_gets_no_gradient() -> None:
     """LR features get what comes through the SR image, and nothing at the condition's own place in the loss."""
-    method, _, batch = ready(model="b")
+    _, methods, _, batch = ready(variant="b")
     names = [name for name in batch if "/" in name]
     cut = {
         **batch,
         "sr": batch["sr"].detach().requires_grad_(),
         **{name: batch[name].detach().requires_grad_() for name in names},
     }
-    method.terms(cut)["refinement"].value.backward()
+    raw_terms(methods, cut)["refinement"].loss.backward()
     assert cut["sr"].grad is not None
     assert cut["sr"].grad.abs().sum() > 0
     for name in names:
@@ -238,8 +245,8 @@ def test_the_condition_gets_no_gradient() -> None:
     ],
 )
 def test_auxiliary_losses_train_one_part_each(loss: str, parts: set[str]) -> None:
-    method, net, batch = ready()
-    method(batch)[f"crl_sr_{loss}"].backward()
+    method, methods, net, batch = ready()
+    methods(batch)[f"crl_sr_{loss}"].backward()
     assert all(p.grad is None for p in net.parameters())
     assert trained(method) == parts
 
@@ -247,20 +254,20 @@ def test_auxiliary_losses_train_one_part_each(loss: str, parts: set[str]) -> Non
 def test_the_auxiliary_step_trains_all_parts() -> None:
     """DistributedDataParallel would wait for one that it does not."""
     for model in "bcdef":
-        method, _, batch = ready(model=model)
-        sum(method(batch).values()).backward()
-        assert all(p.grad is not None for p in method.parameters())
+        _, methods, _, batch = ready(variant=model)
+        sum(methods(batch).values()).backward()
+        assert all(p.grad is not None for p in methods.parameters())
 
 
 @pytest.mark.parametrize("loss", ["hr_encoder", "reconstruction", "refinement_head"])
 def test_training_lowers_the_auxiliary_losses(loss: str) -> None:
-    method, net = build(dim=16), network(channels=16)
-    method.attach(net)
-    batch = method.run(net, images_batch())
-    optimizer = torch.optim.Adam(method.parameters(), 1e-2)
+    net = network(channels=16)
+    _, methods = attached(net, dim=16)
+    batch = methods.run(net, images_batch())
+    optimizer = torch.optim.Adam(methods.parameters(), 1e-2)
     seen = []
     for _ in range(40):
-        value = method(batch)[f"crl_sr_{loss}"]
+        value = methods(batch)[f"crl_sr_{loss}"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -271,9 +278,9 @@ def test_training_lowers_the_auxiliary_losses(loss: str) -> None:
 @pytest.mark.parametrize("by_eq_6", [False, True])
 def test_heads_keep_the_condition_in_sight(by_eq_6: bool) -> None:
     """Trained by eq. 6 they turn LR features away from SR ones, until its push outweighs its pull."""
-    method, net = build(dim=16, positions=None), network(channels=16)
-    method.attach(net)
-    batch = method.run(net, images_batch())
+    net = network(channels=16)
+    method, methods = attached(net, dim=16, positions=None)
+    batch = methods.run(net, images_batch())
     batch = {key: value.detach() for key, value in batch.items()}
     assert method.places is not None
     assert method.srnce is not None
@@ -282,36 +289,34 @@ def test_heads_keep_the_condition_in_sight(by_eq_6: bool) -> None:
     hr, sr, lr = ([x.detach() for x in role] for role in roles)
     optimizer = torch.optim.Adam(method.places.parameters(), 1e-2)
     for _ in range(60):
-        loss = method.srnce(hr, sr, lr) if by_eq_6 else method(batch)["crl_sr_refinement_head"]
+        loss = method.srnce(hr, sr, lr) if by_eq_6 else methods(batch)["crl_sr_refinement_head"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    _, to_hr, to_lr = method.srnce.contrast(hr, sr, lr)
-    assert to_lr is not None
-    assert (1 - to_lr > to_hr) == by_eq_6
+    metrics = method.srnce.contrast(hr, sr, lr).metrics
+    assert (1 - metrics["lr_similarity"] > metrics["positive_similarity"]) == by_eq_6
 
 
-# Warm start, logs and shares
+# Warm-up, logs and shares
 
 
-def run(method: CRLSR, net: networks.CRLSR, steps: int) -> list[dict[str, float]]:
+def run(methods: Methods, net: networks.CRLSR, steps: int) -> list[dict[str, float]]:
     logs = []
     for step in range(steps):
-        batch = method.run(net, images_batch(step))
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        logs.append({name: value.item() for name, value in losses.logs.items()})
-        logs[-1] |= {f"term {name}": value.item() for name, value in losses.terms.items()}
-        assert losses.host_factor == 1
+        batch = methods.run(net, images_batch(step))
+        assert not methods.warming_up  # the host's losses count
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        logs.append({name: value.item() for name, value in losses.metrics.items()})
     return logs
 
 
 @pytest.mark.parametrize("share", [{}, {"loss_share": 0.05, "decoupling_share": 0.1}])
-def test_refinement_waits_for_the_warm_start(share: dict[str, float]) -> None:
-    method, net = build(warm_start=2, share_interval=1, **share), network()
-    method.attach(net)
-    logs = run(method, net, 4)
+def test_refinement_waits_for_the_warm_up(share: dict[str, float]) -> None:
+    net = network()
+    _, methods = attached(net, warmup_steps=2, share_interval=1, **share)
+    logs = run(methods, net, 4)
     assert [log["crl_sr_refinement_weight"] > 0 for log in logs] == [False, False, True, True]
-    assert [log["term crl_sr_refinement"] > 0 for log in logs] == [False, False, True, True]
+    assert [log["crl_sr_refinement"] > 0 for log in logs] == [False, False, True, True]
     assert all(log["crl_sr_decoupling_weight"] > 0 and log["crl_sr_refinement_raw"] > 0 for log in logs)
     assert all(set(log) == set(logs[0]) for log in logs)
     assert not [name for name in logs[0] if "loss" in name]
@@ -321,14 +326,15 @@ def test_refinement_waits_for_the_warm_start(share: dict[str, float]) -> None:
 
 
 def test_shares_are_those_at_the_lr_features_and_at_sr() -> None:
-    method, _, batch = ready(loss_share=0.05, decoupling_share=0.2)
+    _, methods, _, batch = ready(loss_share=0.05, decoupling_share=0.2)
     pixel = F.l1_loss(batch["sr"], batch["hr"])
-    terms = method.sr_losses(batch, pixel).terms
+    terms = raw_terms(methods, batch)
+    metrics = methods.sr_losses(batch, pixel).metrics
     at_features = [batch[name] for name in batch if "/" in name]
     for name, points, share in (("decoupling", at_features, 0.2), ("refinement", [batch["sr"]], 0.05)):
         norms = [
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, points, retain_graph=True)]).norm()
-            for loss in (terms[f"crl_sr_{name}"], pixel)
+            for loss in (metrics[f"crl_sr_{name}_weight"] * terms[name].loss, pixel)
         ]
         assert (norms[0] / norms[1]).item() == pytest.approx(share, rel=1e-3)
 
@@ -337,14 +343,14 @@ def test_mixed_precision_is_finite_and_near_float32() -> None:
     values = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            method, net, batch = ready(temperature=0.5, positions=None)
-            auxiliary = sum(method(batch).values())
-            losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-        (auxiliary + losses.total).backward()
-        for parameter in (*net.parameters(), *method.parameters()):
+            _, methods, net, batch = ready(temperature=0.5, positions=None)
+            auxiliary = sum(methods(batch).values())
+            losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        (auxiliary + losses.loss).backward()
+        for parameter in (*net.parameters(), *methods.parameters()):
             assert parameter.grad is not None
             assert torch.isfinite(parameter.grad).all()
-        values.append([losses.logs[f"crl_sr_{term}_raw"].item() for term in ("decoupling", "refinement")])
+        values.append([losses.metrics[f"crl_sr_{term}_raw"].item() for term in ("decoupling", "refinement")])
     assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
@@ -352,65 +358,51 @@ def test_mixed_precision_is_finite_and_near_float32() -> None:
 
 
 def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
-    """Stopped in the warm start."""
+    """Stopped in the warm-up."""
 
-    class Training:
-        def __init__(self, seed: int) -> None:
-            self.net = network(seed)
-            shares = {"loss_share": 0.05, "decoupling_share": 0.05}
-            self.methods = build_methods(
-                [{"type": "CRLSR", "dim": 6, "positions": 8, "warm_start": 3, "share_interval": 2, **shares}]
-            )
-            self.methods.attach(self.net)
-            self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
-            self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-3)
-            self.parts = (self.net, self.methods, self.net_optimizer, self.optimizer)
-            self.logs: list[dict[str, float]] = []
+    def new(seed: int) -> Training:
+        net = network(seed)
+        shares = {"loss_share": 0.05, "decoupling_share": 0.05}
+        methods = build_methods(
+            [{"type": "CRLSR", "dim": 6, "positions": 8, "warmup_steps": 3, "share_interval": 2, **shares}]
+        )
+        methods.attach(net)
+        return Training(net, methods)
 
-        def steps(self, first: int, last: int) -> None:
-            for step in range(first, last):
-                batch = self.methods.run(self.net, images_batch(step))
-                auxiliary = self.methods(batch)
-                self.optimizer.zero_grad()
-                sum(auxiliary.values()).backward()
-                self.optimizer.step()
-                pixel = F.l1_loss(batch["sr"], batch["hr"])
-                losses = self.methods.sr_losses(batch, pixel)
-                self.net_optimizer.zero_grad()
-                (losses.host(pixel) + losses.total).backward()
-                self.net_optimizer.step()
-                self.logs.append({key: value.item() for key, value in {**auxiliary, **losses.logs}.items()})
+    def steps(training: Training, first: int, last: int) -> None:
+        for step in range(first, last):
+            training.step(images_batch(step))
 
-    whole, first = Training(0), Training(0)
+    whole, first = new(0), new(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole.steps(0, 5)
-        first.steps(0, 2)
+        steps(whole, 0, 5)
+        steps(first, 0, 2)
         torch.save([part.state_dict() for part in first.parts], tmp_path / "state.pth")
-        second = Training(99)
+        second = new(99)
         for part, state in zip(second.parts, torch.load(tmp_path / "state.pth"), strict=True):
             part.load_state_dict(state)
         torch.manual_seed(1234)  # the process's own random state has no part in it
-        second.steps(2, 5)
+        steps(second, 2, 5)
     assert first.logs + second.logs == whole.logs
-    for resumed, straight in ((second.net, whole.net), (second.methods, whole.methods)):
-        for name, value in straight.state_dict().items():
-            assert torch.equal(resumed.state_dict()[name], value), name
+    resumed = second.states()
+    for name, value in whole.states().items():
+        assert torch.equal(resumed[name], value), name
 
 
 # Attach
 
 
 def test_a_state_needs_the_networks_it_is_for() -> None:
-    state = ready()[0].state_dict()
-    with pytest.raises(ConfigError, match=r"crl_sr: the networks that a state is for .* Call attach\(net\) before"):
-        build().load_state_dict(state)
-    build(model="a").load_state_dict(ready(model="a")[0].state_dict())
+    state = ready()[1].state_dict()
+    with pytest.raises(ConfigError, match=r"The parts of the methods that a state is for .* Call attach\(net\) before"):
+        Methods([build()]).load_state_dict(state)
+    attached(network())[1].load_state_dict(state)
+    attached(network(), variant="a")[1].load_state_dict(ready(variant="a")[1].state_dict())
 
 
 def test_new_parts_are_of_the_network_s_dtype() -> None:
-    method = build()
-    method.attach(network().double())
+    method, _ = attached(network().double())
     assert {p.dtype for p in method.parameters()} == {torch.float64}
 
 
@@ -418,7 +410,7 @@ def test_attach_sees_through_a_wrapper_and_leaves_the_network_as_it_was() -> Non
     net = network()
     keys = list(net.state_dict())
     method = build()
-    method.attach(DataParallel(net))
+    methods_on(DataParallel(net), method)
     assert method.hr_encoder is not None
     assert [p.shape for p in method.hr_encoder.parameters()] == [p.shape for p in net.encoder.parameters()]
     assert list(net.state_dict()) == keys
@@ -426,13 +418,13 @@ def test_attach_sees_through_a_wrapper_and_leaves_the_network_as_it_was() -> Non
 
 def test_attach_refuses_another_network_and_a_second_call() -> None:
     with pytest.raises(ConfigError, match=r"crl_sr: expected contrastive_sr\.networks\.CRLSR .* got CountingNet\. On"):
-        build().attach(CountingNet())
-    method, net = build(), network()
-    with pytest.raises(ConfigError, match=r"crl_sr: its networks do not exist yet. Call attach\(net\) once"):
-        method.run(net, images_batch())
-    method.attach(net)
-    with pytest.raises(ConfigError, match=r"crl_sr: attach\(\) was called before"):
-        method.attach(net)
+        methods_on(CountingNet(), build())
+    methods, net = Methods([build()]), network()
+    with pytest.raises(ConfigError, match=r"do not know the SR network yet\. Call attach\(net\) once"):
+        methods.run(net, images_batch())
+    methods.attach(net)
+    with pytest.raises(ConfigError, match=r"attach\(\) was called before"):
+        methods.attach(net)
 
 
 # Errors
@@ -441,15 +433,14 @@ def test_attach_refuses_another_network_and_a_second_call() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "g"}, "crl_sr: model: expected one of a, b, c, d, e, f, got 'g'"),
+        ({"variant": "g"}, "crl_sr: variant: expected one of a, b, c, d, e, f, got 'g'"),
         (
-            {"loss_weight": 1},
-            "crl_sr: model 'f' needs one of `decoupling_weight` and `decoupling_share` .* got neither",
+            {"decoupling_weight": 1, "decoupling_share": 1},
+            "crl_sr_decoupling: expected one of `decoupling_weight` .* and `decoupling_share` .* got both",
         ),
-        ({"decoupling_weight": 1, "decoupling_share": 1}, "needs one of .* got both"),
-        ({"decoupling_weight": 1}, "crl_sr_refinement: expected one of `loss_weight` .* got neither"),
-        ({"variant": "soft"}, "crl_sr: variant: expected one of negative, tempered, paper, got 'soft'"),
-        ({"warm_start": -1}, "crl_sr: warm_start: expected a whole number of at least 0"),
+        ({"loss_weight": 1, "loss_share": 1}, "crl_sr_refinement: expected one of `loss_weight` .* got both"),
+        ({"srnce_variant": "soft"}, "crl_sr: srnce_variant: expected one of negative, tempered, paper, got 'soft'"),
+        ({"warmup_steps": -1}, "crl_sr: warmup_steps: expected a whole number of at least 0"),
         ({"dim": 0}, "crl_sr: dim: expected a whole number of at least 1"),
         ({"positions": 1}, r"\(positions\): expected a whole number of at least 2"),
         ({"temperature": 0}, r"\(temperature\): expected a number above 0"),
@@ -461,8 +452,16 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
         CRLSR(**weights, **arguments)
 
 
+def test_with_neither_weight_nor_share_there_is_a_share() -> None:
+    weights = CRLSR(loss_weight=0.1).weights, CRLSR(decoupling_weight=0.1).weights
+    for weight in (weights[0]["decoupling"], weights[1]["refinement"]):
+        assert isinstance(weight, TermWeight)
+        assert (weight.fixed, weight.asked) == (None, DEFAULT_SHARE)
+    assert DEFAULT_SHARE == 0.05
+
+
 def test_images_of_another_scale_are_refused() -> None:
-    method, net = build(), network(scale=2)
-    method.attach(net)
+    net = network(scale=2)
+    _, methods = attached(net)
     with pytest.raises(DataError, match="the SR network's output"):
-        MethodList([method]).run(net, images_batch())
+        methods.run(net, images_batch())

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 Results = list[dict[str, Any]]
-KINDS = ["dasr", "auxiliary", "crl_sr"]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return [torch.load(folder / f"{index}.pt") for index in range(dasr_ranks.WORLD)]
 
 
-@pytest.mark.parametrize("kind", ["dasr", "auxiliary"])
+@pytest.mark.parametrize("kind", [*dasr_ranks.WARMING_UP, "auxiliary"])
 def test_two_ranks_train_as_one_process_on_the_joined_batch(results: Results, kind: str) -> None:
     """Network, momentum encoder, queue and pointer, through the warm-up and after it."""
     want = dasr_ranks.train(kind, [0, 1])
@@ -29,30 +28,45 @@ def test_two_ranks_train_as_one_process_on_the_joined_batch(results: Results, ki
             got = result[kind]["states"][step]
             assert set(got) == set(want["states"][step])
             for name, value in want["states"][step].items():
-                if not name.endswith(("ratio", "latest")):
+                if not name.endswith(("ratio", "latest", "largest")):
                     torch.testing.assert_close(
                         got[name], value, rtol=1e-8, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
                     )
-    name = "methods.dasr.loss" if kind == "dasr" else "methods.degradation.loss"
+    name = "methods.degradation.loss" if kind == "auxiliary" else "methods.dasr.loss"
     assert want["states"][-1][f"{name}.fill"] == 5
     assert want["states"][-1][f"{name}.pointer"] == 4 * dasr_ranks.STEPS % 5
     assert want["logs"][-1] != dasr_ranks.train(kind, [0])["logs"][-1]  # one rank alone would have trained otherwise
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", dasr_ranks.CONFIGS)
 def test_logs_have_the_same_names_on_all_ranks_at_all_steps(results: Results, kind: str) -> None:
-    found = [set(log) for result in results for log in result[kind]["logs"]]
-    assert len(found) == 2 * dasr_ranks.STEPS
-    assert all(names == found[0] for names in found)
+    logged = [set(log) for result in results for log in result[kind]["logs"]]
+    assert len(logged) == 2 * dasr_ranks.STEPS
+    assert all(names == logged[0] for names in logged)
 
 
-def test_warm_up_ends_on_all_ranks_at_once(results: Results) -> None:
+@pytest.mark.parametrize("kind", dasr_ranks.WARMING_UP)
+def test_warm_up_ends_on_all_ranks_at_once(results: Results, kind: str) -> None:
     for result in results:
-        factors = [log["dasr_host_factor"] for log in result["dasr"]["logs"]]
+        factors = [log["dasr_host_factor"] for log in result[kind]["logs"]]
         assert factors == [float(step >= dasr_ranks.WARMUP) for step in range(dasr_ranks.STEPS)]
-        before, after = (result["dasr"]["states"][step]["net.first.weight"] for step in (dasr_ranks.WARMUP - 1, -1))
-        assert torch.equal(before, result["dasr"]["states"][0]["net.first.weight"])
+        before, after = (result[kind]["states"][step]["net.first.weight"] for step in (dasr_ranks.WARMUP - 1, -1))
+        assert torch.equal(before, result[kind]["states"][0]["net.first.weight"])
         assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", dasr_ranks.WARMING_UP)
+def test_the_encoder_learns_in_the_warm_up_and_is_equal_on_all_ranks(results: Results, kind: str) -> None:
+    """Its gradients are averaged, also where it is called without the network's wrapper."""
+    names = [name for name in results[0][kind]["states"][0] if name.startswith("net.encoder") and "weight" in name]
+    for step in range(dasr_ranks.WARMUP):
+        first, second = (result[kind]["states"][step] for result in results)
+        for name in names:
+            assert torch.equal(first[name], second[name]), name
+    for name in names:
+        # the first step has nothing to contrast with
+        start, end = (results[0][kind]["states"][step][name] for step in (0, dasr_ranks.WARMUP - 1))
+        assert not torch.equal(start, end), name
 
 
 @pytest.mark.parametrize("kind", ["statistics", "crl_sr", "auxiliary"])

@@ -1,4 +1,4 @@
-"""MPF: Table VII's rows, the two phases, the ways to train the embedding, resuming, and what is refused."""
+"""MPF: Table VII's variants, the two phases, the ways to train the embedding, resuming, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from host import Training, methods_on, step_of
 from oracles import dual_loops, plain_contrast
 from same import assert_same
 from small_models import CountingNet, SmoothEmbedding, images_batch
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from contrastive_sr.embeddings import HaarDiscriminator, SNResNet18, TrainableEmbedding, VGGFeatures
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import FakeContrastLoss, SimCLRLoss
-from contrastive_sr.methods import MPF, Method, build_methods
-from contrastive_sr.methods.weighting import TermWeight
+from contrastive_sr.methods import MPF, Methods, build_methods
+from contrastive_sr.methods.weighting import DEFAULT_SHARE, TermWeight
 from contrastive_sr.networks import MPFNet
 from contrastive_sr.samples import TeacherOutput, draw, random_view
 
@@ -73,39 +74,24 @@ def mpf(**arguments: Any) -> MPF:
     return MPF(**{key: value for key, value in settings.items() if value is not ...})
 
 
-def ready(**arguments: Any) -> tuple[MPF, CountingNet, dict[str, Tensor]]:
+def ready(**arguments: Any) -> tuple[MPF, Methods, CountingNet, dict[str, Tensor]]:
     method = mpf(**arguments)
     torch.manual_seed(1)
     network = CountingNet()
-    return method, network, method.run(network, images_batch(count=3))
+    methods = methods_on(network, method)
+    return method, methods, network, methods.run(network, images_batch(count=3))
 
 
-def train(method: MPF, network: nn.Module, steps: Sequence[int], optimizers: Sequence[Any]) -> list[dict[str, Any]]:
-    """The steps of a host; what was logged."""
-    logs = []
+def train(training: Training, steps: Sequence[int]) -> list[dict[str, float]]:
+    """The steps of a host; what was logged so far."""
     for step in steps:
-        batch = method.run(network, images_batch(seed=step, count=3))
-        losses = method(batch)
-        if losses:
-            optimizers[1].zero_grad()
-            sum(losses.values()).backward()
-            optimizers[1].step()
-        pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-        ours = method.sr_losses(batch, pixel_loss)
-        optimizers[0].zero_grad()
-        (ours.host(pixel_loss) + ours.total).backward()
-        optimizers[0].step()
-        logs.append({**ours.logs, **{k: v.detach() for k, v in {**ours.terms, **losses}.items()}})
-    return logs
-
-
-def adams(*parts: nn.Module) -> list[torch.optim.Optimizer]:
-    return [torch.optim.Adam(part.parameters(), 1e-3) for part in parts]
+        training.step(images_batch(seed=step, count=3))
+    return training.logs
 
 
 # ------------------------------------------------------------------------------------------------------- Table VII
 
-ROWS = {
+SAMPLES = {
     2: (["HighResolution", "Sharpen", "TeacherOutput"], ["GaussianBlur", "UpsampledLowResolution"]),
     3: (["Sharpen", "TeacherOutput"], ["GaussianBlur"]),
     4: (["HighResolution", "Sharpen", "TeacherOutput"], ["OtherInstances"]),
@@ -115,46 +101,48 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("config", ROWS)
-def test_rows_of_table_vii_have_their_samples(config: int) -> None:
-    method, _, batch = ready(config=config)
+@pytest.mark.parametrize("variant", SAMPLES)
+def test_rows_of_table_vii_have_their_samples(variant: int) -> None:
+    method, methods, _, batch = ready(variant=variant)
     names = [[type(sample).__name__ for sample in samples] for samples in (method.positives, method.negatives)]
-    assert names == list(ROWS[config])
+    assert names == list(SAMPLES[variant])
     counts = {"HighResolution": 1, "Sharpen": 3, "TeacherOutput": 1}
     counts.update({"GaussianBlur": 4, "UpsampledLowResolution": 1, "OtherInstances": 5})
     for samples in (method.positives, method.negatives):
         assert [sample.count for sample in samples] == [counts[type(sample).__name__] for sample in samples]
-    losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert losses.total > 0
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert losses.loss > 0
     assert ("GaussianBlur" in names[1]) == any(getattr(s, "noise", None) == (0.0, 10 / 255) for s in method.negatives)
 
 
 def test_the_paper_s_row_has_five_and_five_and_is_the_default() -> None:
-    method, _, batch = ready()
-    generator = method.generator(CPU)
+    method, methods, _, batch = ready()
+    generator = step_of(methods).generator(CPU)
     positives, negatives = draw(method.positives, batch, generator), draw(method.negatives, batch, generator)
     assert positives.shape[1] == negatives.shape[1] == 5
     assert torch.equal(positives[:, 0], batch["hr"])
     (taught,) = [sample for sample in method.positives if isinstance(sample, TeacherOutput)]
     assert torch.equal(positives[:, 4], taught.network(batch["lr"]).detach().clamp(0, 1))
     want, near, far = plain_contrast(method.embedding, batch["sr"], positives, negatives, 1.0)
-    losses = method.sr_losses(batch)
-    assert losses.logs["mpf_contrastive_raw"].item() == pytest.approx(want.item(), rel=1e-5)
-    assert losses.total.item() == pytest.approx(0.01 * want.item(), rel=1e-5)
-    assert losses.logs["mpf_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
-    assert losses.logs["mpf_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+    losses = methods.sr_losses(batch)
+    assert losses.metrics["mpf_contrastive_raw"].item() == pytest.approx(want.item(), rel=1e-5)
+    assert losses.loss.item() == pytest.approx(0.01 * want.item(), rel=1e-5)
+    assert losses.metrics["mpf_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
+    assert losses.metrics["mpf_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
 
 
 def test_row_1_is_the_host_s_losses_alone() -> None:
-    method, network, batch = ready(config=1, loss_weight=..., embedding=...)
-    assert not method.trainable
-    assert not list(method.parameters())
+    method, methods, network, batch = ready(variant=1, loss_weight=..., embedding=...)
+    assert not methods.trainable
+    assert not list(methods.parameters())
     assert method.trained_parts() == {}
-    pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-    losses = method.sr_losses(batch, pixel_loss)
-    assert (losses.terms, losses.logs, float(losses.total), losses.host(pixel_loss)) == ({}, {}, 0.0, pixel_loss)
+    assert not methods.warming_up
+    losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    assert (losses.metrics, float(losses.loss)) == ({}, 0.0)
     assert network.calls == 1
-    method.run(network, images_batch(size=8, count=1))  # no embedding, no samples: nothing to refuse
+    methods_on(network, method).run(
+        network, images_batch(size=8, count=1)
+    )  # no embedding, no samples: nothing to refuse
 
 
 def test_row_2_has_vgg_which_does_not_learn(tmp_path: Path) -> None:
@@ -165,13 +153,13 @@ def test_row_2_has_vgg_which_does_not_learn(tmp_path: Path) -> None:
         state[f"features.{name}.bias"] = torch.zeros(channels)
     torch.save(state, tmp_path / "vgg19.pth")
     embedding = {"type": "VGGFeatures", "layers": ["relu1_2"], "weights": str(tmp_path / "vgg19.pth")}
-    method, _, batch = ready(config=2, embedding=embedding)
+    method, methods, _, batch = ready(variant=2, embedding=embedding)
     assert isinstance(method.embedding, VGGFeatures)
-    assert not method.trainable
-    assert method(batch) == {}
-    assert method.sr_losses(batch).total > 0
+    assert not methods.trainable
+    assert methods(batch) == {}
+    assert methods.sr_losses(batch).loss > 0
     with pytest.raises(ConfigError, match="embedding_training: VGGFeatures cannot learn, got 'contrad'"):
-        mpf(config=2, embedding=embedding, embedding_training="contrad")
+        mpf(variant=2, embedding=embedding, embedding_training="contrad")
 
 
 def test_the_embedding_is_the_row_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,18 +170,18 @@ def test_the_embedding_is_the_row_s(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("contrastive_sr.embeddings.vgg._download", nowhere)
     with pytest.raises(ConfigError, match="asked for torchvision"):
-        mpf(config=2, embedding=...)
+        mpf(variant=2, embedding=...)
 
 
 def test_without_a_teacher_there_is_one_positive_less_and_it_is_said() -> None:
-    for config, count in ((7, 4), (3, 3)):
+    for variant, count in ((7, 4), (3, 3)):
         with pytest.warns(UserWarning, match=f"mpf: there is no teacher, so that there are {count} positives"):
-            method = mpf(teacher=None, config=config)
+            method = mpf(teacher=None, variant=variant)
         assert sum(sample.count for sample in method.positives) == count
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mpf(teacher=None, config=6)
-        mpf(teacher=None, config=1)
+        mpf(teacher=None, variant=6)
+        mpf(teacher=None, variant=1)
         mpf()
 
 
@@ -201,14 +189,15 @@ def test_without_a_teacher_there_is_one_positive_less_and_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("weight", [{"loss_weight": 0.01}, {"loss_share": 0.05, "loss_weight": ...}])
-def test_before_start_nothing_of_the_contrast_is_computed(weight: dict[str, Any]) -> None:
-    method, network, _ = ready(start=3, **weight)
+def test_in_the_warm_up_nothing_of_the_contrast_is_computed(weight: dict[str, Any]) -> None:
+    method, methods, network, _ = ready(warmup_steps=3, **weight)
     (taught,) = [sample for sample in method.positives if isinstance(sample, TeacherOutput)]
     calls = taught.network.calls  # the first batch was checked
     assert calls == 1
     untouched = copy.deepcopy(method.embedding.state_dict())
     plain = copy.deepcopy(network)
-    logs = train(method, network, range(3), adams(network, method))
+    training = Training(network, methods)
+    train(training, range(3))
     assert (method.embedding.calls, taught.network.calls) == (0, calls)
     assert_same(untouched, method.embedding.state_dict())
     optimizer = torch.optim.Adam(plain.parameters(), 1e-3)
@@ -219,30 +208,30 @@ def test_before_start_nothing_of_the_contrast_is_computed(weight: dict[str, Any]
         optimizer.step()
     assert_same(dict(plain.state_dict()), dict(network.state_dict()))
 
-    logs += train(method, network, range(3, 5), adams(network, method))
+    logs = train(training, range(3, 5))
     assert all(set(log) - {"mpf_discriminator"} == set(logs[0]) for log in logs)
     assert all(value == 0 for log in logs[:3] for value in log.values())
-    assert [log["mpf_contrastive"].item() > 0 for log in logs] == [False] * 3 + [True] * 2
+    assert [log["mpf_contrastive"] > 0 for log in logs] == [False] * 3 + [True] * 2
     assert all("mpf_discriminator" in log for log in logs[3:])
     if "loss_share" in weight:
-        assert logs[3]["mpf_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
+        assert logs[3]["mpf_contrastive_share"] == pytest.approx(0.05, rel=1e-5)
 
 
-def test_a_share_is_measured_densely_from_the_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_is_measured_densely_from_the_end_of_the_warm_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TermWeight, "EARLY", 2)
-    method, network, _ = ready(start=4, loss_share=0.05, loss_weight=..., share_interval=100)
-    logs = train(method, network, range(8), adams(network, method))
-    weights = [log["mpf_contrastive_weight"].item() for log in logs]
+    _, methods, network, _ = ready(warmup_steps=4, loss_share=0.05, loss_weight=..., share_interval=100)
+    logs = train(Training(network, methods), range(8))
+    weights = [log["mpf_contrastive_weight"] for log in logs]
     assert weights[:4] == [0] * 4
     assert len(set(weights[4:6])) == 2  # steps 4 and 5 are measured
     assert weights[5] == weights[6] == weights[7]
 
 
 def test_the_embedding_may_begin_earlier() -> None:
-    method, network, _ = ready(start=3, embedding_start=1)
-    logs = train(method, network, range(4), adams(network, method))
+    _, methods, network, _ = ready(warmup_steps=3, embedding_warmup_steps=1)
+    logs = train(Training(network, methods), range(4))
     assert ["mpf_discriminator" in log for log in logs] == [False, True, True, True]
-    assert [log["mpf_contrastive"].item() > 0 for log in logs] == [False, False, False, True]
+    assert [log["mpf_contrastive"] > 0 for log in logs] == [False, False, False, True]
 
 
 # ------------------------------------------------------------------------------------------------------- the embedding
@@ -253,8 +242,8 @@ def grads(module: nn.Module) -> dict[str, bool]:
 
 
 def test_dual_is_equation_7_and_trains_the_embedding_alone() -> None:
-    method, network, batch = ready()
-    losses = method(batch)
+    method, methods, network, batch = ready()
+    losses = methods(batch)
     assert list(losses) == ["mpf_discriminator"]
     logits = [method.embedding.logits(batch[key]).detach() for key in ("hr", "sr")]
     assert losses["mpf_discriminator"].item() == pytest.approx(dual_loops(*logits), rel=1e-5)
@@ -264,10 +253,10 @@ def test_dual_is_equation_7_and_trains_the_embedding_alone() -> None:
 
 
 def test_contrad_is_simclr_on_real_and_supcon_on_fake_views() -> None:
-    method, network, batch = ready(embedding_training="contrad")
-    losses = method(batch)
+    method, methods, network, batch = ready(embedding_training="contrad")
+    losses = methods(batch)
     assert list(losses) == ["mpf_simclr", "mpf_fake_contrast"]
-    generator = method.generator(CPU)
+    generator = step_of(methods).generator(CPU)
     first, second, fake = (random_view(x.detach(), generator) for x in (batch["hr"], batch["hr"], batch["sr"]))
     first, second, fake = (method.embedding.vectors(view) for view in (first, second, fake))
     heads = method.contrad
@@ -277,8 +266,8 @@ def test_contrad_is_simclr_on_real_and_supcon_on_fake_views() -> None:
     assert losses["mpf_simclr"].item() == pytest.approx(simclr.item(), rel=1e-5)
     assert losses["mpf_fake_contrast"].item() == pytest.approx(contrast.item(), rel=1e-5)
     torch.stack(list(losses.values())).sum().backward()
-    found = grads(method)
-    assert [name for name, got in found.items() if not got] == [
+    gradients = grads(method)
+    assert [name for name, got in gradients.items() if not got] == [
         "loss.embedding.head.weight",
         "loss.embedding.head.bias",
     ]
@@ -288,44 +277,45 @@ def test_contrad_is_simclr_on_real_and_supcon_on_fake_views() -> None:
 
 @pytest.mark.parametrize("embedding_training", ["dual", "contrad", "frozen"])
 def test_the_sr_step_trains_the_network_alone(embedding_training: str) -> None:
-    embedding = SNResNet18(taps=2)
+    embedding = SNResNet18(out_indices=(0, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        method, network, batch = ready(embedding=embedding, embedding_training=embedding_training)
+        method, methods, network, batch = ready(embedding=embedding, embedding_training=embedding_training)
     method.embedding.train()
     before = copy.deepcopy(method.embedding.state_dict())
-    method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).total.backward()
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     assert all(grads(network).values())
     assert all(p.grad is None for p in method.parameters())
     assert_same(before, method.embedding.state_dict())  # no step of the power iteration
-    assert method.trainable == (embedding_training != "frozen")
+    assert methods.trainable == (embedding_training != "frozen")
     if embedding_training == "frozen":
-        assert method(batch) == {}
+        assert methods(batch) == {}
     else:
-        method(batch)
+        methods(batch)
         moved = [k for k, v in method.embedding.state_dict().items() if not torch.equal(v, before[k])]
         assert {name.split(".")[-1] for name in moved} == {"_u", "_v"}
 
 
 @pytest.mark.parametrize("embedding_training", ["dual", "contrad"])
 def test_under_autocast(embedding_training: str) -> None:
-    method = mpf(embedding=SNResNet18(taps=1), embedding_training=embedding_training)
+    method = mpf(embedding=SNResNet18(out_indices=(0,)), embedding_training=embedding_training)
     network = CountingNet()
+    methods = methods_on(network, method)
     with torch.autocast("cpu", torch.bfloat16):
-        batch = method.run(network, images_batch(count=3))
-        own = sum(method(batch).values())
-        losses = method.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    (own + losses.total).backward()
+        batch = methods.run(network, images_batch(count=3))
+        own = sum(methods(batch).values())
+        losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    (own + losses.loss).backward()
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.requires_grad)
     assert all(grads(network).values())
 
 
 def test_embeddings_of_pcl_do_as_well() -> None:
     for training in ("dual", "contrad"):
-        method, _, batch = ready(embedding={"type": "RGBDiscriminator"}, embedding_training=training)
-        assert all(torch.isfinite(loss) for loss in method(batch).values())
-    method, _, batch = ready(embedding=SmoothEmbedding())
-    assert method(batch) == {}
+        _, methods, _, batch = ready(embedding={"type": "RGBDiscriminator"}, embedding_training=training)
+        assert all(torch.isfinite(loss) for loss in methods(batch).values())
+    _, methods, _, batch = ready(embedding=SmoothEmbedding())
+    assert methods(batch) == {}
     with pytest.warns(UserWarning, match="the embedding does not learn and has no `weights`"):
         mpf(embedding={"type": "HaarDiscriminator"}, embedding_training="frozen")
 
@@ -334,24 +324,24 @@ def test_embeddings_of_pcl_do_as_well() -> None:
 def test_resumed_training_goes_on_bit_for_bit(embedding_training: str) -> None:
     """Across the start of the second phase, with the paper's embedding."""
 
-    def new() -> tuple[Method, MPFNet]:
-        method = mpf(embedding={"type": "SNResNet18", "taps": 1}, start=2, embedding_training=embedding_training)
-        return method, MPFNet(channels=4, blocks=1)
+    def new() -> Training:
+        embedding = {"type": "SNResNet18", "out_indices": [0]}
+        method = mpf(embedding=embedding, warmup_steps=2, embedding_training=embedding_training)
+        network = MPFNet(channels=4, blocks=1)
+        return Training(network, methods_on(network, method))
 
-    method, network = new()
-    optimizers = adams(network, method)
-    train(method, network, range(3), optimizers)
-    states = copy.deepcopy([part.state_dict() for part in (method, network, *optimizers)])
-    train(method, network, range(3, 5), optimizers)
+    whole = new()
+    train(whole, range(3))
+    states = copy.deepcopy([part.state_dict() for part in whole.parts])
+    train(whole, range(3, 5))
     torch.manual_seed(99)
-    other, other_network = new()
-    others = adams(other_network, other)
-    for part, state in zip((other, other_network, *others), states, strict=True):
+    resumed = new()
+    for part, state in zip(resumed.parts, states, strict=True):
         part.load_state_dict(state)
-    train(other, other_network, range(3, 5), others)
-    assert_same(dict(method.state_dict()), dict(other.state_dict()))
-    assert_same(dict(network.state_dict()), dict(other_network.state_dict()))
-    assert not [name for name in method.state_dict() if "teacher" in name or "body" in name]
+    train(resumed, range(3, 5))
+    assert_same(whole.states(), resumed.states())
+    assert whole.logs[3:] == resumed.logs
+    assert not [name for name in whole.methods.state_dict() if "teacher" in name or "body" in name]
 
 
 # ------------------------------------------------------------------------------------------------------- refused
@@ -360,8 +350,8 @@ def test_resumed_training_goes_on_bit_for_bit(embedding_training: str) -> None:
 def test_a_teacher_by_name_from_a_file(tmp_path: Path) -> None:
     torch.save({"params": MPFNet(channels=4, blocks=1).state_dict()}, tmp_path / "net_g.pth")
     settings = {"network": {"type": "MPFNet", "channels": 4, "blocks": 1}, "weights": str(tmp_path / "net_g.pth")}
-    method, _, batch = ready(teacher=settings)
-    assert method.sr_losses(batch).total > 0
+    _, methods, _, batch = ready(teacher=settings)
+    assert methods.sr_losses(batch).loss > 0
     for wrong, message in (
         ({**settings, "weights": None}, "expected the file of a trained network"),
         ({**settings, "weights": "nowhere.pth"}, "expected an existing file"),
@@ -377,7 +367,7 @@ def test_a_teacher_by_name_from_a_file(tmp_path: Path) -> None:
     ("arguments", "count", "message"),
     [
         ({"teacher": TeacherOutput(CountingNet(scale=2))}, 3, "TeacherOutput: expected SR images .* another scale"),
-        ({"config": 4}, 1, "OtherInstances: expected a batch of 2"),
+        ({"variant": 4}, 1, "OtherInstances: expected a batch of 2"),
         (
             {"teacher": TeacherOutput(nn.Sequential(CountingNet(), Broken()))},
             3,
@@ -393,29 +383,30 @@ def test_a_teacher_by_name_from_a_file(tmp_path: Path) -> None:
 def test_batches_are_refused_at_once_and_not_when_the_contrast_begins(
     arguments: dict[str, Any], count: int, message: str
 ) -> None:
-    method = mpf(start=100, **arguments)
+    network = CountingNet()
+    methods = methods_on(network, mpf(warmup_steps=100, **arguments))
     with pytest.raises(DataError, match=message):
-        method.run(CountingNet(), images_batch(count=count))
+        methods.run(network, images_batch(count=count))
 
 
 def test_a_share_without_a_pixel_loss_is_refused_at_once() -> None:
-    method, _, batch = ready(start=100, loss_share=0.05, loss_weight=...)
+    _, methods, _, batch = ready(warmup_steps=100, loss_share=0.05, loss_weight=...)
     with pytest.raises(ConfigError, match="mpf_contrastive: `loss_share` is a share of the pixel loss"):
-        method.sr_losses(batch)
+        methods.sr_losses(batch)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"config": 8}, "mpf: config: expected a row of Table VII, one of 1, 2, 3, 4, 5, 6, 7; got 8"),
-        ({"config": True}, "mpf: config: .*got True"),
-        ({"config": [7]}, r"mpf: config: .*got \[7\]"),
-        ({"start": -1}, "mpf: start: expected a whole number of at least 0"),
-        ({"embedding_start": 5}, "mpf: embedding_start: expected at most start, 0, got 5"),
+        ({"variant": 8}, "mpf: variant: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
+        ({"variant": True}, "mpf: variant: .*got True"),
+        ({"variant": [7]}, r"mpf: variant: .*got \[7\]"),
+        ({"warmup_steps": -1}, "mpf: warmup_steps: expected a whole number of at least 0"),
+        ({"embedding_warmup_steps": 5}, "mpf: embedding_warmup_steps: expected at most warmup_steps, 0, got 5"),
         ({"embedding_training": "gan"}, "expected one of dual, contrad, frozen, got 'gan'"),
-        ({"loss_weight": None}, "mpf_contrastive: expected one of `loss_weight`"),
+        ({"loss_share": 0.05}, "mpf_contrastive: expected one of `loss_weight` .* got both"),
         ({"noise": (0, 10)}, r"GaussianBlur\(noise\)"),
-        ({"variant": "dot"}, "expected one of cosine, paper"),
+        ({"similarity": "paper"}, "expected one of cosine, dot"),
         ({"temperature": 0}, "temperature"),
         ({"train_embedding": True}, "MPF does not know the key 'train_embedding'"),
     ],
@@ -423,6 +414,12 @@ def test_a_share_without_a_pixel_loss_is_refused_at_once() -> None:
 def test_impossible_configs_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_methods([{"type": "MPF", "loss_weight": 0.01, "embedding": SmallEmbedding(), **config}])
+
+
+def test_with_neither_weight_nor_share_there_is_a_share() -> None:
+    weight = mpf(loss_weight=...).weights["contrastive"]
+    assert isinstance(weight, TermWeight)
+    assert (weight.fixed, weight.asked) == (None, DEFAULT_SHARE)
 
 
 def test_contrad_needs_vectors() -> None:
