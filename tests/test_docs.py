@@ -148,14 +148,14 @@ def test_names_of_the_code_are_there(page: Path) -> None:
     for part, path in re.findall(rf"`(?:contrastive_sr\.)?({parts})\.((?:\w+\.)*\w+)`", page.read_text()):
         if path in ("png", "json") or (part in ("losses", "methods") and path.islower()):
             continue  # files, and variables of these names
-        found: Any = importlib.import_module(f"contrastive_sr.{part}")
+        target: Any = importlib.import_module(f"contrastive_sr.{part}")
         for name in path.split("."):
-            if isinstance(found, ModuleType) and not hasattr(found, name):
-                found = importlib.import_module(f"{found.__name__}.{name}")
-            elif isinstance(found, type) and name in re.findall(r"self\.(\w+)", inspect.getsource(found)):
+            if isinstance(target, ModuleType) and not hasattr(target, name):
+                target = importlib.import_module(f"{target.__name__}.{name}")
+            elif isinstance(target, type) and name in re.findall(r"self\.(\w+)", inspect.getsource(target)):
                 break  # set in __init__
             else:
-                found = getattr(found, name)
+                target = getattr(target, name)
 
 
 @pytest.mark.parametrize("page", PAPERS, ids=page_name)

@@ -113,9 +113,9 @@ def show(folder: Path, command: str) -> str:
 
 def of_the_demo(config: str) -> list[str]:
     """The README's commands that use a config, in order."""
-    found = [command for command in commands() if config in command]
-    assert found, config
-    return found
+    shown = [command for command in commands() if config in command]
+    assert shown, config
+    return shown
 
 
 @pytest.mark.slow
