@@ -30,7 +30,7 @@ from contrastive_sr.functional import (
     queue_nce,
     srnce,
 )
-from contrastive_sr.losses import ContrastiveRegularizationLoss, DegradationQueueLoss
+from contrastive_sr.losses import DegradationQueueLoss, ImageContrastLoss
 from contrastive_sr.samples import GaussianBlur, HighResolution, Sharpen, UpsampledLowResolution, draw
 
 FOLDER = Path(__file__).resolve().parent / "figures"
@@ -313,7 +313,7 @@ def draw_criteria() -> Figure:
 
 
 def draw_contrastive_regularization() -> Figure:
-    """What the SR image is pulled to and pushed from, and the loss in both variants over the size of the maps."""
+    """What the SR image is pulled to and pushed from, and the loss with both similarities over the size of the maps."""
     from skimage.data import chelsea
 
     photograph = torch.from_numpy(chelsea()).permute(2, 0, 1)[None] / 255
@@ -340,12 +340,11 @@ def draw_contrastive_regularization() -> Figure:
 
     curves = right.subplots()
     sides = (2, 4, 8, 16, 32, 64)
-    for variant, style in (("paper", "--"), ("cosine", "-")):
-        values = []
-        for side in sides:
-            loss = ContrastiveRegularizationLoss(_MapsOfSize(side), positives, negatives, variant=variant)
-            values.append(loss(sr, batch, torch.Generator().manual_seed(3)).item())
-        curves.plot(sides, values, style, color=ANCHOR, label=f'"{variant}"')
+    generator.manual_seed(3)
+    samples = [draw(role, batch, generator) for role in (positives, negatives)]
+    for similarity, style in (("dot", "--"), ("cosine", "-")):
+        values = [ImageContrastLoss(_MapsOfSize(side), similarity=similarity)(sr, *samples).item() for side in sides]
+        curves.plot(sides, values, style, color=ANCHOR, label=f'"{similarity}"')
     curves.set_xscale("log", base=2)
     curves.set_xticks(sides, [str(side) for side in sides])
     curves.set(ylim=(-0.1, 2.2))

@@ -148,14 +148,14 @@ def test_names_of_the_code_are_there(page: Path) -> None:
     for part, path in re.findall(rf"`(?:contrastive_sr\.)?({parts})\.((?:\w+\.)*\w+)`", page.read_text()):
         if path in ("png", "json") or (part in ("losses", "methods") and path.islower()):
             continue  # files, and variables of these names
-        found: Any = importlib.import_module(f"contrastive_sr.{part}")
+        target: Any = importlib.import_module(f"contrastive_sr.{part}")
         for name in path.split("."):
-            if isinstance(found, ModuleType) and not hasattr(found, name):
-                found = importlib.import_module(f"{found.__name__}.{name}")
-            elif isinstance(found, type) and name in re.findall(r"self\.(\w+)", inspect.getsource(found)):
+            if isinstance(target, ModuleType) and not hasattr(target, name):
+                target = importlib.import_module(f"{target.__name__}.{name}")
+            elif isinstance(target, type) and name in re.findall(r"self\.(\w+)", inspect.getsource(target)):
                 break  # set in __init__
             else:
-                found = getattr(found, name)
+                target = getattr(target, name)
 
 
 @pytest.mark.parametrize("page", PAPERS, ids=page_name)
@@ -173,7 +173,8 @@ def test_every_loss_has_a_page_and_every_page_a_figure(script: ModuleType) -> No
         assert f"](../figures/{page.stem}.png)" in page.read_text()
         assert (DOCS / "figures" / f"{page.stem}.png").stat().st_size < 40_000
     text = "\n".join(page.read_text() for page in LOSS_PAGES)
-    names = {*functional.__all__, *losses.__all__, *METHODS} - {"embedded_nce", "plain_embedded_nce", "haar_high_bands"}
+    public = {name for part in (functional, losses) for name, value in vars(part).items() if callable(value)}
+    names = {*public, *METHODS} - {"embedded_nce", "plain_embedded_nce", "haar_high_bands"}
     assert not [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)]
 
 
@@ -210,7 +211,7 @@ def _queue(images: int, *names: str) -> None:
 
 SYMPTOMS: dict[str, Callable[[], object]] = {
     "key": lambda: build_methods([{"type": "PCL", "los_weight": 0.1}]),
-    "weight or share": lambda: build_methods([{"type": "PCL"}]),
+    "weight and share": lambda: build_methods([{"type": "PCL", "loss_weight": 0.1, "loss_share": 0.05}]),
     "layer": lambda: _step(
         type="BidirectionalNCE", layers=["body.7"], embedding={"type": "HaarDiscriminator", "out_indices": [0]}
     ),
@@ -235,7 +236,7 @@ def test_messages_stand_as_they_are_printed(name: str) -> None:
             (printed,) = (str(warning.message) for warning in caught)
         except ContrastiveSRError as error:
             printed = str(error)
-    # figures and lists of names differ; what is said does not
+    # numbers and lists of names differ; what is said does not
     texts = (printed, *blocks(DOCS / "troubleshooting.md", "text"))
     plain, *shown = (re.sub(r"[\d.e+-]*\d", "#", text).strip() for text in texts)
     assert plain in shown, printed

@@ -44,7 +44,7 @@ def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
 
 def test_readme_has_the_plain_loop_the_loss_and_the_functions() -> None:
     runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
-    marks = (" PCL(", "PCLLoss(", "bidirectional_nce(")
+    marks = ("PCL(", "ImageContrastLoss(", "bidirectional_nce(")
     assert [[mark in code for mark in marks] for code in runnable] == [[i == j for j in range(3)] for i in range(3)]
 
 
@@ -113,9 +113,9 @@ def show(folder: Path, command: str) -> str:
 
 def of_the_demo(config: str) -> list[str]:
     """The README's commands that use a config, in order."""
-    found = [command for command in commands() if config in command]
-    assert found, config
-    return found
+    shown = [command for command in commands() if config in command]
+    assert shown, config
+    return shown
 
 
 @pytest.mark.slow
