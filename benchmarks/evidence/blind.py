@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from benchmarks.evidence.images import SCALE, TestImages, TrainingImages, check_folders, to_bytes
 from benchmarks.evidence.training import Batches, Bicubic, Part, SRTraining, Study, Training, fixed, machine, words
 from contrastive_sr import networks
+from contrastive_sr.config import build
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.evaluation.degradations import degraded_versions, encode, knn_accuracy, probe_r2
 from contrastive_sr.evaluation.metrics import psnr_y
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.methods import CRLSR, DASR, DegradationContrast, Methods
+from contrastive_sr.methods import METHODS, DegradationContrast, Methods
 
 WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
 ENCODER_ARMS = ("same_image", "same_degradation", "sr_loss", "supervised")
@@ -237,20 +238,21 @@ class Trainings:
         torch.manual_seed(seed)
         size = self.size
         if arm == "sr_loss":
-            net, batches = networks.DASR(SCALE, **size.dasr), self.batches("encoder", seed)
+            net, batches = networks.DASR(scale=SCALE, **size.dasr), self.batches("encoder", seed)
             return SRTraining(net, None, batches, self.tests.of_networks_encoder, size.rate, size.average, self.device)
         if arm == "supervised":
             batches = self.batches("encoder", seed, (_SIGMA,))
             return SupervisedTraining(batches, self.tests, size.encoder_rate, self.device)
-        method = DegradationContrast(queue_size=size.queue, positives_from=arm).to(self.device)
+        config = {"type": "DegradationContrast", "queue_size": size.queue, "positives_from": arm}
+        method = build(METHODS, config, arm).to(self.device)
         return ContrastTraining(method, self.batches("encoder", seed, method.wants), self.tests, size.encoder_rate)
 
     def crl(self, arm: str, seed: int) -> Training:
         """(b): a model of CRL-SR's Table 1."""
         torch.manual_seed(seed)
         size = self.size
-        net = networks.CRLSR(SCALE, **size.crl)
-        method = CRLSR(loss_share=0.05, decoupling_share=0.05, variant=arm, seed=seed, **size.refinement)
+        net = networks.CRLSR(scale=SCALE, **size.crl)
+        method = build(METHODS, {"type": "CRLSR", "variant": arm, "seed": seed, **size.refinement}, arm)
         batches = self.batches("crl", seed, method.wants)
         return SRTraining(net, method, batches, self.tests.spatial, size.rate, size.average, self.device)
 
@@ -258,12 +260,11 @@ class Trainings:
         """(c): DASR with or without contrast."""
         torch.manual_seed(seed)
         size = self.size
-        net = networks.DASR(SCALE, **size.dasr)
+        net = networks.DASR(scale=SCALE, **size.dasr)
         contrast = None
         if arm != "without":
-            contrast = DASR(
-                loss_weight=1 / 255, warmup_steps=size.warmup_steps, queue_size=size.queue, positives_from=arm
-            )
+            config = {"type": "DASR", "queue_size": size.queue, "positives_from": arm}
+            contrast = build(METHODS, {**config, "warmup_steps": size.warmup_steps}, arm)
         batches = self.batches("dasr", seed, () if contrast is None else contrast.wants)
         return SRTraining(net, contrast, batches, self.tests.over_widths, size.rate, size.average, self.device)
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from benchmarks.evidence.images import SCALE, TestPairs, TrainingPairs, check_folders, to_bytes
 from benchmarks.evidence.training import Bicubic, Part, SRTraining, Study, Training, fixed, machine, words
 from contrastive_sr import networks
+from contrastive_sr.config import build
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.embeddings import VGGFeatures
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation.metrics import psnr_y, ssim_y
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.methods import MPF, CriaCL, Method
+from contrastive_sr.methods import METHODS, Method
+from contrastive_sr.networks import NETWORKS
 
 CRITERIA_VARIANTS = {"plain": 1, "sum": 2, "align": 3, "uniformity": 4, "both": 5, "branches": 6, "full": 7}
 NETWORK_ARMS = {"baseline": ("vanilla", False), "cpb": ("vanilla", True), "mpfe": ("mpfe", False)} | {
@@ -154,38 +156,31 @@ class Trainings:
         variant = CRITERIA_VARIANTS[arm]
         net = import_basicsr("basicsr.archs.rrdbnet_arch").RRDBNet(3, 3, scale=SCALE, **self.size.rrdb)
         if variant >= 6:
-            net = networks.CriteriaBranches(net, SCALE)
+            net = networks.CriteriaBranches(net, scale=SCALE)
         # shares: beside no perceptual loss the paper's weights would let the adversarial criterion rule
         criteria: list[dict[str, object]] = [{"type": "Adversarial", "share": 0.05}]
         if self.vgg is not None:
             criteria.append({"type": "VGG", "share": PERCEPTUAL_SHARE})
-        method = CriaCL(
-            align_share=0.05, uniformity_share=0.05, sr_criteria=criteria, variant=variant, vgg_weights=self.vgg
-        )
-        return self._training("criteria", net, method, seed)
+        config = {"type": "CriaCL", "variant": variant, "sr_criteria": criteria, "vgg_weights": self.vgg}
+        return self._training("criteria", net, build(METHODS, config, arm), seed)
 
     def network(self, arm: str, seed: int) -> Training:
         """A row of MPF-Net's Table V."""
         torch.manual_seed(seed)
         perceptions, fusion = NETWORK_ARMS[arm]
         channels = self.size.mpf["channels"] if fusion else self.size.plain_channels
-        net = networks.MPFNet(SCALE, channels, self.size.mpf["blocks"], perceptions=perceptions, cross_fusion=fusion)
+        config = {"type": "MPFNet", "scale": SCALE, **self.size.mpf, "channels": channels}
+        net = build(NETWORKS, {**config, "perceptions": perceptions, "cross_fusion": fusion}, arm)
         return self._training("network", net, None, seed)
 
     def regularization(self, arm: str, seed: int) -> Training:
         """A row of MPF-Net's Table VII."""
         torch.manual_seed(seed)
-        net = networks.MPFNet(SCALE, **self.size.mpf)
-        embedding = self.size.embedding
+        net = networks.MPFNet(scale=SCALE, **self.size.mpf)
+        config = {"type": "MPF", "variant": int(arm), "embedding": self.size.embedding, "seed": seed}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".* there is no teacher")  # the table says so
-            method = MPF(
-                loss_share=0.05,
-                variant=int(arm),
-                warmup_steps=self.size.warmup_steps,
-                embedding=embedding,
-                seed=seed,
-            )
+            method = build(METHODS, {**config, "warmup_steps": self.size.warmup_steps}, arm)
         return self._training("regularization", net, method, seed)
 
     def _training(self, part: str, net: nn.Module, method: Method | None, seed: int) -> Training:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from contrastive_sr.degradations import DegradationConfig, bicubic_downsample, bicubic_upsample
 from contrastive_sr.embeddings import training_mode
-from contrastive_sr.embeddings.weights import load_state_dict, read_methods, read_network
+from contrastive_sr.embeddings.weights import load_state_dict
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.checkpoints import read_methods, read_network
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.trained import network_of_config
@@ -178,8 +179,6 @@ def compare_image(subject: Subject, hr: Tensor, size: int, seed: int) -> tuple[l
         DataError: an image that is too small.
     """
     batch, side = _batch(hr, size, subject, seed)
-    for method in subject.methods:
-        method.warmup_steps = 0  # the whole network is run, as it is after a warm-up
     with torch.no_grad(), training_mode(subject.methods, False), training_mode(subject.network, False):
         comparisons = subject.methods.compared(subject.methods.run(subject.network, batch))
     if not comparisons:

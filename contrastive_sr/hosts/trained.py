@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import build
-from contrastive_sr.embeddings.weights import load_state_dict, read_network
+from contrastive_sr.embeddings.weights import load_state_dict
 from contrastive_sr.errors import ConfigError, HostError
 from contrastive_sr.evaluation.naming import labels
+from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.networks import NETWORKS
 
@@ -78,7 +79,7 @@ def network_of_options(text: str, scale: int) -> nn.Module:
     known = {**NETWORKS.of_host(), **NETWORKS}
     if options["type"] in known:
         options = {**_implied(known[options["type"]], options, scale), **options}
-    return build(nn.Module, NETWORKS, options, "--network")
+    return build(NETWORKS, options, "--network")
 
 
 def _use_basicsr(required: bool) -> None:

@@ -163,8 +163,8 @@ class CRLSR(Method):
     def build(self, net: nn.Module, dry: Batch) -> None:
         """Make the training-only networks, in the shape of the SR network's; see :meth:`Method.build`."""
         assert isinstance(net, networks.CRLSR)
-        taps = net.encoder.out_layers
-        channels = [net.channels] * len(taps)
+        layers = net.encoder.out_layers
+        channels = [net.channels] * len(layers)
         if self.parts.decoupling:
             self.hr_encoder = net.new_encoder()
             self.decoupling = BidirectionalNCELoss(
@@ -183,7 +183,7 @@ class CRLSR(Method):
             self.srnce = SRNCELoss(temperature=self.temperature, variant=self.srnce_variant, positions=self.positions)
             self.srnce.heads = self.srnce.anchor_heads = self.places.heads
         if self.parts.decoupling or self.srnce is not None:
-            self.layers = tuple(f"encoder.{tap}" for tap in taps)
+            self.layers = tuple(f"encoder.{layer}" for layer in layers)
         self.to(next(net.parameters()))
 
     def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:

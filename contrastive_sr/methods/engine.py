@@ -123,8 +123,11 @@ class Methods(nn.Module):
 
     @property
     def warming_up(self) -> bool:
-        """Whether this is a step in which the host's own losses rest; a batch need not have an SR image then."""
-        return any(self.step.value < method.warmup_steps for method in self)
+        """Whether this is a step in which the host's own losses rest; a batch need not have an SR image then.
+
+        Never in eval mode, in which methods are looked at and the whole network is run.
+        """
+        return self.training and any(self.step.value < method.warmup_steps for method in self)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""

@@ -508,7 +508,10 @@ def test_a_batch_that_the_queue_cannot_hold(train_here: Callable[..., Path], dat
         ("demo_pcl_edsr", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),
         (
             "demo_dasr_x4",
-            {"methods": methods("demo_dasr_x4", positives_from="same_degradation"), "datasets:train:batch_size_per_gpu": 1},
+            {
+                "methods": methods("demo_dasr_x4", positives_from="same_degradation"),
+                "datasets:train:batch_size_per_gpu": 1,
+            },
             "Raise the batch size to at least 2",
         ),
         ("demo_dasr_x4", {**ORACLE, "degradation": "crl-spatial-x4"}, "expected 'degradation/kernel' in the batch"),

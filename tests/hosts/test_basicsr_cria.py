@@ -88,7 +88,14 @@ def test_stock_trainer_trains_the_demo(one: Path, tmp_path: Path) -> None:
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-4000:]
-    for key in ("l_pix", "l_cria_align", "l_cria_uniformity", "l_cria_adversarial", "cria_align_ssim_push", "cria_uniformity_mask"):
+    for key in (
+        "l_pix",
+        "l_cria_align",
+        "l_cria_uniformity",
+        "l_cria_adversarial",
+        "cria_align_ssim_push",
+        "cria_uniformity_mask",
+    ):
         assert printed.count(f" {key}: ") == 2, key
     assert "Best: " in printed
     assert list((tmp_path / "tb_logger").rglob("events.out.tfevents.*"))
@@ -201,8 +208,14 @@ def test_methods_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network_g": RRDB}, "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no"),
-        ({"methods": methods(variant=2)}, "variant 2 has no branches and masks, but the SR network, CriteriaBranches, has"),
+        (
+            {"network_g": RRDB},
+            "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no",
+        ),
+        (
+            {"methods": methods(variant=2)},
+            "variant 2 has no branches and masks, but the SR network, CriteriaBranches, has",
+        ),
         (
             {"network_g": {"type": "CriteriaBranches", "trunk": {"type": "MSRResNet"}}},
             r"one of RRDBNet, EDSR, .*, got MSR",
@@ -241,7 +254,11 @@ def test_full_and_demo_options_say_the_same() -> None:
     """But for what a short training without VGG needs."""
     full, demo = (read_options(f) for f in ("cria_rrdb_x4", NAME))
     (method,), (small,) = full["methods"], demo["methods"]
-    assert {key for key in method if method[key] != small.get(key)} == {"vgg_weights", "align_weight", "uniformity_weight"}
+    assert {key for key in method if method[key] != small.get(key)} == {
+        "vgg_weights",
+        "align_weight",
+        "uniformity_weight",
+    }
     for options in (full, demo):
         assert options["network_g"]["type"] == "CriteriaBranches"
         assert options["model_type"] == "ContrastiveSRModel"

@@ -174,8 +174,14 @@ def test_losses_of_the_host_are_known_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generator": TRUNK}, "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no"),
-        ({"methods": methods(variant=4, uniformity_share=0.05)}, "variant 4 has no branches and masks, but .* CriteriaBranches, has"),
+        (
+            {"generator": TRUNK},
+            "variant 7 needs an SR network with the modules align, uniformity, masks; RRDBNet has no",
+        ),
+        (
+            {"methods": methods(variant=4, uniformity_share=0.05)},
+            "variant 4 has no branches and masks, but .* CriteriaBranches, has",
+        ),
         ({"methods": methods(positives=["CharbonierLoss"])}, "Did you mean 'CharbonnierLoss'"),
         ({"methods": methods(positives=["RRDBNet"])}, "RRDBNet needs the key 'in_channels'"),
     ],
