@@ -245,6 +245,7 @@ class Trainings:
             return SupervisedTraining(batches, self.tests, size.encoder_rate, self.device)
         config = {"type": "DegradationContrast", "queue_size": size.queue, "positives_from": arm}
         method = build(METHODS, config, arm).to(self.device)
+        assert isinstance(method, DegradationContrast)
         return ContrastTraining(method, self.batches("encoder", seed, method.wants), self.tests, size.encoder_rate)
 
     def crl(self, arm: str, seed: int) -> Training:
