@@ -16,8 +16,9 @@ FOREIGN = ["basicsr", "mmengine", "mmagic", "mmcv", "rich", "typer", "yaml", "to
 FOREIGN += ["torchmetrics", "lmdb", "skimage"]
 ORDER = (
     ("errors",),
-    ("_checks", "_random", "config", "distributed"),
+    ("_checks", "_random", "config"),
     ("functional",),
+    ("distributed",),
     ("losses", "embeddings", "samples", "degradations", "networks", "criteria", "data"),
     ("methods",),
     ("evaluation",),
