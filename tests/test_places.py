@@ -20,6 +20,7 @@ import pytest
 from contrastive_sr.config import Registry
 from contrastive_sr.criteria import CRITERIA
 from contrastive_sr.embeddings import EMBEDDINGS
+from contrastive_sr.methods import METHODS
 from contrastive_sr.networks import NETWORKS
 from contrastive_sr.samples import SAMPLES
 
@@ -29,6 +30,7 @@ REGISTRIES: dict[str, Registry[object]] = {  # type: ignore[assignment]
     "samples": SAMPLES,
     "criteria": CRITERIA,
     "networks": NETWORKS,
+    "methods": METHODS,
 }
 
 
@@ -41,6 +43,8 @@ class Added(NamedTuple):
         line: the line that its package's ``__init__`` gets.
         test: its test.
         try_it: code that builds it by its name, and prints the name.
+        constant: what its test says for the tests that try random mistakes or tensors.
+        checks: tests of the repository that are about all of its kind, and have to see it.
     """
 
     file: str
@@ -48,6 +52,8 @@ class Added(NamedTuple):
     line: str
     test: str
     try_it: str
+    constant: str = ""
+    checks: str = ""
 
     @property
     def package(self) -> str:
@@ -104,7 +110,66 @@ from contrastive_sr.methods import build_methods
 print(type(method.negatives[0]).__name__)
 """,
     ),
+    "Brightness": Added(
+        "contrastive_sr/methods/brightness.py",
+        '''"""The mean of the SR image should be that of the HR image."""
+
+from contrastive_sr.losses import Contrast
+from contrastive_sr.methods.base import Method, Step
+from contrastive_sr.methods.registry import register_method
+from contrastive_sr.methods.weighting import TermWeight
+from contrastive_sr.samples import Batch
+
+
+@register_method
+class Brightness(Method):
+    """Difference of the means."""
+
+    def __init__(self, *, loss_share: float | None = None, name: str = "brightness") -> None:
+        super().__init__(name, weights={"mean": TermWeight(f"{name}_mean", share=loss_share)})
+
+    def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+        return {"mean": Contrast((batch["sr"].mean() - batch["hr"].mean()).square())}
+''',
+        "from contrastive_sr.methods.brightness import Brightness as Brightness\n",
+        "tests/methods/test_brightness.py",
+        """
+from contrastive_sr.methods import build_methods
+(method,) = build_methods([{"type": "Brightness", "loss_share": 0.1}])
+print(type(method).__name__)
+""",
+        'SMALL = {"Brightness": {"loss_share": 0.1}}\n',
+        "tests/test_fuzz_config.py::test_every_method_is_here",
+    ),
+    "MeanLoss": Added(
+        "contrastive_sr/losses/mean.py",
+        '''"""The square of a mean."""
+
+from torch import Tensor, nn
+
+from contrastive_sr.losses.contrast import Contrast
+
+
+class MeanLoss(nn.Module):
+    """The squared mean of a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.contrast(x).loss
+
+    def contrast(self, x: Tensor) -> Contrast:
+        return Contrast(x.mean().square())
+''',
+        "from contrastive_sr.losses.mean import MeanLoss as MeanLoss\n",
+        "tests/losses/test_mean.py",
+        """
+from contrastive_sr import losses
+print(losses.MeanLoss.__name__)
+""",
+        'FUZZ = {"MeanLoss": lambda source: MeanLoss()(source(3))}\n',
+        "tests/test_fuzz_losses.py::test_nothing_public_is_left_out",
+    ),
 }
+REGISTERED = [name for name, added in ADDED.items() if added.package in places.REGISTRIES]
 
 
 def python(root: Path, *arguments: str) -> str:
@@ -118,7 +183,7 @@ def python(root: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout.strip()
 
 
@@ -127,7 +192,7 @@ def copy_of_the_repository(root: Path) -> Path:
     without = shutil.ignore_patterns("__pycache__")
     for folder in ("contrastive_sr", "tests", "docs/api", "docs/_static", "docs/_site"):
         shutil.copytree(PROJECT / folder, root / folder, ignore=without)
-    for file in ("docs/conf.py", "docs/README.md"):
+    for file in ("docs/conf.py", "docs/README.md", "pyproject.toml"):
         shutil.copy(PROJECT / file, root / file)
     return root
 
@@ -138,7 +203,7 @@ def add(root: Path, name: str) -> None:
     (root / added.file).write_text(added.code)
     with (root / f"contrastive_sr/{added.package}/__init__.py").open("a") as init:
         init.write(added.line)
-    (root / added.test).write_text(f"from contrastive_sr.{added.package} import {name}\n")
+    (root / added.test).write_text(f"from contrastive_sr.{added.package} import {name}\n\n{added.constant}")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +220,7 @@ def test_configs_can_name_it(name: str, extended: Path) -> None:
     assert python(extended, "-c", ADDED[name].try_it) == name
 
 
-@pytest.mark.parametrize("name", ADDED)
+@pytest.mark.parametrize("name", REGISTERED)
 def test_messages_list_it(name: str, extended: Path) -> None:
     package = ADDED[name].package
     code = f"""
@@ -187,7 +252,20 @@ def test_nothing_is_missing(extended: Path) -> None:
     assert json.loads(python(extended, "-m", "places")) == []
 
 
-@pytest.mark.parametrize("name", ADDED)
+def test_checks_of_a_whole_kind_have_it(extended: Path, tmp_path: Path) -> None:
+    """And fail where its test lacks the constant."""
+    checked = {name: added for name, added in ADDED.items() if added.checks}
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *(added.checks for added in checked.values()))
+    assert f"{len(checked)} passed" in python(extended, *command)
+    root = copy_of_the_repository(tmp_path)
+    for name, added in checked.items():
+        add(root, name)
+        (root / added.test).write_text("")
+    with pytest.raises(AssertionError, match=f"{len(checked)} failed"):
+        python(root, *command)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
 def test_what_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
     """Its file alone; then, with its line, the file without the decorator and the test."""
     root, added = copy_of_the_repository(tmp_path), ADDED[name]
@@ -206,10 +284,10 @@ def test_what_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
 # Files beside a class's own and its package's __init__ that name it, since they cannot do without this very class.
 # Methods and losses choose the classes that their papers have, and are not listed.
 REALLY_USED = {
-    "HaarDiscriminator": {"criteria/adversarial.py"},  # the default discriminator
-    "VGGFeatures": {"criteria/vgg.py"},  # whose difference the criterion is
-    "Adversarial": {"criteria/build.py"},  # which cannot be tried on random images
-    "DASR": {"hosts/kernels.py"},  # whose variant "oracle" reads kernels
+    "embeddings.HaarDiscriminator": {"criteria/adversarial.py"},  # the default discriminator
+    "embeddings.VGGFeatures": {"criteria/vgg.py"},  # whose difference the criterion is
+    "criteria.Adversarial": {"criteria/build.py"},  # which cannot be tried on random images
+    "networks.DASR": {"hosts/kernels.py"},  # whose variant "oracle" reads kernels
 }
 
 
@@ -236,4 +314,4 @@ def test_no_other_file_names_a_class_without_need(package: str) -> None:
         if not place.startswith(("methods/", "losses/")) and place != f"{package}/__init__.py":
             for name in named_in(file, package, names):
                 users[name].add(place)
-    assert users == {name: REALLY_USED.get(name, set()) for name in names}
+    assert users == {name: REALLY_USED.get(f"{package}.{name}", set()) for name in names}

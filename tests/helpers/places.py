@@ -16,6 +16,10 @@ REGISTRIES: dict[str, tuple[str, set[str]]] = {
     "samples": ("SAMPLES", {"SampleGenerator"}),
     "criteria": ("CRITERIA", {"Criterion", "Registered"}),
     "networks": ("NETWORKS", set()),
+    "methods": (
+        "METHODS",
+        {"Method", "EmbeddingMethod", "ImageMethod", "PositionMethod", "DegradationMethod"},
+    ),
 }
 # A registry that takes any module: of which class those are that must be in it.
 BASES = {"criteria": "Criterion", "networks": None}
