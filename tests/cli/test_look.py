@@ -340,12 +340,12 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
     class Mine(Method):
         def __init__(self, strength: float) -> None:
-            super().__init__("mine", 0, {})
+            super().__init__("mine")
 
     monkeypatch.setitem(METHODS, "Mine", Mine)
     with pytest.raises(ConfigError, match=r"Mine cannot be built with its defaults .*strength.*Use --config"):
         look(tmp_path / "x.png", method="mine")
-    monkeypatch.setattr(Mine, "__init__", lambda self: Method.__init__(self, "mine", 0, {}))
+    monkeypatch.setattr(Mine, "__init__", lambda self: Method.__init__(self, "mine"))
     with pytest.raises(ConfigError, match=r"Mine does not say what it compares\. Give the class a method"):
         look(tmp_path / "x.png", method="mine")
     assert not (tmp_path / "x.png").exists()

@@ -17,11 +17,14 @@ _TRAINING = """
 import logging, sys
 from contrastive_sr.hosts.progress import TrainingProgress
 logging.basicConfig(level=logging.INFO, format="%(message)s")   # before the bar, as MMEngine does
-with TrainingProgress(total=100, start=20, title="EDSR") as progress:
+own = logging.Logger("own")  # not known to logging.getLogger, as MMEngine's
+own.addHandler(logging.StreamHandler())
+with TrainingProgress(total=100, start=20, title="EDSR", loggers=[own]) as progress:
     for step in range(21, 101):
         progress.update(step, loss=1 / step)
         if step % 40 == 0:
             logging.info("host at %d", step)
+            own.warning("own at %d", step)
 logging.info("host ends")
 """
 
@@ -52,7 +55,8 @@ def test_a_file_gets_a_line_every_tenth(tmp_path: Path) -> None:
     ours = [line for line in lines if line.startswith("EDSR: ")]
     assert [re.search(r"\((\d+)/100\)", line).group(1) for line in ours] == [str(step) for step in range(28, 101, 8)]  # type: ignore[union-attr]
     assert re.fullmatch(r"EDSR: 100 % \(100/100\)  \S+ (it/s|s/it)  0:00 left  loss 0.01", ours[-1])
-    assert [line for line in lines if line.startswith("host")] == ["host at 40", "host at 80", "host ends"]
+    logged = [line for line in lines if line.startswith(("host", "own"))]
+    assert logged == ["host at 40", "own at 40", "host at 80", "own at 80", "host ends"]
 
 
 def test_a_terminal_gets_a_bar_below_the_hosts_lines() -> None:
@@ -62,7 +66,8 @@ def test_a_terminal_gets_a_bar_below_the_hosts_lines() -> None:
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", _read_terminal(master))
     os.close(master)
     lines = [line.strip() for line in re.split(r"[\r\n]+", screen)]
-    assert {"host at 40", "host at 80", "host ends"} <= set(lines), screen  # each on a line of its own
+    logged = {"host at 40", "own at 40", "host at 80", "own at 80", "host ends"}
+    assert logged <= set(lines), screen  # each on a line of its own
     assert any("EDSR" in line and "100/100" in line and "loss 0.01" in line for line in lines)
 
 
@@ -70,7 +75,13 @@ def test_an_inherited_descriptor_is_drawn_on_and_stays_open(tmp_path: Path) -> N
     with (tmp_path / "bar").open("w") as bar, (tmp_path / "log").open("w") as log:
         _run(log.fileno(), {PROGRESS_FD: str(bar.fileno())}, keep=(bar.fileno(),))
         bar.write("still open\n")
-    assert (tmp_path / "log").read_text().splitlines() == ["host at 40", "host at 80", "host ends"]
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "host at 40",
+        "own at 40",
+        "host at 80",
+        "own at 80",
+        "host ends",
+    ]
     assert "EDSR: 100 %" in (tmp_path / "bar").read_text()
     assert (tmp_path / "bar").read_text().endswith("still open\n")
 

@@ -1,0 +1,102 @@
+"""Networks compared on data sets, as a library: what is reported, kept and noted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from contrastive_sr.data import write_degraded
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.evaluation import (
+    DataSet,
+    MetricNote,
+    NamedNetwork,
+    bicubic,
+    bicubic_lr,
+    compare_networks,
+    degraded_lr,
+    given_lr,
+)
+from contrastive_sr.evaluation.comparison import CHECKING, check_networks
+from contrastive_sr.evaluation.data_sets import images_of, paired_lr, read_pairs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images of 50 x 41."""
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (41, 50, 3)).astype(np.uint8)
+        (tmp_path / "HR").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "HR" / f"{seed}.png")
+    return tmp_path / "HR"
+
+
+def networks() -> list[NamedNetwork]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4)).eval()
+    return [NamedNetwork("bicubic", bicubic(4)), NamedNetwork("net", net, net)]
+
+
+def test_scores_costs_parts_of_images_and_progress(folder: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    sets = [DataSet("all", images_of(folder)), DataSet("one", images_of(folder)[:1])]
+
+    def absent(sr: np.ndarray, hr: np.ndarray) -> float | None:
+        return 1.0 if sr[0, 0, 0] < 0 else None
+
+    evaluation = compare_networks(
+        networks(),
+        sets,
+        bicubic_lr(4),
+        4,
+        metrics={"error": lambda sr, hr: float(np.abs(sr - hr.astype(float)).mean()), "absent": absent},
+        shown=2,
+        on_progress=lambda *call: told.append(call),
+    )
+    assert told == [(what, done, 4) for what in (CHECKING, "bicubic", "net") for done in range(5)]
+    assert [(data, list(of_data)) for data, of_data in evaluation.scores.items()] == [
+        ("all", ["bicubic", "net"]),
+        ("one", ["bicubic", "net"]),
+    ]
+    results = evaluation.results()
+    assert results["all"]["bicubic"]["parameters"] is None
+    assert results["all"]["net"]["parameters"] == 48 * 27 + 48
+    assert (results["all"]["net"]["images"], results["one"]["net"]["images"]) == (3, 1)
+    assert results["one"]["net"]["error"] == evaluation.scores["all"]["net"][0].values["error"]
+    assert [(part.dataset, part.name) for part in evaluation.shown] == [
+        ("all", "0.png"),
+        ("all", "2.png"),
+        ("one", "0.png"),
+    ]
+    assert list(evaluation.shown[0].images) == ["bicubic", "net", "HR"]
+    notes = evaluation.notes({"error": MetricNote("Mean error"), "absent": MetricNote("Rare", "others")})
+    assert notes[3:5] == ["Mean error.", "Rare; others are left out: 4."]
+    assert evaluation.notes({"other": MetricNote("not measured")}) == [*notes[:3], notes[5]]
+
+
+def test_lr_from_files_is_what_the_preset_makes(folder: Path, tmp_path: Path) -> None:
+    made = write_degraded(folder, tmp_path / "set", "dasr-anisotropic", 4, seed=3).folder
+    files = images_of(folder)
+    given = read_pairs(DataSet("a", files, paired_lr(folder, made / "LRx4", 4)), given_lr(), 4)
+    source = degraded_lr("dasr-anisotropic", 4, seed=3)
+    for pair, other in zip(given, read_pairs(DataSet("a", files), source, 4), strict=True):
+        assert pair.name == other.name
+        assert np.array_equal(pair.hr, other.hr)
+        assert torch.equal((pair.lr * 255).round(), (other.lr * 255).round())
+
+
+def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Expected images in .*Did you mean .*HR\?"):
+        images_of(folder.parent, ("GT", "HR"))
+    with pytest.raises(DataError, match="expected a folder of images, got nowhere, which is not there"):
+        images_of(Path("nowhere"))
+    with pytest.raises(ConfigError, match=r"net: .*It is a network for x4"):
+        check_networks(networks()[1:], 2, torch.device("cpu"))
+    Image.new("RGB", (20, 18)).save(folder / "small.png")
+    with pytest.raises(DataError, match=r"a: small\.png: expected an HR image of at least 19"):
+        compare_networks(networks(), [DataSet("a", images_of(folder))], bicubic_lr(4), 4)
