@@ -84,7 +84,7 @@ def pml_supcon(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pml_ntxent(a: Tensor, b: Tensor) -> Tensor:
-    """pytorch-metric-learning's NTXentLoss, likewise."""
+    """pytorch-metric-learning's NTXentLoss of the same vectors."""
     from pytorch_metric_learning.losses import NTXentLoss
 
     loss, label = NTXentLoss(TEMPERATURE), torch.arange(len(a), device=a.device)

@@ -287,7 +287,7 @@ class DASR(DegradationMethod):
             )
 
     def build(self, net: nn.Module, dry: Batch) -> None:
-        """Get to know the SR network's encoder; see :meth:`Method.build`."""
+        """Keep the SR network's encoder at hand; see :meth:`Method.build`."""
         assert isinstance(net.encoder, DegradationEncoder)
         self._encoder = (net.encoder,)
 
