@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contrastive_sr._random import seed_of
 from contrastive_sr.data.images import RGB_SUFFIXES, as_image, list_images, read_rgb
 from contrastive_sr.errors import DataError
 
@@ -127,7 +127,7 @@ def _check_names(files: list[Path]) -> None:
 
 def image_seed(seed: int, stem: str) -> int:
     """The seed of one image's degradation and noise, from that of the set and the image's name without ending."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stem}".encode()).digest()[:7], "big")
+    return seed_of(seed, stem)
 
 
 def _cropped(hr: Tensor, scale: int) -> Tensor:
