@@ -72,7 +72,8 @@ def _refused(error: type[Exception], message: str, checkpoint: Path, folder: Pat
 
 def test_bad_input_is_explained(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     torch.save({"params": {"conv.weight": torch.rand(3)}}, tmp_path / "edsr.pth")
-    _refused(ConfigError, r"edsr\.pth: expected a file with a degradation encoder", tmp_path / "edsr.pth", folder)
+    message = r"edsr\.pth was expected to hold the weights of one DegradationEncoder, got none"
+    _refused(ConfigError, message, tmp_path / "edsr.pth", folder)
     _refused(ConfigError, "expected an existing file", tmp_path / "none.pth", folder)
     (tmp_path / "empty").mkdir()
     _refused(DataError, "Expected images in .*empty", checkpoint, tmp_path / "empty")
