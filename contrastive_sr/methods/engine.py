@@ -136,7 +136,7 @@ class Methods(nn.Module):
     # ------------------------------------------------------------------------------------------- before the first step
 
     def attach(self, net: Callable[..., Tensor]) -> None:
-        """Prepare all methods for the SR network: once, before optimizers are made from ``parameters()`` and before DDP.
+        """Prepare all methods for the SR network: once, before optimizers are made from ``parameters()`` and DDP.
 
         Args:
             net: the SR network, wrapped for several processes or not.
