@@ -58,8 +58,10 @@ def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) ->
         "methods = build_methods([dict(type='PCL', loss_weight=1.0)])\n"
         "net = torch.nn.Upsample(scale_factor=4)\n"
         "lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)\n"
-        "batch = methods.run(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), net), dict(lr=lr, hr=hr))\n"
-        "print(float(methods.sr_losses(batch, None).total.detach()) > 0)"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), net)\n"
+        "methods.attach(net)\n"
+        "batch = methods.run(net, dict(lr=lr, hr=hr))\n"
+        "print(float(methods.sr_losses(batch, None).loss.detach()) > 0)"
     )
     assert _run(python, "-c", code, cwd=tmp_path).strip() == "True"
 

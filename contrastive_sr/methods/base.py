@@ -54,7 +54,7 @@ class Method(nn.Module):
         warmup_steps: in the first so many SR steps the host's own losses rest, and what learns is what this method
             trains.
         warmup_module: name of the SR network's module, called with the LR images, that alone is run in these steps. It
-            holds all ``layers``. None: the whole network is run. What else of the network the terms call in these steps,
+            holds all ``layers``. None: the whole network is run. Whatever else of it the terms call in these steps,
             they call by :func:`~contrastive_sr.methods.layers.call_alone`, which averages gradients over processes.
         metrics: names of the metrics of each term, and of each auxiliary loss, that may be left out; the engine then
             logs zeros in their place.

@@ -310,9 +310,9 @@ class Methods(nn.Module):
             DataError: the pixel loss does not depend on the SR image.
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
         """
-        warming_up, active = self.warming_up, self._active()
+        active = self._active()
         total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
-        if warming_up and "sr" in batch and world_size() > 1:
+        if self.warming_up and "sr" in batch and world_size() > 1:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
         for method in self:
@@ -321,30 +321,37 @@ class Methods(nn.Module):
             terms = self._returned(method, "terms", batch) if method in active else {}
             zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
             metrics.update(_named(method, zeros))
-            for key, weight in method.weights.items():
-                assert isinstance(weight, TermWeight)
-                label = f"{method.name}_{key}"
-                if key in terms:
-                    term = terms[key]
-                    self._watch(label, term.loss)
-                    points = term.points or [batch["sr"]]
-                    self._check_dependence(method, key, term, points)
-                    if not warming_up:
-                        weight.measure(self.step.value, term.loss, pixel_loss, points)
-                    in_force, raw = weight.at(self.step.value), term.loss.detach()
-                    weighted = in_force * term.loss
-                    total = total + weighted
-                    metrics.update(_named(method, term.metrics))
-                else:
-                    if not warming_up:
-                        weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
-                    in_force = raw = weighted = total.new_zeros(()).detach()
-                metrics |= {label: weighted.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
-                if pixel_loss is not None or warming_up:
-                    metrics[f"{label}_share"] = in_force * weight.latest
+            for key in method.weights:
+                weighted = self._weighted(method, key, terms.get(key), batch, pixel_loss)
+                total = total + weighted.loss
+                metrics.update(weighted.metrics)
         metrics.update(self._auxiliary_metrics)
         self.step.advance()
         return Contrast(total, metrics)
+
+    def _weighted(
+        self, method: Method, key: str, term: Contrast | None, batch: Batch, pixel_loss: Tensor | None
+    ) -> Contrast:
+        """A term with its weight, and what to log of it; zeros for one that was left out."""
+        weight, label, step = method.weights[key], f"{method.name}_{key}", self.step.value
+        assert isinstance(weight, TermWeight)
+        if term is None:
+            if not self.warming_up:
+                weight.check_pixel_loss(pixel_loss)  # now, and not when the term begins
+            in_force = raw = loss = batch["hr"].new_zeros((), dtype=torch.float32)
+            metrics = {}
+        else:
+            self._watch(label, term.loss)
+            points = term.points or [batch["sr"]]
+            self._check_dependence(method, key, term, points)
+            if not self.warming_up:
+                weight.measure(step, term.loss, pixel_loss, points)
+            in_force, raw = weight.at(step), term.loss.detach()
+            loss, metrics = in_force * term.loss, _named(method, term.metrics)
+        metrics |= {label: loss.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
+        if pixel_loss is not None or self.warming_up:
+            metrics[f"{label}_share"] = in_force * weight.latest
+        return Contrast(loss, metrics)
 
     def compared(self, batch: Batch) -> list[Comparison]:
         """What all methods compare, for a person to look at, their names before the titles.

@@ -123,7 +123,8 @@ class ProgressHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Opens the bar, on the first process alone."""
         if is_main_process():
-            bar = TrainingProgress(runner.max_iters, start=runner.iter, title=Path(runner.work_dir).name)
+            title, loggers = Path(runner.work_dir).name, [runner.logger]
+            bar = TrainingProgress(runner.max_iters, start=runner.iter, title=title, loggers=loggers)
             ProgressHook._open = bar.__enter__()
 
     def after_train_iter(
