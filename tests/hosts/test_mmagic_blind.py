@@ -119,7 +119,7 @@ def logged_steps(folder: Path) -> list[dict[str, Any]]:
     steps = [entry for entry in scalars(folder / "whole") if "loss" in entry]
     assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
     for entry in steps:
-        assert entry["loss"] == pytest.approx(entry["loss_pix"] + entry["loss_contrastive"], rel=1e-4)
+        assert entry["loss"] == pytest.approx(entry.get("loss_pix", 0) + entry["loss_contrastive"], rel=1e-4)
     assert [entry for entry in scalars(folder / "whole") if "PSNR" in entry]
     return steps
 
@@ -136,7 +136,8 @@ def test_dasr_in_four_steps_equals_two_and_two(dasr: Path) -> None:
     networks.DASR(channels=4, groups=1, blocks=1).load_state_dict(weights(checkpoint), strict=True)
     steps = logged_steps(dasr)
     assert [entry["dasr_host_factor"] for entry in steps] == [0, 0, 0, 1]
-    assert [entry["loss_pix"] > 0 for entry in steps] == [False, False, False, True]
+    assert ["loss_pix" in entry for entry in steps] == [False, False, False, True]  # the host's losses rest
+    assert steps[-1]["loss_pix"] > 0
 
 
 def test_crl_sr_in_four_steps_equals_two_and_two(crl_sr: Path) -> None:
@@ -198,18 +199,19 @@ def test_a_gan_warms_up_too_and_draws_anew_at_each_step() -> None:
         degradation_seed=5,
     )
     optim = optimizers(model, "generator", "discriminator")
-    moved, losses = [], []
+    moved, losses, judged = [], [], []
     for _ in range(3):
         before = {name: value.clone() for name, value in model.named_parameters() if "methods" not in name}
         log = model.train_step(batch(), optim)
-        losses.append([log[key].item() > 0 for key in ("loss_pix", "loss_gan", "loss_d_real")])
+        losses.append([key in log and log[key].item() > 0 for key in ("loss_pix", "loss_gan", "loss_d_real")])
         after = dict(model.named_parameters())
         names = {name for name, value in before.items() if not torch.equal(value, after[name])}
         moved.append({".".join(name.split(".")[:2]) for name in names if name.startswith("generator.")})
-        assert any(name.startswith("discriminator.") for name in names)
+        judged.append(any(name.startswith("discriminator.") for name in names))
     assert moved[:2] == [set(), {"generator.encoder"}]  # at first the queue is empty, and there is no contrast
     assert moved[2] > {"generator.encoder", "generator.groups", "generator.first"}
-    assert losses == [[False, False, True], [False, False, True], [True, True, True]]
+    assert losses == [[False] * 3, [False] * 3, [True] * 3]
+    assert judged == [False, False, True]  # in the warm-up there is no SR image to tell from HR
     assert model.degradation_step.value == 3
     queue = model.methods["dasr"].loss.queue[:6]
     assert len({tuple(row.tolist()) for row in queue}) == 6
