@@ -368,12 +368,12 @@ class DegradationContrast(DegradationMethod):
             positives_from=positives_from,
             split_lr=split_lr,
         )
-        self.encoder_with_head = EncoderWithHead(encoder)
+        self.query_encoder = EncoderWithHead(encoder)
 
     @property
     def pair(self) -> EncoderWithHead:
         """The encoder of this method, with its head."""
-        return self.encoder_with_head
+        return self.query_encoder
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """The encoder, with its head."""

@@ -214,7 +214,7 @@ def test_two_processes_hold_one_queue(one: Path, tmp_path: Path) -> None:
     [
         ({"type": "DASR", "variant": "oracle"}, [{"type": "TrueKernel"}], "step.count"),
         ({"type": "DASR"}, methods("demo_dasr_x4", positives_from="same_degradation"), "dasr.loss.queue"),
-        (None, [{"type": "DegradationContrast", "queue_size": 8}], "degradation.encoder_with_head.encoder.body.0.weight"),
+        (None, [{"type": "DegradationContrast", "queue_size": 8}], "degradation.query_encoder.encoder.body.0.weight"),
     ],
     ids=["oracle", "same_degradation", "stock"],
 )

@@ -494,7 +494,7 @@ def test_auxiliary_encoder_learns_and_the_network_does_not() -> None:
     assert result.metrics["degradation_positive_similarity"].item() != 0
     assert all(p.grad is None for p in net.parameters())
     for name, parameter in methods.named_parameters():
-        if name.startswith("degradation.encoder_with_head."):
+        if name.startswith("degradation.query_encoder."):
             assert parameter.grad is not None
             assert parameter.grad.abs().sum() > 0, name
         else:
