@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tolerances import assert_close
 
 from contrastive_sr.embeddings import MLPHead
 from contrastive_sr.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ def test_is_linear_relu_linear_on_each_vector() -> None:
                 sum(w * h for w, h in zip(row, hidden, strict=True)) + bias
                 for row, bias in zip(last, last_bias, strict=True)
             ]
-            assert out[i][j] == pytest.approx(expected, abs=1e-12)
+            assert_close(out[i][j], expected, "exact", scale=1)
 
 
 def test_its_layers_exist_before_the_first_call() -> None:

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from same import assert_same
+from tolerances import assert_close
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import VGGFeatures
@@ -67,7 +68,7 @@ def test_default_layers_equal_torchvision(features: nn.Sequential, weights: Path
     for got, layer in zip(maps, ("relu1_2", "relu2_2", "relu3_4", "relu4_4"), strict=True):
         reference = expected(features, images, layer)
         assert reference.std() > 0.01
-        torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4)
+        assert_close(got, reference, "loose", scale=1)
 
 
 def test_chosen_layers_come_in_the_order_of_the_network(features: nn.Sequential, weights: Path) -> None:
@@ -76,7 +77,7 @@ def test_chosen_layers_come_in_the_order_of_the_network(features: nn.Sequential,
     assert embedding.layers == ["conv1_1", "pool1", "conv2_2", "relu2_2"]
     assert len(embedding.features) == 9  # nothing behind the last layer is kept
     for got, layer in zip(embedding(images), embedding.layers, strict=True):
-        torch.testing.assert_close(got, expected(features, images, layer), rtol=1e-4, atol=1e-4)
+        assert_close(got, expected(features, images, layer), "loose", scale=1)
 
 
 def test_later_layers_do_not_overwrite_maps(weights: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_deepest_layer_and_its_smallest_size(features: nn.Sequential, weight
     embedding = VGGFeatures(layers=["pool5"], weights=weights)
     assert embedding.minimum_size == 32
     images = torch.rand(1, 3, 32, 32)
-    torch.testing.assert_close(embedding(images)[0], expected(features, images, "pool5"), rtol=1e-3, atol=1e-3)
+    assert_close(embedding(images)[0], expected(features, images, "pool5"), "loose", scale=1)
     with pytest.raises(DataError, match="VGGFeatures: expected HR patches of at least 32 x 32 pixels, got 32 x 31"):
         embedding(torch.rand(1, 3, 32, 31))
 
@@ -104,7 +105,7 @@ def test_timm_s_file_has_the_same_names(features: nn.Sequential, tmp_path: Path)
     save_file({**own, "head.fc.bias": torch.zeros(1000)}, tmp_path / "model.safetensors")
     embedding = VGGFeatures(layers=["relu2_2"], weights=tmp_path / "model.safetensors")
     images = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(embedding(images)[0], expected(features, images, "relu2_2"), rtol=1e-4, atol=1e-4)
+    assert_close(embedding(images)[0], expected(features, images, "relu2_2"), "loose", scale=1)
 
 
 def test_is_fixed_but_lets_the_gradient_through(weights: Path) -> None:

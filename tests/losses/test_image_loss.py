@@ -10,6 +10,7 @@ import torch
 from loss_oracles import dot_loops
 from oracles import cosine_loops, nce_loops, plain_blocks, plain_contrast, relative_distance
 from small_models import SmoothEmbedding, settled
+from tolerances import assert_close
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import HaarDiscriminator
@@ -41,7 +42,7 @@ def test_equals_plain_passes_through_plain_modules(embedding: HaarDiscriminator,
         return plain_blocks(list(embedding.blocks[:3]), embedding.transform(x))
 
     expected, _, _ = plain_contrast(plain, sr, positives, negatives, temperature)
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    assert_close(loss, expected)
     (gradient,), (expected_gradient,) = torch.autograd.grad(loss, sr), torch.autograd.grad(expected, sr)
     assert expected_gradient.abs().sum() > 0
     assert relative_distance(gradient, expected_gradient) < 1e-10
@@ -54,9 +55,9 @@ def test_contrast_gives_the_similarities_behind_the_loss(embedding: HaarDiscrimi
     assert torch.equal(contrast.loss, loss(sr, positives, negatives))
     _, near, far = plain_contrast(embedding, sr, positives, negatives)
     expected = torch.cat((near, far), 1)
-    torch.testing.assert_close(loss.similarities(sr, positives, negatives), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(contrast.metrics["positive_similarity"], near.mean(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(contrast.metrics["negative_similarity"], far.mean(), rtol=0, atol=1e-5)
+    assert_close(loss.similarities(sr, positives, negatives), expected, scale=1)
+    assert_close(contrast.metrics["positive_similarity"], near.mean(), scale=1)
+    assert_close(contrast.metrics["negative_similarity"], far.mean(), scale=1)
     assert not any(metric.requires_grad for metric in contrast.metrics.values())
 
 
@@ -206,12 +207,12 @@ def test_equals_equations_9_to_11(similarity: Any, vectors: bool) -> None:
     near = similarities(loss.embedding, similarity, sr, positives)
     far = similarities(loss.embedding, similarity, sr, negatives)
     expected = torch.stack([nce_loops(n, f, 0.5).mean() for n, f in zip(near, far, strict=True)]).mean()
-    torch.testing.assert_close(contrast.loss.detach(), expected, rtol=1e-9, atol=0)
+    assert_close(contrast.loss, expected, dtype=torch.float64)
     similarity_of_all = torch.cat((torch.stack(near).mean(0), torch.stack(far).mean(0)), 1)
     got = loss.similarities(sr, positives, negatives)
-    torch.testing.assert_close(got, similarity_of_all, rtol=1e-9, atol=0)
-    assert contrast.metrics["positive_similarity"].item() == pytest.approx(torch.stack(near).mean().item(), rel=1e-9)
-    assert contrast.metrics["negative_similarity"].item() == pytest.approx(torch.stack(far).mean().item(), rel=1e-9)
+    assert_close(got, similarity_of_all, dtype=torch.float64)
+    assert_close(contrast.metrics["positive_similarity"], torch.stack(near).mean(), dtype=torch.float64)
+    assert_close(contrast.metrics["negative_similarity"], torch.stack(far).mean(), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("vectors", [False, True])

@@ -7,8 +7,11 @@ from typing import Any
 import cria_ranks
 import pytest
 import torch
+from tolerances import tolerance
 
 Results = list[dict[str, Any]]
+CLOSE, LOOSE = tolerance(torch.float64, "close"), tolerance(torch.float64, "loose")
+SINGLE = tolerance(torch.float32, "exact")  # of what follows from a share, whose weight is measured in float32
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,9 @@ def test_two_ranks_train_as_one_process_on_the_joined_batch(results: Results) ->
             got = result["pixels"]["states"][step]
             assert set(got) == set(want[step])
             for name, value in want[step].items():
-                torch.testing.assert_close(got[name], value, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(
+                    got[name], value, rtol=SINGLE, atol=0.002 * SINGLE, msg=lambda m, n=name: f"{n}: {m}"
+                )
     assert not torch.equal(want[-1]["net.uniformity.upsample.4.bias"], alone[-1]["net.uniformity.upsample.4.bias"])
     assert want[-1]["methods.cria.losses.align.scales.means"].min() > 0
 
@@ -38,7 +43,7 @@ def test_all_state_is_equal_on_both_ranks(results: Results) -> None:
     first, second = (result["adversarial"]["states"][-1] for result in results)
     assert any("discriminator" in name for name in first)
     for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(value, second[name], rtol=LOOSE, atol=CLOSE, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("kind", cria_ranks.SETTINGS)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from driving import attached, step_of
 from oracles import dual_loops, plain_contrast, relative_distance
 from small_models import CountingNet, IdentityEmbedding, SmoothEmbedding, images_batch
+from tolerances import assert_close
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import HaarDiscriminator, VGGFeatures
@@ -70,7 +71,7 @@ def test_auxiliary_loss_is_equation_7_with_one_normalisation_for_both_sides() ->
     reference = copy.deepcopy(method.embedding).train()
     real, fake = reference.logits(torch.cat((batch["hr"], batch["sr"].detach()))).detach().chunk(2)
     loss = methods.auxiliary_losses(batch)["pcl_discriminator"]
-    assert loss.item() == pytest.approx(dual_loops(real, fake), rel=1e-5)
+    assert_close(loss, dual_loops(real, fake), dtype=torch.float32)
     again = copy.deepcopy(attached(net(), pcl()))(batch)  # the module call is this loss
     assert torch.equal(again["pcl_discriminator"], loss)
 
@@ -105,11 +106,11 @@ def test_term_is_equations_8_to_10_on_the_samples_drawn() -> None:
 
     embed = method.embedding.eval()
     loss, near, far = plain_contrast(embed, batch["sr"], positives, negatives, 0.5)
-    assert losses.metrics["pcl_contrastive_raw"].item() == pytest.approx(loss.item(), rel=1e-5)
-    assert losses.loss.item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
-    assert losses.metrics["pcl_contrastive"].item() == pytest.approx(0.01 * loss.item(), rel=1e-5)
-    assert losses.metrics["pcl_positive_similarity"].item() == pytest.approx(near.mean().item(), rel=1e-5)
-    assert losses.metrics["pcl_negative_similarity"].item() == pytest.approx(far.mean().item(), rel=1e-5)
+    assert_close(losses.metrics["pcl_contrastive_raw"], loss, dtype=torch.float32)
+    assert_close(losses.loss, 0.01 * loss.item(), dtype=torch.float32)
+    assert_close(losses.metrics["pcl_contrastive"], 0.01 * loss.item(), dtype=torch.float32)
+    assert_close(losses.metrics["pcl_positive_similarity"], near.mean(), dtype=torch.float32)
+    assert_close(losses.metrics["pcl_negative_similarity"], far.mean(), dtype=torch.float32)
     weights = list(network.parameters())
     got = torch.autograd.grad(losses.loss, weights, retain_graph=True)
     expected = torch.autograd.grad(0.01 * loss, weights)
@@ -140,10 +141,10 @@ def test_share_is_the_ratio_of_gradients_at_the_sr_image(pixel_loss: Any) -> Non
     (term_gradient,) = torch.autograd.grad(term, batch["sr"], retain_graph=True)
     (pixel_gradient,) = torch.autograd.grad(pixel, batch["sr"], retain_graph=True)
     ratio = (term_gradient.norm() / pixel_gradient.norm()).item()
-    assert losses.metrics["pcl_contrastive_weight"].item() == pytest.approx(0.05 / ratio, rel=1e-4)
-    assert losses.metrics["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
+    assert_close(losses.metrics["pcl_contrastive_weight"], 0.05 / ratio, "loose", dtype=torch.float32)
+    assert_close(losses.metrics["pcl_contrastive_share"], 0.05, dtype=torch.float32)
     (weighted,) = torch.autograd.grad(losses.loss, batch["sr"])
-    assert (weighted.norm() / pixel_gradient.norm()).item() == pytest.approx(0.05, rel=1e-4)
+    assert_close(weighted.norm() / pixel_gradient.norm(), 0.05, "loose", dtype=torch.float32)
 
 
 def test_weight_stays_between_measurements_and_moves_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +158,7 @@ def test_weight_stays_between_measurements_and_moves_at_them(monkeypatch: pytest
             logs.append(methods.sr_losses(batch, (step + 1) * F.l1_loss(batch["sr"], batch["hr"])).metrics)
         weights, shares = ([log[f"pcl_contrastive_{key}"].item() for log in logs] for key in ("weight", "share"))
         if "loss_weight" in arguments:
-            assert weights == pytest.approx([0.0004] * 7, rel=1e-5)
+            assert_close(weights, [0.0004] * 7, dtype=torch.float32)
         moving = weights if "loss_share" in arguments else shares
         assert len(set(moving[:4])) == 4
         assert moving[3] == moving[4] == moving[5] != moving[6]
@@ -548,7 +549,7 @@ def test_neither_weight_nor_share_is_a_share_of_five_percent() -> None:
     torch.manual_seed(0)
     methods, _, batch = ready(PCL(embedding=SmoothEmbedding()))
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert losses.metrics["pcl_contrastive_share"].item() == pytest.approx(0.05, rel=1e-5)
+    assert_close(losses.metrics["pcl_contrastive_share"], 0.05, dtype=torch.float32)
 
 
 # Several methods
@@ -586,8 +587,8 @@ def test_two_methods_add_up(two: Methods) -> None:
     losses = two.sr_losses(batch, pixel)
     terms = {key: term for key, term in losses.metrics.items() if key.endswith("_contrastive")}
     assert list(terms) == ["first_contrastive", "second_contrastive"]
-    assert losses.loss.item() == pytest.approx(sum(part.loss.item() for part in alone), rel=1e-6)
-    assert losses.loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-6)
+    assert_close(losses.loss, sum(part.loss.item() for part in alone), "exact", dtype=torch.float32)
+    assert_close(losses.loss, sum(term.item() for term in terms.values()), "exact", dtype=torch.float32)
     assert set(losses.metrics) == {*alone[0].metrics, *alone[1].metrics}
     assert list(two.auxiliary_losses(batch)) == list(two(batch)) == ["second_discriminator"]
     assert list(two.trained_parts()) == ["second_embedding"]

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.errors import ConfigError, DataError
@@ -34,16 +35,16 @@ def test_a_share_sets_the_weight() -> None:
     term, pixel = gradients(50)
     measure(weight, 0, term, pixel)
     expected = math.sqrt(float((term**2).sum())) / math.sqrt(float((pixel**2).sum()))
-    assert weight.ratio.item() == pytest.approx(expected, rel=1e-6)
-    assert weight.weight.item() == pytest.approx(0.001, rel=1e-6)
-    assert (weight.weight * weight.ratio).item() == pytest.approx(0.05, rel=1e-6)
-    assert weight.share.item() == pytest.approx(0.05, rel=1e-6)
+    assert_close(weight.ratio, expected, "exact", dtype=torch.float32)
+    assert_close(weight.weight, 0.001, "exact", dtype=torch.float32)
+    assert_close(weight.weight * weight.ratio, 0.05, "exact", dtype=torch.float32)
+    assert_close(weight.share, 0.05, "exact", dtype=torch.float32)
 
 
 def test_without_weight_and_share_the_share_is_five_percent() -> None:
     weight = TermWeight("t")
     measure(weight, 0, *gradients(50))
-    assert weight.share.item() == pytest.approx(0.05, rel=1e-6)
+    assert_close(weight.share, 0.05, "exact", dtype=torch.float32)
 
 
 def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
@@ -51,9 +52,9 @@ def test_a_fixed_weight_stays_and_its_share_is_measured() -> None:
     assert weight.share.item() == 0
     for step, ratio in enumerate((50, 100, 25)):
         measure(weight, step, *gradients(ratio))
-        assert weight.weight.item() == pytest.approx(0.004, rel=1e-6)
-        assert weight.share.item() == pytest.approx(0.004 * ratio, rel=1e-5)
-    assert weight.ratio.item() == pytest.approx(0.5 * (0.5 * 50 + 0.5 * 100) + 0.5 * 25, rel=1e-5)
+        assert_close(weight.weight, 0.004, "exact", dtype=torch.float32)
+        assert_close(weight.share, 0.004 * ratio, dtype=torch.float32)
+    assert_close(weight.ratio, 0.5 * (0.5 * 50 + 0.5 * 100) + 0.5 * 25, dtype=torch.float32)
 
 
 def test_later_measurements_come_at_intervals_and_are_smoothed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,29 +63,29 @@ def test_later_measurements_come_at_intervals_and_are_smoothed(monkeypatch: pyte
     measure(weight, 5, *gradients(10))
     for step in range(6, 10):
         measure(weight, step, *gradients(1000))
-        assert weight.weight.item() == pytest.approx(0.01, rel=1e-6)
+        assert_close(weight.weight, 0.01, "exact", dtype=torch.float32)
     measure(weight, 10, *gradients(20))
-    assert weight.ratio.item() == pytest.approx(0.5 * 10 + 0.5 * 20, rel=1e-5)
-    assert weight.weight.item() == pytest.approx(0.1 / 15, rel=1e-5)
+    assert_close(weight.ratio, 0.5 * 10 + 0.5 * 20, dtype=torch.float32)
+    assert_close(weight.weight, 0.1 / 15, dtype=torch.float32)
 
 
 def test_the_first_steps_are_all_measured() -> None:
     weight = TermWeight("t", share=0.1, interval=5)
     for step, ratio in enumerate((10, 50, 50, 50, 50)):
         measure(weight, step, *gradients(ratio))
-    assert weight.ratio.item() == pytest.approx(50 - 40 / 16, rel=1e-5)
+    assert_close(weight.ratio, 50 - 40 / 16, dtype=torch.float32)
     for step in range(5, 26):  # the first 25, and then every fifth
         measure(weight, step, *gradients(50 if step < 25 else 70))
-    assert weight.latest.item() == pytest.approx(70, rel=1e-5)
+    assert_close(weight.latest, 70, dtype=torch.float32)
     measure(weight, 26, *gradients(90))
-    assert weight.latest.item() == pytest.approx(70, rel=1e-5)
+    assert_close(weight.latest, 70, dtype=torch.float32)
 
 
 def test_the_share_is_measured_and_not_the_one_asked_for() -> None:
     weight = TermWeight("t", share=0.1, interval=1)
     measure(weight, 0, *gradients(10))
     measure(weight, 1, *gradients(30))
-    assert weight.share.item() == pytest.approx(0.1 / 20 * 30, rel=1e-5)
+    assert_close(weight.share, 0.1 / 20 * 30, dtype=torch.float32)
 
 
 def test_between_measurements_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,9 +123,9 @@ def test_useless_measurements_are_passed_over(value: float) -> None:
         measure(weight, 0, *broken)
         assert weight.weight.item() == 0
         measure(weight, 1, term, pixel)
-        assert weight.ratio.item() == pytest.approx(10, rel=1e-6)
+        assert_close(weight.ratio, 10, "exact", dtype=torch.float32)
         measure(weight, 2, *broken)
-        assert weight.ratio.item() == pytest.approx(10, rel=1e-6)
+        assert_close(weight.ratio, 10, "exact", dtype=torch.float32)
 
 
 @pytest.mark.parametrize("given", [{"weight": 0.004}, {"share": 0.1}])
@@ -134,8 +135,8 @@ def test_in_the_warm_up_another_weight_is_in_force(given: dict[str, float]) -> N
         for step in range(5):
             measure(weight, step, *gradients(10))
             after = given.get("weight", 0.01)
-            assert weight.at(step).item() == pytest.approx(in_warmup if step < 3 else after, rel=1e-6)
-            assert weight.ratio.item() == pytest.approx(10, rel=1e-6)  # measured all the same
+            assert_close(weight.at(step), in_warmup if step < 3 else after, "exact", dtype=torch.float32)
+            assert_close(weight.ratio, 10, "exact", dtype=torch.float32)  # measured all the same
 
 
 def test_the_first_steps_after_the_warm_up_are_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +179,7 @@ def test_the_state_is_the_ratio() -> None:
     for w in (weight, copy):
         measure(w, 1, *gradients(30))
     assert torch.equal(copy.weight, weight.weight)
-    assert copy.ratio.item() == pytest.approx(20, rel=1e-5)
+    assert_close(copy.ratio, 20, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_a_term_that_vanishes_does_not_send_its_weight_to_infinity() -> None:
     for step, ratio in enumerate((10.0, *[1e-6] * 60)):
         measure(weight, step, *gradients(ratio))
     assert weight.ratio.item() < 1e-5
-    assert weight.weight.item() == pytest.approx(100 * 0.1 / 10, rel=1e-5)
+    assert_close(weight.weight, 100 * 0.1 / 10, dtype=torch.float32)
     restored = TermWeight("t", share=0.1, interval=1)
     restored.load_state_dict(weight.state_dict())
     assert restored.weight.item() == weight.weight.item()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tolerances import assert_close
 from torchvision.transforms import functional as tv
 
 from contrastive_sr.errors import DataError
 from contrastive_sr.samples import SAMPLES, HighResolution, OtherInstances, SampleGenerator, UpsampledLowResolution
 
 
-def test_high_resolution_is_the_image_itself() -> None:
-    hr = torch.rand(2, 3, 8, 8)
+def test_high_resolution_is_the_image_itself(device: str) -> None:
+    hr = torch.rand(2, 3, 8, 8, device=device)
     sample = HighResolution()({"hr": hr})
     assert sample.shape == (2, 1, 3, 8, 8)
     assert torch.equal(sample[:, 0], hr)
@@ -19,15 +20,15 @@ def test_high_resolution_is_the_image_itself() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_upsampled_low_resolution_is_bicubic(scale: int) -> None:
-    lr = torch.rand(2, 3, 6, 5)
-    batch = {"lr": lr, "hr": torch.rand(2, 3, 6 * scale, 5 * scale)}
+def test_upsampled_low_resolution_is_bicubic(scale: int, device: str) -> None:
+    lr = torch.rand(2, 3, 6, 5, device=device)
+    batch = {"lr": lr, "hr": torch.rand(2, 3, 6 * scale, 5 * scale, device=device)}
     sample = UpsampledLowResolution()(batch)
     assert sample.shape == (2, 1, 3, 6 * scale, 5 * scale)
     resized = tv.resize(lr, [6 * scale, 5 * scale], interpolation=tv.InterpolationMode.BICUBIC, antialias=False).clamp(
         0, 1
     )
-    torch.testing.assert_close(sample[:, 0], resized, rtol=0, atol=1e-6)
+    assert_close(sample[:, 0], resized, "exact", scale=1)
     assert torch.equal(lr, batch["lr"])
 
 
