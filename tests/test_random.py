@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contrastive_sr._random import seed_of
-from contrastive_sr.cli.degrade import image_seed
+from contrastive_sr.data.degraded import image_seed
 
 
 def test_a_seed_never_changes() -> None:
