@@ -253,7 +253,8 @@ class Trainings:
         torch.manual_seed(seed)
         size = self.size
         net = networks.CRLSR(scale=SCALE, **size.crl)
-        method = build(METHODS, {"type": "CRLSR", "variant": arm, "seed": seed, **size.refinement}, arm)
+        config = {"type": "CRLSR", "variant": arm, "srnce_variant": "tempered", "seed": seed, **size.refinement}
+        method = build(METHODS, config, arm)
         batches = self.batches("crl", seed, method.wants)
         return SRTraining(net, method, batches, self.tests.spatial, size.rate, size.average, self.device)
 
