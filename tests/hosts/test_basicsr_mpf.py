@@ -88,7 +88,7 @@ def test_four_steps_equal_two_and_two_across_the_phases(
 ) -> None:
     """With a stock teacher, which is in no file."""
     whole_image = {"datasets:train:use_hflip": False, "datasets:train:use_rot": False, "datasets:train:gt_size": 48}
-    same = {**whole_image, "methods": methods(teacher=teacher, start=1), "datasets:train:batch_size_per_gpu": 1}
+    same = {**whole_image, "methods": methods(teacher=teacher, warmup_steps=1), "datasets:train:batch_size_per_gpu": 1}
     folder = train_here(data, options=same)
     whole = folder.rename(folder.with_name("whole"))
     train_here(data, options={**same, "train:total_iter": 2})
@@ -148,7 +148,10 @@ def test_a_stock_network_under_rows_of_table_vii(variant: int, train_here: Calla
         ({"teacher": {"network": {**EDSR, "upscale": 2}, "weights": "x2"}}, r"from the teacher, EDSR, got .* scale\?"),
         ({"teacher": {"network": EDSR}}, "expected the file of a trained network, got none"),
         ({"teacher": {"network": EDSR, "weights": "nowhere.pth"}}, "expected an existing file, got nowhere.pth"),
-        ({"teacher": {"network": {**EDSR, "num_feat": 8}, "weights": "x4"}}, "does not fit the teacher"),
+        (
+            {"teacher": {"network": {**EDSR, "num_feat": 8}, "weights": "x4"}},
+            "Give `network` the settings it was trained",
+        ),
         ({"teacher": {"network": {**EDSR, "type": "EDSRR"}, "weights": "x4"}}, "Did you mean 'EDSR'"),
         ({"variant": 0}, "variant: expected one of 1, 2, 3, 4, 5, 6, 7, got 0"),
         ({"embedding": {"type": "SNResNet"}}, "Did you mean 'SNResNet18'"),

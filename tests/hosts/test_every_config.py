@@ -116,10 +116,13 @@ def test_option_file(name: str, vgg: Path, pairs: Path, tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tb_logger" / shipped["name"]))
     events.Reload()
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    assert all(math.isfinite(event.value) for found in scalars.values() for event in found)
-    for tag in ("l_g_pix" if "network_d" in shipped else "l_pix", f"{shipped['datasets']['val']['name']}/psnr"):
-        (found,) = [found for logged, found in scalars.items() if logged.endswith(f"/{tag}")]
-        assert {event.step for event in found} >= {1, 2}, tag
+    assert all(math.isfinite(event.value) for logged in scalars.values() for event in logged)
+    # in the first step, a warm-up of DASR, there is no SR image
+    pixel = {2} if any(method["type"] == "DASR" for method in options["methods"]) else {1, 2}
+    tags = {"l_g_pix" if "network_d" in shipped else "l_pix": pixel}
+    for tag, steps in {**tags, f"{shipped['datasets']['val']['name']}/psnr": {1, 2}}.items():
+        (logged,) = [events for name, events in scalars.items() if name.endswith(f"/{tag}")]
+        assert {event.step for event in logged} & {1, 2} == steps, tag
 
 
 # --------------------------------------------------------------------------------------------------------------- MMagic

@@ -151,7 +151,7 @@ def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
 
 
 def test_a_teacher_of_another_scale_is_refused_at_the_first_batch(tmp_path: Path) -> None:
-    model = build(start=100, teacher=save_teacher(tmp_path / "teacher.pth", upscale_factor=2))
+    model = build(warmup_steps=100, teacher=save_teacher(tmp_path / "teacher.pth", upscale_factor=2))
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
     with pytest.raises(DataError, match=r"from the teacher, EDSRNet, got .* Is it of another scale"):
         model.train_step(batch(), optimizers(model))
