@@ -149,12 +149,12 @@ def test_other_trunks(trunk: dict[str, Any]) -> None:
 
 
 def test_a_stock_network_trains_by_row_5() -> None:
-    model = build(generator=TRUNK, methods=methods(row=5))
+    model = build(generator=TRUNK, methods=methods(variant=5))
     assert {"cria_align", "cria_uniformity", "cria_adversarial"} <= set(model.train_step(batch(), optimizers(model)))
 
 
 def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
-    model = build(generator=TRUNK, methods=methods(row=1))
+    model = build(generator=TRUNK, methods=methods(variant=1))
     config = Config.fromfile(helpers.CONFIGS / f"{NAME}.py").optim_wrapper
     made = build_optim_wrapper(model, config)
     assert list(made.keys()) == ["generator"]

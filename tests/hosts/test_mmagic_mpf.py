@@ -127,9 +127,9 @@ def optimizers(model: Any) -> OptimWrapperDict:
     )
 
 
-@pytest.mark.parametrize("config", [3, 4, 5, 6])
-def test_stock_edsr_under_rows_of_table_vii(config: int, tmp_path: Path) -> None:
-    model = build(dict(EDSR), config=config, teacher=save_teacher(tmp_path / "teacher.pth"))
+@pytest.mark.parametrize("variant", [3, 4, 5, 6])
+def test_stock_edsr_under_rows_of_table_vii(variant: int, tmp_path: Path) -> None:
+    model = build(dict(EDSR), variant=variant, teacher=save_teacher(tmp_path / "teacher.pth"))
     log = model.train_step(batch(), optimizers(model))
     assert log["mpf_contrastive"] > 0
     assert log["mpf_discriminator"] > 0
@@ -137,14 +137,14 @@ def test_stock_edsr_under_rows_of_table_vii(config: int, tmp_path: Path) -> None
 
 
 def test_row_1_trains_nothing_of_its_own() -> None:
-    model = build(config=1, embedding=None)
+    model = build(variant=1, embedding=None)
     log = model.train_step(batch(), OptimWrapper(torch.optim.Adam(model.generator.parameters(), lr=1e-4)))
     assert log["loss_contrastive"] == 0
     assert log["loss"] == log["loss_pix"] > 0
 
 
 def test_row_1_trains_with_the_optimizers_of_the_config() -> None:
-    model = build(config=1, embedding=None)
+    model = build(variant=1, embedding=None)
     made = build_optim_wrapper(model, Config.fromfile(helpers.CONFIGS / f"{NAME}.py").optim_wrapper)
     assert list(made.keys()) == ["generator"]
     assert model.train_step(batch(), made)["loss_contrastive"] == 0
@@ -167,7 +167,7 @@ def test_a_teacher_that_cannot_be_had_is_refused_before_anything_is_written(
     for wrong, message in (
         ({**teacher, "weights": "nowhere.pth"}, "expected an existing file, got nowhere.pth"),
         ({"network": EDSR}, "expected the file of a trained network, got none"),
-        ({**teacher, "network": {**EDSR, "num_blocks": 2}}, "does not fit the teacher"),
+        ({**teacher, "network": {**EDSR, "num_blocks": 2}}, "The teacher is .* Give `network` the settings it was trained with"),
         ({**teacher, "network": {**EDSR, "type": "EDSRNett"}}, "Did you mean 'EDSRNet'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -178,8 +178,8 @@ def test_a_teacher_that_cannot_be_had_is_refused_before_anything_is_written(
 def test_full_and_demo_configs_say_the_same(tmp_path: Path) -> None:
     shutil.copytree(helpers.CONFIGS, tmp_path / "configs")  # as `contrastive-sr configs` writes them
     full, demo = (Config.fromfile(tmp_path / "configs" / f"{name}.py") for name in ("mpf_net_x4", NAME))
-    assert full.model.methods[0].start == 200_000
-    assert full.model.methods[0].embedding_start < 200_000
+    assert full.model.methods[0].warmup_steps == 200_000
+    assert full.model.methods[0].embedding_warmup_steps < 200_000
     assert full.model.methods[0].teacher.weights.endswith(f"iter_{full.train_cfg.max_iters}.pth")  # by the recipe there
     for config in (full, demo):
         for key in ("warmup_steps", "embedding_warmup_steps", "teacher", "embedding"):
