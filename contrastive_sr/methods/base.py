@@ -148,7 +148,7 @@ class Method(nn.Module):
         """The losses that train the method's own parts, by name; none unless it has such parts.
 
         Args:
-            batch: of the step, with ``"sr"``; use ``batch["sr"].detach()``.
+            batch: of the step, with ``"sr"`` and ``"features/<name>"``, all detached from the SR network.
             step: the step.
         """
         return {}

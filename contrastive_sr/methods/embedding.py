@@ -115,7 +115,7 @@ class EmbeddingMethod(Method):
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)
         with training_mode(embedding, True):
-            logits = embedding.logits(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"].detach())))
+            logits = embedding.logits(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"])))
         return {"discriminator": Contrast(self.discriminator_loss(*logits.chunk(2)))}
 
     # ------------------------------------------------------------------------------------------ for a person to look at

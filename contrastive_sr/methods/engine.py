@@ -259,7 +259,7 @@ class Methods(nn.Module):
         return batch
 
     def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses that train the methods' own parts, computed on the detached SR images.
+        """Losses that train the methods' own parts, computed on the detached batch.
 
         Args:
             batch: what :meth:`run` returned.
@@ -268,16 +268,18 @@ class Methods(nn.Module):
             Scalars by name, their sum to be minimised over ``parameters()``; empty if nothing trains.
 
         Raises:
-            ConfigError: a method returned something else.
+            ConfigError: a method returned something else, or a loss that trains nothing.
             NonFiniteError: one of them is NaN or infinite. On a GPU it is raised in the next step.
         """
         losses: dict[str, Tensor] = {}
         self._auxiliary_metrics = {}
         active = self._active()
+        batch = {key: x.detach() if isinstance(x, Tensor) else x for key, x in batch.items()}
         idle: list[nn.Parameter] = []
         for method in self:
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             for key, contrast in contrasts.items():
+                _check_trains(method, key, contrast)
                 losses[f"{method.name}_{key}"] = contrast.loss
                 self._watch(f"{method.name}_{key}", contrast.loss)
                 self._auxiliary_metrics.update(_named(method, contrast.metrics))
@@ -479,6 +481,15 @@ def _check_contrast(contrast: object, key: str, where: str) -> None:
         raise ConfigError(
             f"{where}: expected a list of tensors as points of {key!r}, or none for the SR image, got "
             f"{describe(points)}."
+        )
+
+
+def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
+    if torch.is_grad_enabled() and not contrast.loss.requires_grad:
+        raise ConfigError(
+            f"{method.name}: auxiliary() of {type(method).__name__}: expected a loss {key!r} that depends on the "
+            "method's parameters, got one without a gradient. The batch is detached there; is the loss computed under "
+            "torch.no_grad(), or are the parts frozen? Return no loss for parts that do not learn."
         )
 
 

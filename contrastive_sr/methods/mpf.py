@@ -208,7 +208,7 @@ class MPF(ImageMethod):
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)
         generator = step.generator(batch["hr"].device)
-        hr, sr = batch["hr"].to(batch["sr"]), batch["sr"].detach()
+        hr, sr = batch["hr"].to(batch["sr"]), batch["sr"]
         views = torch.cat([random_view(images, generator) for images in (hr, hr, sr)])
         with training_mode(embedding, True):
             vectors = embedding.vectors(views)

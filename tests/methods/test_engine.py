@@ -181,7 +181,9 @@ def test_a_term_without_a_weight_is_refused() -> None:
         "mine: terms() of Mine does not know the term 'edge'. Did you mean 'edges'? Accepted: edges. They are the "
         "names in `weights`."
     )
-    methods, _, batch = ready(Mine(auxiliary=lambda batch: {"whatever": edges(batch)["edges"]}))
+    mine = Mine()
+    mine.answers["auxiliary"] = lambda batch: {"whatever": Contrast(mine.part.weight.mean())}
+    methods, _, batch = ready(mine)
     assert list(methods.auxiliary_losses(batch)) == ["mine_whatever"]
 
 
@@ -245,6 +247,24 @@ def test_without_gradients_nothing_has_to_depend_on_anything() -> None:
     methods, network, _ = ready(Mine(edges))
     with torch.no_grad():
         assert methods.sr_losses(methods.run(network, images_batch())).loss > 0
+
+
+def test_auxiliary_losses_train_the_method_s_parts_alone() -> None:
+    mine = Mine(edges)
+    mine.answers["auxiliary"] = lambda batch: {"part": Contrast(mine.part(batch["sr"]).mean())}
+    methods, network, batch = ready(mine)
+    methods.auxiliary_losses(batch)["mine_part"].backward()
+    assert all(p.grad is None for p in network.parameters())
+    assert all(p.grad is not None for p in mine.part.parameters())
+    assert batch["sr"].requires_grad
+
+
+def test_an_auxiliary_loss_that_trains_nothing_is_refused() -> None:
+    methods, _, batch = ready(Mine(edges, lambda batch: {"part": Contrast(batch["sr"].mean())}))
+    with pytest.raises(ConfigError, match=r"mine: auxiliary\(\) of Mine: expected a loss 'part' that depends on the"):
+        methods.auxiliary_losses(batch)
+    with torch.no_grad():
+        assert list(methods.auxiliary_losses(batch)) == ["mine_part"]
 
 
 # ------------------------------------------------------------------------------------------------------ random draws
@@ -352,9 +372,11 @@ def test_the_log_is_of_weighted_and_raw_terms_and_what_the_method_measured() -> 
 
 
 def test_metrics_of_auxiliary_losses_are_logged_with_the_terms() -> None:
-    methods, _, batch = ready(
-        Mine(edges, lambda batch: {"head": Contrast(edges(batch)["edges"].loss, {"fill": torch.ones(())})})
-    )
+    mine = Mine(edges)
+    mine.answers["auxiliary"] = lambda batch: {
+        "head": Contrast(mine.part(batch["sr"]).mean(), {"fill": torch.ones(())})
+    }
+    methods, _, batch = ready(mine)
     assert "mine_fill" not in methods.sr_losses(batch).metrics
     assert list(methods.auxiliary_losses(batch)) == ["mine_head"]
     assert methods.sr_losses(batch).metrics["mine_fill"] == 1
@@ -505,7 +527,7 @@ def test_a_term_of_a_part_that_runs_alone_needs_points() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_named_with_its_step(value: float) -> None:
-    mine = Mine(edges, lambda batch: {"head": Contrast(scale * batch["sr"].mean())}, name="my_own")
+    mine = Mine(edges, lambda batch: {"head": Contrast(scale * mine.part.weight.mean())}, name="my_own")
     scale = 1.0
     methods, network, batch = ready(mine)
     methods.auxiliary_losses(batch)
