@@ -156,7 +156,8 @@ def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Seq
     Returns:
         The text, from "does not know" on.
     """
-    close = difflib.get_close_matches(str(name), [*accepted, *more], n=1)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
+    known = {other.lower(): other for other in (*accepted, *more)}
+    close = difflib.get_close_matches(str(name).lower(), known, n=1)
+    guess = f" Did you mean {known[close[0]]!r}?" if close else ""
     listed = ", and ".join(part for part in (", ".join(accepted), also) if part)
     return f"does not know the {kind} {name!r}.{guess} Accepted: {listed or 'none'}."

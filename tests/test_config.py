@@ -62,6 +62,7 @@ def test_takes_what_is_built_already() -> None:
     ("config", "message"),
     [
         ({"type": "Circel"}, r"drawing: does not know the type 'Circel'\. Did you mean 'Circle'\? Accepted: Circle"),
+        ({"type": "CIRCLE"}, r"drawing: does not know the type 'CIRCLE'\. Did you mean 'Circle'\?"),
         (
             {"type": "Zebra"},
             r"drawing: does not know the type 'Zebra'\. Accepted: Circle, Point\. To add your own, put @regis",

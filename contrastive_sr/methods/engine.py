@@ -95,6 +95,11 @@ class Methods(nn.Module):
         for method in methods:
             if hasattr(self, method.name):
                 raise ConfigError(f"methods: {method.name!r} cannot be a method's `name`. Try `my_{method.name}`.")
+            if method.weights and type(method).terms is Method.terms:
+                raise ConfigError(
+                    f"{method.name}: expected {type(method).__name__} to have terms(batch, step) for its weights "
+                    f"{list(method.weights)}, got none. Is its name misspelt?"
+                )
             self.add_module(method.name, method)
 
     def __getitem__(self, name: str) -> Method:
@@ -228,10 +233,7 @@ class Methods(nn.Module):
             NonFiniteError: the SR images are not finite. On a GPU it is raised in the next step.
         """
         self.check_finite()
-        if not self._attached:
-            raise ConfigError(
-                "The methods do not know the SR network yet. Call attach(net) once, before the optimizers are made."
-            )
+        self._check_attached()
         batch = dict(batch)
         if not self._checked:
             self.check_batch(batch)
@@ -268,9 +270,12 @@ class Methods(nn.Module):
             Scalars by name, their sum to be minimised over ``parameters()``; empty if nothing trains.
 
         Raises:
-            ConfigError: a method returned something else, or a loss that trains nothing.
+            ConfigError: :meth:`attach` was not called, or a method returned something else or a loss that trains
+                nothing.
+            DataError: a batch of another kind.
             NonFiniteError: one of them is NaN or infinite. On a GPU it is raised in the next step.
         """
+        self._check_ran(batch)
         losses: dict[str, Tensor] = {}
         self._auxiliary_metrics = {}
         active = self._active()
@@ -308,10 +313,12 @@ class Methods(nn.Module):
             where there is a pixel loss (and in a warm-up), the share.
 
         Raises:
-            ConfigError: a method returned something else than it should, or a ``loss_share`` without a pixel loss.
-            DataError: the pixel loss does not depend on the SR image.
+            ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
+                ``loss_share`` without a pixel loss.
+            DataError: a batch of another kind, or a pixel loss that does not depend on the SR image.
             NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
         """
+        self._check_ran(batch)
         active = self._active()
         total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
         if self.warming_up and "sr" in batch and world_size() > 1:
@@ -371,6 +378,19 @@ class Methods(nn.Module):
             for method in self
             for comparison in method.compared(batch, self._step(method))
         ]
+
+    def _check_attached(self) -> None:
+        if not self._attached:
+            raise ConfigError(
+                "The methods do not know the SR network yet. Call attach(net) once, before the optimizers are made."
+            )
+
+    def _check_ran(self, batch: Batch) -> None:
+        """Refuse a batch that :meth:`run` did not return."""
+        self._check_attached()
+        missing = {"sr", *map(feature_key, self._layers(self))} - set(batch)
+        if missing and not self.warming_up:  # a warm-up may run a part of the network
+            raise DataError(f"Expected the batch that run() returned, got one without {sorted(missing)}.")
 
     def _active(self) -> list[Method]:
         """The methods of this step; in a warm-up, those that warm up."""

@@ -115,6 +115,33 @@ def test_attach_comes_once_and_before_all_else(methods: Callable[[], list[Method
     engine.load_state_dict(engine.state_dict())
 
 
+def test_a_step_needs_attach_and_the_batch_that_run_returned() -> None:
+    batch = {**images_batch(), "sr": images_batch()["hr"].requires_grad_()}
+    methods = Methods([Mine(edges, layers=("body.0",))])
+    for call in (methods.auxiliary_losses, methods.sr_losses):
+        with pytest.raises(ConfigError, match=r"Call attach\(net\) once"):
+            call(batch)
+    methods.attach(net())
+    for call in (methods.auxiliary_losses, methods.sr_losses):
+        with pytest.raises(DataError, match=r"that run\(\) returned, got one without \['features/body.0'\]"):
+            call(batch)
+        with pytest.raises(DataError, match=r"that run\(\) returned, got one without \['features/body.0', 'sr'\]"):
+            call(images_batch())
+    assert methods.step.value == 0
+
+
+def test_a_method_with_weights_and_no_terms_is_refused() -> None:
+    class Misspelt(Method):
+        def term(self, batch: Batch, step: Step) -> dict[str, Contrast]:
+            return edges(batch)
+
+    method = Misspelt("mine", weights={"edges": TermWeight("mine_edges", 1.0)})
+    with pytest.raises(
+        ConfigError, match=r"mine: expected Misspelt to have terms\(batch, step\) for .*\['edges'\], got"
+    ):
+        Methods([method])
+
+
 def test_a_network_that_a_method_cannot_train_is_refused() -> None:
     methods = Methods([pcl(), DASR()])
     with pytest.raises(ConfigError, match="dasr: expected an SR network with a degradation encoder"):
