@@ -215,7 +215,7 @@ def train(
 
             run_basicsr(config, context.args)
     except KeyboardInterrupt:
-        errors.print(f"Stopped. With {resume} the training goes on from its last checkpoint, if it has saved one.")
+        errors.print(f"Stopped. {resume} goes on from the last checkpoint, if there is one.")
         raise typer.Exit(130) from None
 
 

@@ -412,7 +412,7 @@ def test_a_stopped_run_says_how_to_go_on(one_pair: Path, tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate()
     assert process.returncode == 130
-    assert "Stopped. With --auto_resume the training goes on from its last checkpoint, if it has saved one." in printed
+    assert "Stopped. --auto_resume goes on from the last checkpoint, if there is one." in printed
     assert "Traceback" not in printed
 
 
