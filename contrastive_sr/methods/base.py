@@ -63,10 +63,13 @@ class Method(nn.Module):
         name: prefix of everything that is logged.
         seed: seed of its random draws.
         weights: one :class:`~contrastive_sr.methods.TermWeight` for each term, by the term's name.
+        every: the method takes part in each so many-th SR step alone, the first included, and its terms count so many
+            times as much there ("lazy regularization", as in StyleGAN2, arXiv 1912.04958, appendix B). In between it
+            costs nothing, and its parts do not learn.
 
     Raises:
-        ConfigError: a name, of the method or of a term, that is empty or holds "loss", ".", "/" or a space; or a weight
-            that is no ``TermWeight``.
+        ConfigError: a name, of the method or of a term, that is empty or holds "loss", ".", "/" or a space; a weight
+            that is no ``TermWeight``; or a number of steps below 1.
     """
 
     layers: tuple[str, ...] = ()
@@ -76,7 +79,9 @@ class Method(nn.Module):
     warmup_module: str | None = None
     metrics: Mapping[str, Sequence[str]] = {}
 
-    def __init__(self, name: str, *, seed: int = 0, weights: Mapping[str, TermWeight] | None = None) -> None:
+    def __init__(
+        self, name: str, *, seed: int = 0, weights: Mapping[str, TermWeight] | None = None, every: int = 1
+    ) -> None:
         super().__init__()
         if not _is_word(name):
             raise ConfigError(f"name: expected a word without 'loss', dots, slashes and spaces, got {name!r}.")
@@ -89,6 +94,7 @@ class Method(nn.Module):
         self.name = name
         self.seed = check_count(seed, f"{name}: seed", at_least=0)
         self.weights = nn.ModuleDict(weights or {})
+        self.every = check_count(every, f"{name}: every")
 
     def check_network(self, net: nn.Module) -> None:
         """Refuse an SR network that this method cannot train; most take any.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import describe
+from contrastive_sr._checks import check_choice, describe
+from contrastive_sr._random import seed_of
 from contrastive_sr.config import build
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, training_mode
 from contrastive_sr.errors import ConfigError, DataError
@@ -19,6 +23,7 @@ from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch, SampleConfig, TeacherOutput, build_samples, draw
 
 EmbeddingConfig = Mapping[str, object] | Embedding
+Phase = Literal["random", "fixed"]
 HIGH_RESOLUTION = ({"type": "HighResolution"},)
 SHARPENED = (*HIGH_RESOLUTION, {"type": "Sharpen", "count": 3})
 UPSAMPLED = ({"type": "UpsampledLowResolution"},)
@@ -31,6 +36,11 @@ class EmbeddingMethod(Method):
     An embedding that can learn is trained as PCL-SR does: at each step, before the SR network's, it learns to tell HR
     from (detached) SR images by eq. 7, over the batches of all ranks. HR and SR images share one pass, and so one
     normalisation, when it trains; in the contrastive term all images see its running statistics, unmoved.
+
+    An embedding with strides, and the decimated Haar transform, see an image on a grid of their own. Where that grid
+    always lies alike on the SR image, a network can satisfy them by a pattern of dots that repeats with it, which
+    nothing but a pixel loss opposes. With the phase ``"random"``, ours, all images of a step's comparison, and those
+    that the embedding learns from, are moved by one offset that is drawn anew at each step. ``"fixed"`` is the papers'.
 
     A subclass makes the embedding part of a module of its own, and gives :meth:`terms`.
 
@@ -45,6 +55,8 @@ class EmbeddingMethod(Method):
         train_embedding: whether it learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
         negatives: mappings or sample generators; None for a method that has none.
+        phase: ``"random"`` or ``"fixed"``.
+        every: steps from one application of the term to the next.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -60,8 +72,12 @@ class EmbeddingMethod(Method):
         train_embedding: bool | None,
         positives: Sequence[SampleConfig],
         negatives: Sequence[SampleConfig] | None = None,
+        phase: Phase,
+        every: int,
     ) -> None:
-        super().__init__(name, seed=seed, weights={"contrastive": weight})
+        super().__init__(name, seed=seed, weights={"contrastive": weight}, every=every)
+        check_choice(phase, get_args(Phase), f"{name}: phase")
+        self.phase: Phase = phase
         self.positives = build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
         self.discriminator_loss = DualContrastiveLoss(gather=True)
@@ -104,6 +120,29 @@ class EmbeddingMethod(Method):
                     "its settings and weights."
                 )
 
+    def shifted(self, images: Tensor, batch: Batch, step: Step) -> Tensor:
+        """Images moved by the offset of this step, down and to the right; as they are with the phase ``"fixed"``.
+
+        A network's pixel shuffle has the period of the scale, or 2 in stages of 2; the offsets are even over both, and
+        over the period 4 of a stride behind the Haar transform.
+
+        Args:
+            images: (..., H, W): the SR images, HR images, or samples.
+            batch: of the step.
+            step: the step.
+
+        Returns:
+            (..., H, W), with mirrored rows and columns for those that moved in; by one offset for all images of a step.
+        """
+        if self.phase == "fixed":
+            return images
+        offsets = math.lcm(4, batch["hr"].shape[-1] // batch["lr"].shape[-1])
+        generator = torch.Generator().manual_seed(seed_of(step.seed, "phase"))  # on the CPU: sizes are no tensors
+        top, left = torch.randint(offsets, (2,), generator=generator).tolist()
+        height, width = images.shape[-2:]
+        moved = F.pad(images.flatten(0, -4), (left, 0, top, 0), mode="reflect")[..., :height, :width]
+        return moved.unflatten(0, images.shape[:-3])
+
     def trained_parts(self) -> dict[str, nn.Module]:
         """The embedding, if it is trained: frozen in another training it is PCL-F (Table V)."""
         return {f"{self.name}_embedding": self.embedding} if self.trains_embedding else {}
@@ -114,8 +153,9 @@ class EmbeddingMethod(Method):
             return {}
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)
+        images = self.shifted(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"])), batch, step)
         with training_mode(embedding, True):
-            logits = embedding.logits(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"])))
+            logits = embedding.logits(images)
         return {"discriminator": Contrast(self.discriminator_loss(*logits.chunk(2)))}
 
     # ------------------------------------------------------------------------------------------ for a person to look at

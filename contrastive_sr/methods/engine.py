@@ -89,7 +89,10 @@ class Methods(nn.Module):
             )
         self.step = StepCounter()
         self._attached = self._checked = False
-        self._auxiliary_metrics: dict[str, Tensor] = {}
+        self._auxiliary_log: dict[str, dict[str, Tensor]] = {}  # by method
+        self._latest: dict[str, dict[str, Tensor]] = {}  # what lazy methods logged when they last took part
+        self._auxiliary_names: set[str] = set()
+        self._idle: list[nn.Parameter] = []
         self._depends: set[str] = set()  # terms whose gradient was seen to reach their points
         self._watched: list[tuple[str, Tensor, torch.cuda.Event]] = []
         for method in methods:
@@ -133,6 +136,12 @@ class Methods(nn.Module):
         Never in eval mode, in which methods are looked at and the whole network is run.
         """
         return self.training and any(self.step.value < method.warmup_steps for method in self)
+
+    @property
+    def loss_names(self) -> set[str]:
+        """Which of what is logged are values of losses, seen so far: weighted terms, and auxiliary losses."""
+        terms = {f"{method.name}_{key}" for method in self for key in method.weights}
+        return terms | self._auxiliary_names
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""
@@ -277,23 +286,36 @@ class Methods(nn.Module):
         """
         self._check_ran(batch)
         losses: dict[str, Tensor] = {}
-        self._auxiliary_metrics = {}
+        self._auxiliary_log = {}
         active = self._active()
         batch = {key: x.detach() if isinstance(x, Tensor) else x for key, x in batch.items()}
-        idle: list[nn.Parameter] = []
+        self._idle = []
         for method in self:
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
-                losses[f"{method.name}_{key}"] = contrast.loss
-                self._watch(f"{method.name}_{key}", contrast.loss)
-                self._auxiliary_metrics.update(_named(method, contrast.metrics))
+                label = f"{method.name}_{key}"
+                losses[label] = contrast.loss
+                self._auxiliary_names.add(label)
+                self._watch(label, contrast.loss)
+                log = self._auxiliary_log.setdefault(method.name, {})
+                log |= _named(method, contrast.metrics)
+                if method.every > 1:  # its callers have no auxiliary loss to log at every step
+                    log[label] = contrast.loss.detach()
             if not contrasts:
-                idle += [p for p in method.parameters() if p.requires_grad]
-        if losses and idle and world_size() > 1:  # DistributedDataParallel waits for every parameter
+                self._idle += [p for p in method.parameters() if p.requires_grad]
+        if losses and self._idle and world_size() > 1:  # DistributedDataParallel waits for every parameter
             first = next(iter(losses))
-            losses[first] = losses[first] + 0 * torch.stack([p.flatten()[0] for p in idle]).sum()
+            losses[first] = losses[first] + 0 * torch.stack([p.flatten()[0] for p in self._idle]).sum()
         return losses
+
+    def drop_idle_gradients(self) -> None:
+        """Take away the zeros that parts without a loss in this step got as gradients, between backward and step.
+
+        DistributedDataParallel gives them to every parameter, and an optimizer with momentum would move the parts.
+        """
+        for parameter in self._idle:
+            parameter.grad = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """:meth:`auxiliary_losses`, so that DistributedDataParallel synchronises their gradients."""
@@ -310,7 +332,9 @@ class Methods(nn.Module):
         Returns:
             The sum of the weighted terms, to be added to the host's own losses; and what to log, the same names at
             every step and on every rank: of each term its weighted and its raw value, its metrics, the weight and,
-            where there is a pixel loss (and in a warm-up), the share.
+            where there is a pixel loss (and in a warm-up), the share. Of a method that takes part in some steps alone
+            (``every``) all of that as it was in the latest such step, with its auxiliary losses; weights, weighted
+            values and shares are means over all steps.
 
         Raises:
             ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
@@ -329,12 +353,17 @@ class Methods(nn.Module):
                 average_statistics_over_ranks(part)
             terms = self._returned(method, "terms", batch) if method in active else {}
             zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
-            metrics.update(_named(method, zeros))
+            log = _named(method, zeros)
             for key in method.weights:
                 weighted = self._weighted(method, key, terms.get(key), batch, pixel_loss)
                 total = total + weighted.loss
-                metrics.update(weighted.metrics)
-        metrics.update(self._auxiliary_metrics)
+                log |= weighted.metrics
+            log |= self._auxiliary_log.get(method.name, {})
+            if method.every > 1 and not self.warming_up:
+                if method in active:
+                    self._latest[method.name] = log
+                log |= self._latest.get(method.name, {})
+            metrics |= log
         self.step.advance()
         return Contrast(total, metrics)
 
@@ -354,13 +383,13 @@ class Methods(nn.Module):
             points = term.points or [batch["sr"]]
             self._check_dependence(method, key, term, points)
             if not self.warming_up:
-                weight.measure(step, term.loss, pixel_loss, points)
+                weight.measure(step, term.loss, pixel_loss, points, every=method.every)
             in_force, raw = weight.at(step), term.loss.detach()
             loss, metrics = in_force * term.loss, _named(method, term.metrics)
         metrics |= {label: loss.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
         if pixel_loss is not None or self.warming_up:
             metrics[f"{label}_share"] = in_force * weight.latest
-        return Contrast(loss, metrics)
+        return Contrast(method.every * loss, metrics)
 
     def compared(self, batch: Batch) -> list[Comparison]:
         """What all methods compare, for a person to look at, their names before the titles.
@@ -388,14 +417,16 @@ class Methods(nn.Module):
     def _check_ran(self, batch: Batch) -> None:
         """Refuse a batch that :meth:`run` did not return."""
         self._check_attached()
-        missing = {"sr", *map(feature_key, self._layers(self))} - set(batch)
+        missing = {"sr", *map(feature_key, self._layers(self._active()))} - set(batch)
         if missing and not self.warming_up:  # a warm-up may run a part of the network
             raise DataError(f"Expected the batch that run() returned, got one without {sorted(missing)}.")
 
     def _active(self) -> list[Method]:
         """The methods of this step; in a warm-up, those that warm up."""
         methods = list(self)
-        return [m for m in methods if self.step.value < m.warmup_steps] if self.warming_up else methods
+        if self.warming_up:
+            return [m for m in methods if self.step.value < m.warmup_steps]
+        return [m for m in methods if self.step.value % m.every == 0 or not self.training]
 
     def _layers(self, methods: Collection[Method] | Methods) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for method in methods for name in method.layers))

@@ -26,7 +26,8 @@ class ImageMethod(EmbeddingMethod):
         """The contrastive term, over the samples of this step."""
         generator = step.generator(batch["hr"].device)
         positives, negatives = draw(self.positives, batch, generator), draw(self.negatives, batch, generator)
-        return {"contrastive": self.loss.contrast(batch["sr"], positives, negatives)}
+        images = (self.shifted(x, batch, step) for x in (batch["sr"], positives, negatives))
+        return {"contrastive": self.loss.contrast(*images)}
 
     def compared(self, batch: Batch, step: Step) -> list[Comparison]:
         """The SR image with the samples of this step; see :meth:`Method.compared`."""

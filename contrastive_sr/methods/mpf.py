@@ -17,7 +17,7 @@ from contrastive_sr.functional.embedded import Similarity
 from contrastive_sr.losses import Contrast, FakeContrastLoss, ImageContrastLoss, SimCLRLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
-from contrastive_sr.methods.embedding import EmbeddingConfig
+from contrastive_sr.methods.embedding import EmbeddingConfig, Phase
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
@@ -97,7 +97,10 @@ class MPF(ImageMethod):
         embedding_training: ``"dual"``, ``"contrad"`` or ``"frozen"``. None: ``"dual"`` if it can learn.
         seed: seed of samples and views.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next.
+        share_interval: applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper; see :class:`~contrastive_sr.methods.PCL`.
+        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
+            many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -129,6 +132,8 @@ class MPF(ImageMethod):
         seed: int = 0,
         name: str = "mpf",
         share_interval: int = 5,
+        phase: Phase = "random",
+        every: int = 1,
     ) -> None:
         check_choice(variant, list(VARIANTS), f"{name}: variant")
         check_count(warmup_steps, f"{name}: warmup_steps", at_least=0)
@@ -144,7 +149,7 @@ class MPF(ImageMethod):
             check_choice(embedding_training, get_args(Training), f"{name}: embedding_training")
         parts = VARIANTS[variant]
         if parts is None:
-            Method.__init__(self, name, seed=seed)
+            Method.__init__(self, name, seed=seed, every=every)
             self.trains_embedding, self.metrics = False, {}
             return
         super().__init__(
@@ -157,6 +162,8 @@ class MPF(ImageMethod):
             train_embedding=False if embedding_training == "frozen" else None,
             positives=_positives(parts, teacher, name),
             negatives=_negatives(parts, noise),
+            phase=phase,
+            every=every,
         )
         network = self.embedding
         self.loss = ImageContrastLoss(network, temperature=temperature, similarity=similarity)

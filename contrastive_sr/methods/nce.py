@@ -11,7 +11,7 @@ from contrastive_sr._checks import check_choice
 from contrastive_sr.functional.srnce import Variant
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 from contrastive_sr.losses.positions import NegativesFrom
-from contrastive_sr.methods.embedding import HIGH_RESOLUTION, UPSAMPLED, EmbeddingConfig
+from contrastive_sr.methods.embedding import HIGH_RESOLUTION, UPSAMPLED, EmbeddingConfig, Phase
 from contrastive_sr.methods.positions import PositionMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
@@ -58,7 +58,11 @@ class InfoNCE(PositionMethod):
             them. Default: the HR image.
         seed: seed of the randomness of samples and positions.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next.
+        share_interval: applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
+            dots that repeat with it go unnoticed.
+        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
+            many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -96,6 +100,8 @@ class InfoNCE(PositionMethod):
         seed: int = 0,
         name: str = "nce",
         share_interval: int = 5,
+        phase: Phase = "random",
+        every: int = 1,
     ) -> None:
         super().__init__(
             name,
@@ -104,6 +110,8 @@ class InfoNCE(PositionMethod):
             embedding=embedding,
             train_embedding=train_embedding,
             positives=positives,
+            phase=phase,
+            every=every,
         )
         others = candidates(negatives_from, name)
         loss = partial(self.loss_type, temperature=temperature, positions=positions, **others)
@@ -154,7 +162,11 @@ class SRNCE(PositionMethod):
             over all pairs with the positives. Default: the enlarged LR image.
         seed: seed of the randomness of samples and positions.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next.
+        share_interval: applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
+            dots that repeat with it go unnoticed.
+        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
+            many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -191,6 +203,8 @@ class SRNCE(PositionMethod):
         seed: int = 0,
         name: str = "srnce",
         share_interval: int = 5,
+        phase: Phase = "random",
+        every: int = 1,
     ) -> None:
         if layers and variant != "negative":
             warnings.warn(
@@ -206,6 +220,8 @@ class SRNCE(PositionMethod):
             train_embedding=train_embedding,
             positives=positives,
             negatives=negatives,
+            phase=phase,
+            every=every,
         )
         others = candidates(negatives_from, name)
         loss = partial(SRNCELoss, temperature=temperature, variant=variant, positions=positions, **others)

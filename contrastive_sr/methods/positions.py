@@ -101,7 +101,7 @@ class PositionMethod(EmbeddingMethod):
         losses = super().auxiliary(batch, step)
         if self.loss.heads is not None:
             with torch.no_grad():
-                anchors = self._anchors(batch)
+                anchors = self._anchors(batch, step)
             loss = self._contrast(batch, [anchor.detach() for anchor in anchors], step).loss
             losses["contrast_head"] = Contrast(loss)
         return losses
@@ -109,22 +109,27 @@ class PositionMethod(EmbeddingMethod):
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
         """The contrastive term."""
         with frozen(self.loss):
-            anchors = self._anchors(batch)
+            anchors = self._anchors(batch, step)
             contrast = self._contrast(batch, anchors, step)
         return {"contrastive": contrast._replace(points=anchors if self.layers else None)}
 
-    def _anchors(self, batch: Batch) -> list[Tensor]:
+    def shifted(self, images: Tensor, batch: Batch, step: Step) -> Tensor:
+        """As in :class:`EmbeddingMethod`; not with ``layers``, whose outputs lie where they lie."""
+        return images if self.layers else super().shifted(images, batch, step)
+
+    def _anchors(self, batch: Batch, step: Step) -> list[Tensor]:
         """The features that are to change, one a layer."""
         if self.layers:
             return [batch[feature_key(name)] for name in self.layers]
         with frozen(self.embedding):
-            return list(self.embedding(batch["sr"]))
+            return list(self.embedding(self.shifted(batch["sr"], batch, step)))
 
     def _contrast(self, batch: Batch, anchors: list[Tensor], step: Step) -> Contrast:
         """The mean over all positives (and negatives) of this step."""
         generator = step.generator(batch["hr"].device)
         with torch.no_grad(), frozen(self.embedding):
             images = draw([*self.positives, *self.negatives], batch, generator).to(batch["sr"].dtype)
+            images = self.shifted(images, batch, step)
             maps = [x.unflatten(0, images.shape[:2]).unbind(1) for x in self.embedding(images.flatten(0, 1))]
         count = sum(sample.count for sample in self.positives)
         keys = [list(layer) for layer in zip(*maps, strict=True)]
@@ -158,11 +163,12 @@ class PositionMethod(EmbeddingMethod):
         images = {"sr": ("SR", batch["sr"][0].detach())}
         for label, role, image in self.named_samples(batch, step):
             images.setdefault(role, (label, image))
-        anchors = [anchor[:1] for anchor in self._anchors(batch)]
-        features = {"sr": anchors}
-        for role, (_, image) in images.items():
-            if role != "sr":
-                with frozen(self.embedding):
+        with frozen(self.embedding):
+            anchors = self._anchors(batch, step) if self.layers else list(self.embedding(batch["sr"][:1]))
+            anchors = [anchor[:1] for anchor in anchors]
+            features = {"sr": anchors}
+            for role, (_, image) in images.items():
+                if role != "sr":
                     features[role] = self.embedding(image[None].to(anchors[0].dtype))
         layers = self.loss.maps({self.roles[role]: x for role, x in features.items()})
         named = {self.roles[role]: image for role, image in images.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contrastive_sr.functional.embedded import Similarity
 from contrastive_sr.losses import ImageContrastLoss
-from contrastive_sr.methods.embedding import BLURRED, SHARPENED, UPSAMPLED, EmbeddingConfig
+from contrastive_sr.methods.embedding import BLURRED, SHARPENED, UPSAMPLED, EmbeddingConfig, Phase
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
@@ -37,7 +37,11 @@ class ContrastiveRegularization(ImageMethod):
         negatives: mappings or sample generators. Default: four blurred and the enlarged LR image.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next.
+        share_interval: applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
+            dots that repeat with it go unnoticed.
+        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
+            many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -66,6 +70,8 @@ class ContrastiveRegularization(ImageMethod):
         seed: int = 0,
         name: str = "regularization",
         share_interval: int = 5,
+        phase: Phase = "random",
+        every: int = 1,
     ) -> None:
         super().__init__(
             name,
@@ -75,5 +81,7 @@ class ContrastiveRegularization(ImageMethod):
             train_embedding=train_embedding,
             positives=positives,
             negatives=negatives,
+            phase=phase,
+            every=every,
         )
         self.loss = ImageContrastLoss(self.embedding, temperature=temperature, similarity=similarity)

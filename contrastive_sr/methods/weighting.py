@@ -22,10 +22,11 @@ class TermWeight(nn.Module):
     for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured; else the weight
     is set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the
     batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast, and
-    of the first 25 after the warm-up; else every ``interval`` steps. The weight follows the smoothed ratio; the share
-    that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement to measurement,
-    the share is above the one asked for. Where a term vanishes, the weight grows to 100 times its smallest value and no
-    further.
+    of the first 25 after the warm-up; else every ``interval`` steps. Of a term that is applied lazily, the steps that
+    count are those at which it is, and weight and share are means over all steps. The weight follows the smoothed
+    ratio; the share that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement
+    to measurement, the share is above the one asked for. Where a term vanishes, the weight grows to 100 times its
+    smallest value and no further.
 
     Args:
         name: the term's name, for messages.
@@ -108,7 +109,9 @@ class TermWeight(nn.Module):
                 f"Give the pixel loss, or use `{self.key}weight`."
             )
 
-    def measure(self, step: int, term: Tensor, pixel_loss: Tensor | None, points: Sequence[Tensor]) -> None:
+    def measure(
+        self, step: int, term: Tensor, pixel_loss: Tensor | None, points: Sequence[Tensor], *, every: int = 1
+    ) -> None:
         """Update the ratio if it is due at this step.
 
         Args:
@@ -117,6 +120,7 @@ class TermWeight(nn.Module):
             pixel_loss: the host's pixel loss, weighted as the host does, computed from ``points``.
             points: the SR images (B, C, H, W), or the outputs of layers that the term is computed from; part of the
                 graph.
+            every: the term is applied at each so many-th step alone; what counts here are its applications.
 
         Raises:
             ConfigError: a share is asked for and there is no pixel loss.
@@ -125,8 +129,8 @@ class TermWeight(nn.Module):
         self.check_pixel_loss(pixel_loss)
         if pixel_loss is None:
             return
-        early = step < self.EARLY or 0 <= step - self.warmup_steps < self.EARLY
-        if not early and step % self.interval:
+        number, after_warmup = step // every, (step - self.warmup_steps) // every
+        if number >= self.EARLY and not 0 <= after_warmup < self.EARLY and number % self.interval:
             return
         pixel_square = gradient_square(pixel_loss, points)
         term_square = gradient_square(term, points)

@@ -59,7 +59,7 @@ def numbers(comparison: Comparison, role: str) -> Tensor:
 @pytest.mark.parametrize("kind", [PCL, ContrastiveRegularization, MPF])
 @pytest.mark.filterwarnings("ignore:.*there is no teacher")
 def test_images_have_the_similarities_of_the_loss(kind: Any) -> None:
-    method = kind(loss_weight=0.1, **({"warmup_steps": 5} if kind is MPF else {}))
+    method = kind(loss_weight=0.1, phase="fixed", **({"warmup_steps": 5} if kind is MPF else {}))
     methods = attached(UPSAMPLE, method)
     batch = batch_of(count=1)
     (comparison,) = looked(methods, batch)
@@ -93,7 +93,8 @@ def test_other_images_of_the_batch_are_shown() -> None:
 @pytest.mark.parametrize(("kind", "directions"), [(BidirectionalNCE, 2), (SRNCE, 1)])
 def test_places_have_the_similarities_of_the_loss(kind: Any, directions: int) -> None:
     torch.manual_seed(0)
-    method = kind(dim=8, positions=None, embedding={"type": "HaarDiscriminator", "out_indices": [0, 1]})
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
+    method = kind(dim=8, positions=None, embedding=embedding, phase="fixed")
     methods = attached(UPSAMPLE, method)
     batch = batch_of(count=1)
     images, *places = looked(methods, batch)

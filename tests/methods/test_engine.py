@@ -572,3 +572,106 @@ def test_what_is_not_finite_is_named_with_its_step(value: float) -> None:
     with pytest.raises(NonFiniteError, match=r"mean of the SR network's output at SR step 2: expected a finite number"):
         methods.run(network, images_batch())
     assert methods.step.value == 1
+
+
+# --------------------------------------------------------------------------------------------------- lazy methods
+
+
+def lazy(every: int, **arguments: Any) -> tuple[Methods, CountingNet]:
+    torch.manual_seed(0)
+    network = net()
+    return attached(network, PCL(loss_weight=0.01, embedding=SmoothEmbedding(), every=every, **arguments)), network
+
+
+def step(methods: Methods, network: CountingNet, seed: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Loss, log and the loss's gradient at the SR image."""
+    batch = methods.run(network, images_batch(seed))
+    methods.auxiliary_losses(batch)
+    loss, log, _ = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    gradient = torch.autograd.grad(loss, batch["sr"])[0] if loss.requires_grad else torch.zeros_like(batch["sr"])
+    return loss.detach(), dict(log), gradient
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_lazy_method_counts_so_many_times_as_much_at_each_so_many_th_step(every: int) -> None:
+    (methods, network), (often, other) = lazy(every), lazy(1)
+    for number in range(2 * every + 1):
+        loss, log, gradient = step(methods, network, number)
+        plain, plain_log, plain_gradient = step(often, other, number)
+        if number % every == 0:
+            assert_close(loss, every * plain, dtype=torch.float32)
+            assert_close(gradient, every * plain_gradient, "loose", dtype=torch.float32)
+            kept = plain_log
+        else:
+            assert not loss.any()
+            assert not gradient.any()
+        assert set(log) == set(plain_log)
+        # in between it logs what it logged; the weight and the share are means over all steps
+        for name, value in kept.items():
+            assert_close(log[name], value, dtype=torch.float32)
+
+
+def test_a_share_is_kept_as_a_mean_over_all_steps() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, PCL(loss_share=0.3, embedding=SmoothEmbedding(), every=4))
+    batch = methods.run(network, images_batch())
+    pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
+    loss, log, _ = methods.sr_losses(batch, pixel_loss)
+    at_pixel, at_term = (torch.autograd.grad(x, batch["sr"], retain_graph=True)[0].norm() for x in (pixel_loss, loss))
+    assert_close(at_term / at_pixel, 4 * 0.3, dtype=torch.float32)
+    assert log["pcl_contrastive_share"].item() == pytest.approx(0.3)
+
+
+def test_parts_of_a_lazy_method_learn_in_its_steps_and_its_losses_are_logged_in_between() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, PCL(loss_weight=0.01, every=2, embedding={"type": "HaarDiscriminator"}))
+    logs = []
+    for number in range(4):
+        batch = methods.run(network, images_batch(number))
+        assert bool(methods.auxiliary_losses(batch)) == (number % 2 == 0)
+        logs.append(methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).metrics)
+    assert all(set(log) == set(logs[0]) for log in logs)
+    assert logs[0]["pcl_discriminator"] == logs[1]["pcl_discriminator"] != logs[2]["pcl_discriminator"]
+    assert methods.loss_names == {"pcl_contrastive", "pcl_discriminator"}
+
+
+def test_layers_are_read_in_the_steps_of_their_method_alone() -> None:
+    torch.manual_seed(0)
+    network = net()
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
+    methods = attached(network, InfoNCE(loss_weight=0.1, layers=["body.0"], embedding=embedding, every=2))
+    for number in range(3):
+        batch = methods.run(network, images_batch(number, size=64))
+        assert ("features/body.0" in batch) == (number % 2 == 0)
+        methods.auxiliary_losses(batch)
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+
+
+def test_a_lazy_method_is_looked_at_at_any_step() -> None:
+    methods, network = lazy(3)
+    step(methods, network, 0)
+    methods.eval()
+    assert methods.compared(methods.run(network, images_batch()))
+
+
+def test_zeros_are_no_gradients_of_parts_that_rest() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, PCL(loss_weight=0.1), PCL(loss_weight=0.1, name="rare", every=2))
+    step(methods, network, 0)
+    batch = methods.run(network, images_batch(1))
+    losses = methods.auxiliary_losses(batch)
+    for parameter in methods.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # what DistributedDataParallel does
+    sum(losses.values()).backward()
+    methods.drop_idle_gradients()
+    assert all(p.grad is not None for p in methods["pcl"].parameters())
+    assert all(p.grad is None for p in methods["rare"].parameters())
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "2"])
+def test_every_is_a_whole_number_of_at_least_1(every: Any) -> None:
+    with pytest.raises(ConfigError, match=r"pcl: every: expected"):
+        PCL(embedding=SmoothEmbedding(), every=every)

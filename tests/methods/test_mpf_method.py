@@ -71,7 +71,8 @@ def teacher() -> TeacherOutput:
 
 def mpf(**arguments: Any) -> MPF:
     torch.manual_seed(0)
-    settings = {"loss_weight": 0.01, "embedding": SmallEmbedding(), "teacher": teacher(), **arguments}
+    fixed = {"loss_weight": 0.01, "embedding": SmallEmbedding(), "teacher": teacher(), "phase": "fixed"}
+    settings = {**fixed, **arguments}
     return MPF(**{key: value for key, value in settings.items() if value is not ...})
 
 

@@ -65,7 +65,8 @@ def net(seed: int = 1) -> Net:
 def build(kind: type[PositionMethod] = BidirectionalNCE, **arguments: Any) -> Any:
     """A small method of reproducible parameters, with a fixed embedding of two layers unless another is given."""
     torch.manual_seed(0)
-    defaults = {"embedding": SmoothEmbedding(), "dim": 8, "positions": 16, "name": "nce", "loss_weight": 0.01}
+    sizes = {"embedding": SmoothEmbedding(), "dim": 8, "positions": 16}
+    defaults = {**sizes, "name": "nce", "loss_weight": 0.01, "phase": "fixed"}
     return kind(**{**defaults, **arguments})
 
 

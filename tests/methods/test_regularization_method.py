@@ -23,7 +23,8 @@ SMALL = {"ContrastiveRegularization": {"loss_weight": 0.1}}  # what tests/test_f
 
 def ready(**arguments: Any) -> tuple[ContrastiveRegularization, Methods, CountingNet, dict[str, Tensor]]:
     torch.manual_seed(0)
-    method = ContrastiveRegularization(**{"loss_weight": 0.01, "embedding": SmoothEmbedding(), **arguments})
+    defaults = {"loss_weight": 0.01, "embedding": SmoothEmbedding(), "phase": "fixed"}
+    method = ContrastiveRegularization(**{**defaults, **arguments})
     network = CountingNet()
     methods = attached(network, method)
     return method, methods, network, methods.run(network, images_batch())

@@ -110,6 +110,7 @@ class WithMethods(Host):
         if self.optimizer_methods is not None and losses:
             self.optimizer_methods.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
+            self.bare_methods.drop_idle_gradients()
             self.optimizer_methods.step()
         return {f"l_{name}": loss.detach() for name, loss in losses.items()}
 
@@ -120,8 +121,8 @@ class WithMethods(Host):
         self.optimizer_g.zero_grad()
         torch.stack([contrast.loss, *losses.values()]).sum().backward()
         self.optimizer_g.step()
-        terms = {f"{method.name}_{key}" for method in self.bare_methods for key in method.weights}
-        ours = {f"l_{name}" if name in terms else name: value for name, value in contrast.metrics.items()}
+        names = self.bare_methods.loss_names
+        ours = {f"l_{name}" if name in names else name: value for name, value in contrast.metrics.items()}
         return {name: value.detach() for name, value in {**losses, **ours}.items()}
 
     def image_losses(self, sr: Tensor) -> dict[str, Tensor]:

@@ -183,7 +183,12 @@ class WithMethods(BaseEditModel):
             losses: dict[str, Tensor] = self.methods(batch)
         if not losses:  # as before the step from which a part learns
             return {}
-        wrapper.update_params(torch.stack([value.float() for value in losses.values()]).sum())
+        # OptimWrapper.update_params, with one thing more
+        wrapper.backward(wrapper.scale_loss(torch.stack([value.float() for value in losses.values()]).sum()))
+        if wrapper.should_update():
+            self.bare_methods.drop_idle_gradients()
+            wrapper.step()
+            wrapper.zero_grad()
         return {name: value.detach() for name, value in losses.items()}
 
     def sr_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
