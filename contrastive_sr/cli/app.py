@@ -443,6 +443,84 @@ def demo(
     run_demo(framework.value, out, data, steps=steps, seed=seed, fresh=fresh, console=console)
 
 
+@app.command(no_args_is_help=True)
+def study(
+    base: Annotated[
+        Path | None,
+        typer.Argument(help="A BasicSR option file (.yml) or MMagic config (.py), or a study file with all settings."),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=KEY=VALUE;...]",
+            help="What is trained: the base with changes, dotted keys and YAML values; repeated. The first is what "
+            "others are compared with.",
+        ),
+    ] = None,
+    arms: Annotated[Path | None, typer.Option(metavar="FILE", help="Arms as YAML: name to changes.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many, or which: 3, or 0,1,2. Default: 3.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training. Default: the base's.")] = None,
+    start_steps: Annotated[
+        int | None, typer.Option(min=1, help="Train a start for each seed first: the base without methods.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A checkpoint to start from; {seed} in it stands for the seed.")
+    ] = None,
+    hr: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images to test on; repeated.")
+    ] = None,
+    lr: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="LR images for each --hr, in the same order.")
+    ] = None,
+    degradation: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
+    ] = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for all results. Default: study.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Trainings at a time. Default: 1.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Make tables and pictures of --out anew; nothing is trained.")
+    ] = False,
+) -> None:
+    """Train arms with several seeds, measure them, and say which differences are more than chance.
+
+    For example: contrastive-sr study base.yml --arm l1 --arm "pcl=methods=[{type: PCL, loss_share: 0.2}]" --hr Set5
+    """
+    from contrastive_sr.cli.study import Settings, parse_arm, parse_seeds, read_arms, run_study
+
+    given = [parse_arm(text) for text in arm or []]
+    names = [name for name, _ in given]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--arm: expected different names, got {', '.join(names)}.")
+    settings = Settings(
+        arms={**(read_arms(arms) if arms is not None else {}), **dict(given)},
+        seeds=parse_seeds(seeds) if seeds is not None else [],
+        steps=steps,
+        start_steps=start_steps,
+        start=start,
+        hr=hr or [],
+        lr=lr or [],
+        degradation=degradation,
+        lpips_weights=lpips_weights,
+        out=out,
+        processes=processes,
+        minutes=minutes,
+        imports=imports or [],
+    )
+    try:
+        run_study(base, settings, report_only=report_only, console=console)
+    except KeyboardInterrupt:
+        errors.print("Stopped. The same command goes on.")
+        raise typer.Exit(130) from None
+
+
 def main() -> None:
     """Entry point: errors raised on purpose end with one message and exit code 1."""
     try:

@@ -50,7 +50,7 @@ def run_demo(
     _check_installed(framework)
     with console.status("Loading torch and the host ..."):
         from contrastive_sr.data.demo import prepare_demo_data
-        from contrastive_sr.hosts.demo import alone
+        from contrastive_sr.hosts.launch import alone
 
         host: DemoHost
         if framework == "basicsr":
@@ -67,7 +67,7 @@ def run_demo(
 
     folder = out / framework
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with alone(folder, "demo"):
         _run_in(folder, data, host, framework, steps=steps, seed=seed, fresh=fresh, console=console)
 
 
@@ -82,7 +82,8 @@ def _run_in(
     fresh: bool,
     console: Console,
 ) -> None:
-    from contrastive_sr.hosts.demo import RUNS, Plan, device, is_finished, measure, train, verdict
+    from contrastive_sr.hosts.demo import RUNS, Plan, device, measure, train, verdict
+    from contrastive_sr.hosts.launch import is_finished
 
     steps = DEFAULT_STEPS if steps is None else steps
     plans = {

@@ -20,7 +20,7 @@ from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 if TYPE_CHECKING:
     import torch
 
-    from contrastive_sr.evaluation import DataSet, LRSource, Metric, NamedNetwork
+    from contrastive_sr.evaluation import DataSet, LRSource, NamedNetwork
 
 BUILT_IN = ("bicubic",)
 
@@ -81,21 +81,20 @@ def run_evaluation(
     from contrastive_sr._checks import check_count
     from contrastive_sr.evaluation import compare_networks
     from contrastive_sr.evaluation.comparison import CHECKING, check_networks
-    from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
     from contrastive_sr.evaluation.report import write_reports
     from contrastive_sr.evaluation.tiles import check_tiles
-    from contrastive_sr.hosts.basicsr.metrics import NOTE as NIQE_NOTE
+    from contrastive_sr.hosts.metrics import NOTES, load_metrics
 
     check_count(scale, "--scale", at_least=2)
     if tile is not None:
         check_tiles(tile, overlap)
-    on = _device(device)
+    on = find_device(device)
     _check_outputs(outputs)
-    source = _lr_source(lr, degradation, scale, seed)
+    source = lr_source(lr, degradation, scale, seed)
     sets = data_sets(hr, lr, scale)
     with console.status("getting ready ..."):
         compared = _networks(methods, checkpoints, networks, scale, console)
-        metrics, left_out = _metrics(scale, lpips_weights, on)
+        metrics, left_out = load_metrics(scale, lpips_weights, on)
         check_networks(compared, scale, on)
     with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
@@ -120,7 +119,7 @@ def run_evaluation(
             on_progress=show,
         )
     results = evaluation.results()
-    notes = evaluation.notes({"niqe": NIQE_NOTE, "lpips": LPIPS_NOTE}) + left_out
+    notes = evaluation.notes(NOTES) + left_out
     _print_table(results, notes, console)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
     write_reports(outputs, title, results, evaluation.scores, shown=evaluation.shown, notes=notes)
@@ -131,7 +130,12 @@ def run_evaluation(
 # --------------------------------------------------------------------------------------------------- arguments
 
 
-def _device(name: str | None) -> torch.device:
+def find_device(name: str | None) -> torch.device:
+    """The device of a command line; without a name the GPU, if there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     import torch
 
     if name is None:
@@ -172,7 +176,18 @@ def _check_distinct(names: Sequence[str], what: str, option: str, form: str) -> 
         )
 
 
-def _lr_source(lr: Sequence[Path], preset: str | None, scale: int, seed: int) -> LRSource:
+def lr_source(lr: Sequence[Path], preset: str | None, scale: int, seed: int) -> LRSource:
+    """Where the LR images of a command line come from.
+
+    Args:
+        lr: folders of LR images, or none.
+        preset: that LR images are made with; None: bicubic.
+        scale: how many times larger HR is.
+        seed: of the degradation.
+
+    Raises:
+        ConfigError: both, or no such preset.
+    """
     from contrastive_sr.evaluation import bicubic_lr, degraded_lr, given_lr
 
     if lr and preset:
@@ -250,34 +265,6 @@ def _networks(
             console.print(f"{escape(name)}: {escape(trained.source)}", soft_wrap=True, highlight=False)
         compared.append(NamedNetwork(name, trained.call, trained.module))
     return compared
-
-
-def _metrics(scale: int, lpips_weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
-    """NIQE and LPIPS if what they need is there, and else a line for each."""
-    from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
-    from contrastive_sr.hosts.basicsr.metrics import load_niqe
-
-    metrics: dict[str, Metric] = {}
-    left_out = []
-    try:
-        metrics["niqe"] = load_niqe(scale)
-    except HostError:
-        left_out.append("NIQE is left out: it is BasicSR's, which is not installed or broken (contrastive-sr doctor).")
-    if lpips_weights is not None:
-        metrics["lpips"] = load_lpips(lpips_weights, device)
-        return metrics, left_out
-    try:
-        weights = cached_weights()
-        if weights.is_file():
-            metrics["lpips"] = load_lpips(weights, device)
-        else:
-            left_out.append(
-                f"LPIPS is left out: the AlexNet it needs is not on this machine. Give torchvision's {weights.name} by "
-                "--lpips-weights; nothing is downloaded here."
-            )
-    except HostError as error:
-        left_out.append(f"LPIPS is left out: {error}")
-    return metrics, left_out
 
 
 # -------------------------------------------------------------------------------------------------------- table

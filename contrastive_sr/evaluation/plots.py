@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox, BboxBase
 
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
@@ -106,6 +107,107 @@ def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
         _draw(figure.add_subplot(math.ceil(len(panels) / 2), 2, number), panel)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """One plot of trainings by two metrics.
+
+    Args:
+        title: title of the plot.
+        x: name of the first metric, with the direction that is better.
+        y: name of the second.
+        points: label to a point for each seed, the order being that of the colours.
+        origin: the label that arrows to all others start from.
+    """
+
+    title: str
+    x: str
+    y: str
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    origin: str
+
+
+def save_frontier(path: Path, plots: Sequence[Frontier], title: str) -> None:
+    """Draw trainings by two metrics: a large dot for the mean over seeds, small ones for the seeds, and arrows.
+
+    Args:
+        path: the picture to write; png, pdf or svg.
+        plots: one for each data set.
+        title: title of the whole figure.
+    """
+    columns = min(len(plots), 3)
+    rows = math.ceil(len(plots) / columns)
+    figure = Figure(figsize=(5.2 * columns, 4.4 * rows + 0.4), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    drawn = []
+    for number, plot in enumerate(plots, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        drawn.append((axes, _draw_frontier(axes, plot)))
+    figure.draw_without_rendering()  # labels need to know where the points lie
+    for axes, means in drawn:
+        _place_labels(axes, means)
+    with atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:])
+
+
+def _draw_frontier(axes: Axes, plot: Frontier) -> dict[str, tuple[float, float, str]]:
+    means = {}
+    for number, (label, points) in enumerate(plot.points.items()):
+        colour = "#777777" if label == plot.origin else _COLOURS[number % len(_COLOURS)]
+        x, y = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
+        means[label] = x, y, colour
+        axes.scatter(*zip(*points, strict=True), s=10, color=colour, alpha=0.55, linewidths=0, zorder=2)
+    for label, (x, y, colour) in means.items():
+        if label != plot.origin:
+            start = means[plot.origin][:2]
+            arrow = dict(arrowstyle="-|>", color=colour, alpha=0.6, linewidth=1.2, shrinkA=4, shrinkB=4)
+            axes.annotate("", (x, y), xytext=start, arrowprops=arrow, zorder=1)
+        axes.scatter([x], [y], s=46, color=colour, edgecolors="white", linewidths=0.8, zorder=3)
+    axes.margins(0.16)
+    axes.set_title(plot.title, fontsize=12)
+    axes.set_xlabel(plot.x)
+    axes.set_ylabel(plot.y)
+    axes.grid(alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return means
+
+
+def _place_labels(axes: Axes, means: Mapping[str, tuple[float, float, str]]) -> None:
+    """Put each label at the nearest place around its point where it covers no other label and no point."""
+    frame = axes.get_window_extent()
+    points = [axes.transData.transform((x, y)) for x, y, _ in means.values()]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
+    for label, (x, y, colour) in means.items():
+        best = None
+        for distance in (7, 16, 28, 42):
+            for turn in range(12):
+                angle = math.pi * turn / 6 + math.pi / 6
+                right, up = math.cos(angle), math.sin(angle)
+                text = axes.annotate(
+                    label, (x, y), xytext=(distance * right, distance * up), textcoords="offset points", fontsize=9,
+                    color=colour, ha="left" if right > 0.1 else "right" if right < -0.1 else "center",
+                    va="bottom" if up > 0.1 else "top" if up < -0.1 else "center", zorder=4,
+                )  # fmt: skip
+                box = text.get_window_extent().padded(1)
+                covered = sum(_shared(box, other) for other in taken) + box.width * box.height - _shared(box, frame)
+                if best is None or covered < best[0]:
+                    if best is not None:
+                        best[1].remove()
+                    best = covered, text, box
+                else:
+                    text.remove()
+            if best is not None and best[0] == 0:
+                break
+        assert best is not None
+        taken.append(best[2])
+
+
+def _shared(first: BboxBase, second: BboxBase) -> float:
+    """The area that two boxes share."""
+    both = Bbox.intersection(first, second)
+    return 0.0 if both is None else float(both.width * both.height)
 
 
 def smoothed(series: Series, window: int) -> list[tuple[int, float]]:

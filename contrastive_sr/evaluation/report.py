@@ -79,6 +79,22 @@ class Line(NamedTuple):
     cells: list[Cell]
 
 
+class Table(NamedTuple):
+    """A table of text, for the page beside that of means.
+
+    Attributes:
+        title: of the table.
+        words: how many of its first columns are words; the others are numbers.
+        heads: of the columns.
+        rows: a cell for each column.
+    """
+
+    title: str
+    words: int
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 def columns_of(results: Results) -> list[str]:
     """The columns of which some method has a value, in their order."""
     rows = [row for methods in results.values() for row in methods.values()]
@@ -251,6 +267,9 @@ def as_html(
     scores: Scores,
     shown: Sequence[Shown],
     notes: Sequence[str],
+    *,
+    tables: Sequence[Table] = (),
+    pictures: Mapping[str, Path] | None = None,
 ) -> str:
     """A page that holds everything: tables that can be sorted, and images that can be compared with a slider.
 
@@ -262,6 +281,8 @@ def as_html(
         scores: data set to method to the scores of its images.
         shown: parts of images.
         notes: what has to be said on how it was measured.
+        tables: further ones, below that of means.
+        pictures: PNG files below them, by what they show.
 
     Returns:
         HTML.
@@ -289,6 +310,11 @@ def as_html(
         title=title,
         columns=[(COLUMNS[name].title, arrow(name)) for name in names],
         lines=lines_of(results),
+        tables=tables,
+        pictures=[
+            (words, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}")
+            for words, file in (pictures or {}).items()
+        ],
         image_columns=[(COLUMNS[name].title, arrow(name)) for name in per_image],
         image_lines=images,
         figures=[

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import platform
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +16,10 @@ from torch import Tensor
 
 from contrastive_sr.data.demo import SCALE, VAL_PHOTOS
 from contrastive_sr.data.images import UInt8Image, as_image, as_tensor
-from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation import psnr_y, ssim_y
 from contrastive_sr.evaluation.plots import Panel, Series, save_crops, save_curves, smoothed
+from contrastive_sr.hosts.launch import check_ended, mark_finished, start_training
 from contrastive_sr.hosts.logs import PIXEL, RunLog, read_run
-from contrastive_sr.hosts.progress import PROGRESS_FD
 
 RUNS = {"l1": ("L1", False), "l1_pcl": ("L1 + PCL", True)}
 """By the name of a run, what it is called in tables, and whether PCL is added."""
@@ -100,31 +95,6 @@ def curves_of(log: RunLog) -> dict[str, Series]:
     return {name: logged[key] for name, key in CURVES.items() if key in logged}
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a second demo out of a folder; the lock ends with the process that holds it.
-
-    Raises:
-        HostError: another one is writing into it.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise HostError(f"Another demo is writing into {folder}. Wait for it, or choose another --out.") from error
-        yield
-
-
-def _marker(config: Path) -> Path:
-    return config.with_suffix(config.suffix + ".finished")
-
-
-def is_finished(config: Path, text: str) -> bool:
-    """Whether a training with exactly this config was finished."""
-    marker = _marker(config)
-    return marker.is_file() and marker.read_text() == hashlib.sha256(text.encode()).hexdigest()
-
-
 def train(config: Path, text: str, label: str) -> None:
     """Run `contrastive-sr train` in a process of its own; its bar is shown, its log goes to a file.
 
@@ -136,35 +106,13 @@ def train(config: Path, text: str, label: str) -> None:
     Raises:
         HostError: the training failed.
     """
-    config.parent.mkdir(parents=True, exist_ok=True)
-    _marker(config).unlink(missing_ok=True)
-    config.write_text(text)
-    log = config.with_suffix(".console.log")
-    command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(config)]
-    source = str(Path(__file__).resolve().parents[2])
     descriptor = os.dup(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2)
-    environment = {
-        # threads that wait asleep lose little alone, and much less than spinning ones beside other programs
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **os.environ,
-        PROGRESS_FD: str(descriptor),
-        "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
-    }
     try:
-        with log.open("w") as stream:
-            status = subprocess.run(
-                command, cwd=config.parent, env=environment, stdout=stream, stderr=subprocess.STDOUT,
-                pass_fds=[descriptor],
-            ).returncode  # fmt: skip
+        status = start_training(config, text, folder=config.parent, progress=descriptor).wait()
     finally:
         os.close(descriptor)
-    if status != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise HostError(
-            f"The training with {label} ended with exit code {status}. The end of {log}:\n{tail}\n"
-            "`contrastive-sr doctor` looks at the installed hosts."
-        )
-    _marker(config).write_text(hashlib.sha256(text.encode()).hexdigest())
+    check_ended(status, config, label)
+    mark_finished(config, text)
 
 
 def measure(host: DemoHost, plans: Mapping[str, Plan], data: Path, folder: Path, title: str) -> dict[str, Any]:

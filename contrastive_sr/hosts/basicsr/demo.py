@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contrastive_sr.errors import DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.basicsr.options import OptionLoader, plain
 from contrastive_sr.hosts.demo import Plan
 from contrastive_sr.hosts.shipped import shipped_folder
 
@@ -24,7 +24,7 @@ class BasicSRDemo:
 
     def config(self, plan: Plan) -> str:
         text = (shipped_folder("plugins") / "demo_pcl_edsr.yml").read_text()
-        options: dict[str, Any] = _plain(yaml.load(text, Loader=OptionLoader))
+        options: dict[str, Any] = plain(yaml.load(text, Loader=OptionLoader))
         # our runner registers the models itself, and a stock run needs no plugin
         del options["plugin"]
         options["name"], options["manual_seed"] = plan.name, plan.seed
@@ -65,10 +65,3 @@ class BasicSRDemo:
         if not logs:
             raise DataError(f"Expected BasicSR's log in {self.run_folders(plan)[0]}, but there is none. Try --fresh.")
         return logs[-1]
-
-
-def _plain(value: Any) -> Any:
-    """Plain dictionaries and lists, which the safe dumper can write."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value

@@ -66,6 +66,13 @@ def read_options(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read as YAML: {describe_error(error)}.") from error
 
 
+def plain(value: Any) -> Any:
+    """What an option file holds as plain dictionaries and lists, which the safe dumper can write."""
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list) else value
+
+
 def check_optimizer(options: object, name: str) -> dict[str, Any]:
     """An optimizer's options as ``{"type": "Adam", "lr": ..., ...}``.
 

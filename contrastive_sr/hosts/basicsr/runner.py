@@ -39,13 +39,7 @@ def train(config: Path, arguments: list[str]) -> None:
     options = import_basicsr("basicsr.utils.options")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
-    registries = import_basicsr("basicsr.utils.registry")
-    # BasicSR looks for a name as it is, and then with this ending.
-    models, networks = (
-        [name.removesuffix("_basicsr") for name, _ in registry]
-        for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
-    )
-    check_options(read_options(config), models, networks)
+    check_options(read_options(config), *registered())
     datasets: dict[str, Any] = {}
 
     def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -66,6 +60,22 @@ def train(config: Path, arguments: list[str]) -> None:
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def registered() -> tuple[list[str], list[str]]:
+    """The names of BasicSR's models and networks, with ours.
+
+    Raises:
+        HostError: BasicSR is missing or broken.
+    """
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    registries = import_basicsr("basicsr.utils.registry")
+    # BasicSR looks for a name as it is, and then with this ending.
+    models, networks = (
+        [name.removesuffix("_basicsr") for name, _ in registry]
+        for registry in (registries.MODEL_REGISTRY, registries.ARCH_REGISTRY)
+    )
+    return models, networks
 
 
 def sr_network(path: Path) -> nn.Module:

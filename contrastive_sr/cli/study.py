@@ -1,0 +1,362 @@
+"""`contrastive-sr study`: arms trained with several seeds, measured, and compared in pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import TaskID
+from rich.table import Table as RichTable
+
+from contrastive_sr._checks import check_count, check_number, describe, describe_error
+from contrastive_sr.cli.bars import progress_bars
+from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
+from contrastive_sr.cli.outputs import needs_plot
+from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.config import unknown
+from contrastive_sr.errors import ConfigError, HostError, named_in_errors
+
+if TYPE_CHECKING:
+    from contrastive_sr.hosts.study import Progress, StudyHost
+
+_LINE_SECONDS = 60.0
+
+
+@dataclass
+class Settings:
+    """What options and a study file say, under the same names; None and empty: not said.
+
+    Args:
+        base: option file or config.
+        arms: name to changes.
+        seeds: of the trainings.
+        steps: of every arm; the base's by default.
+        start_steps: of a common start for each seed.
+        start: instead, its checkpoint, with ``{seed}`` in it.
+        hr: folders of HR images, ``DIR`` or ``NAME=DIR``.
+        lr: a folder of LR images for each.
+        degradation: a preset that LR images are made with.
+        lpips_weights: file of an AlexNet.
+        out: folder for the results.
+        processes: trainings at a time.
+        minutes: when to stop.
+        imports: Python files that are run first.
+    """
+
+    base: Path | None = None
+    arms: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    steps: int | None = None
+    start_steps: int | None = None
+    start: str | None = None
+    hr: list[str] = field(default_factory=list)
+    lr: list[Path] = field(default_factory=list)
+    degradation: str | None = None
+    lpips_weights: Path | None = None
+    out: Path | None = None
+    processes: int | None = None
+    minutes: float | None = None
+    imports: list[Path] = field(default_factory=list)
+
+
+def run_study(base: Path | None, options: Settings, *, report_only: bool, console: Console) -> None:
+    """Trains and measures what is missing, and writes tables, picture and page.
+
+    Args:
+        base: option file or config that arms change, or a study file with all settings.
+        options: of the command line, which win over a study file's.
+        report_only: write tables, picture and page of the ledger alone.
+        console: where the tables go.
+
+    Raises:
+        ConfigError: settings that cannot be used.
+        DataError: images that cannot be used.
+        HostError: a training failed, or something that is needed is not installed.
+    """
+    settings = _together(base, options)
+    out = settings.out or Path("study")
+    with needs_plot():
+        import PIL  # noqa: F401
+        import scipy  # noqa: F401
+
+        from contrastive_sr.evaluation.study_report import write_study  # noqa: F401
+    if report_only:
+        _report(out, list(settings.arms), console)
+        return
+    from contrastive_sr.hosts.launch import alone
+    from contrastive_sr.hosts.metrics import load_metrics
+    from contrastive_sr.hosts.study import Plan, Study, Tests
+
+    if settings.base is None:
+        raise ConfigError("Expected a BasicSR option file (.yml), an MMagic config (.py) or a study file, got none.")
+    if not settings.arms:
+        raise ConfigError("Expected arms to compare, by --arm NAME=CHANGES or --arms FILE; got none.")
+    if settings.start is not None and settings.start_steps is not None:
+        raise ConfigError("Expected one of --start, which gives a checkpoint, and --start-steps, which trains it.")
+    processes = check_count(1 if settings.processes is None else settings.processes, "--processes")
+    if settings.minutes is not None:
+        check_number(settings.minutes, "--minutes", above=0)
+    for name, count in (("--steps", settings.steps), ("--start-steps", settings.start_steps)):
+        if count is not None:
+            check_count(count, name)
+    if settings.imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(settings.imports)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out, "study"):
+        with console.status("getting ready ..."):
+            host = _host(settings.base)
+            sets = data_sets(settings.hr, settings.lr, host.scale)
+            lr = lr_source(settings.lr, settings.degradation, host.scale, 0)
+            device = find_device(None)
+            metrics, left_out = load_metrics(host.scale, settings.lpips_weights, device)
+            plan = Plan(
+                settings.base, settings.arms, settings.seeds or [0, 1, 2], out, settings.steps, settings.start_steps,
+                settings.start, settings.imports,
+            )  # fmt: skip
+            study = Study(plan, host)
+        for line in left_out:
+            console.print(f"- {line}", soft_wrap=True, highlight=False, markup=False)
+        with _Shown(console) as show:
+            done = study.run(
+                Tests(sets, lr, metrics, device),
+                processes=processes,
+                minutes=settings.minutes,
+                report=show.line,
+                on_progress=show.progress,
+            )
+        _report(out, list(settings.arms), console)
+    if not done:
+        console.print("The time is up. The same command goes on.")
+
+
+def _host(base: Path) -> StudyHost:
+    if base.suffix == ".py":
+        from contrastive_sr.hosts.mmagic.study import MMagicStudy
+
+        return MMagicStudy(base)
+    from contrastive_sr.hosts.basicsr.study import BasicSRStudy
+
+    return BasicSRStudy(base)
+
+
+# ------------------------------------------------------------------------------------------------------- report
+
+
+def _report(out: Path, arms: Sequence[str], console: Console) -> None:
+    from contrastive_sr.evaluation.report import COLUMNS
+    from contrastive_sr.evaluation.study import Ledger, summarise
+    from contrastive_sr.evaluation.study_report import notes_of, tables_of, write_study
+    from contrastive_sr.hosts.metrics import NOTES
+    from contrastive_sr.hosts.study import CROPS, LEDGER, read_crops
+
+    ledger = Ledger(out / LEDGER)
+    if not any(result.dataset for result in ledger.results):
+        console.print("Nothing was measured so far: there is nothing to report.")
+        return
+    summary = summarise(ledger.results, arms)
+    notes = [f"{note.text}." for name, note in NOTES.items() if name in summary.metrics() and name in COLUMNS]
+    try:
+        files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
+    except ImportError as error:
+        raise HostError(
+            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate,plot]"'
+        ) from error
+    wide = for_tables(console)
+    for table in tables_of(summary):
+        shown = RichTable(title=table.title, title_justify="left")
+        for number, head in enumerate(table.heads):
+            shown.add_column(head, overflow="fold", justify="left" if number < table.words else "right")
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        wide.print(shown)
+    for note in notes_of(summary):
+        console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
+    console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
+
+
+class _Shown:
+    """Lines about trainings, and bars on a terminal; elsewhere a line about the time left now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars = progress_bars()
+        self.tasks: dict[str, TaskID] = {}
+        self.next_line = 0.0
+
+    def __enter__(self) -> _Shown:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def progress(self, progress: Progress) -> None:
+        for label in [label for label in self.tasks if label not in progress.running]:
+            self.bars.remove_task(self.tasks.pop(label))
+        for label, (step, steps) in progress.running.items():
+            if label not in self.tasks:
+                self.tasks[label] = self.bars.add_task(label, total=steps)
+            self.bars.update(self.tasks[label], completed=step)
+        left = "" if progress.left is None else f", about {_duration(progress.left)} left"
+        self._tell(f"{progress.steps:,} of {progress.total:,} steps{left}")
+
+    def _tell(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self.next_line:
+            self.line(text)
+            self.next_line = now + _LINE_SECONDS
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+# ----------------------------------------------------------------------------------------------------- settings
+
+
+def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
+    """An arm of the command line: ``NAME`` or ``NAME=KEY=VALUE;KEY=VALUE``, values being YAML.
+
+    Raises:
+        ConfigError: anything else.
+
+    Example:
+        >>> parse_arm("pcl=methods=[{type: PCL}];train.ema_decay=0.9")
+        ('pcl', {'methods': [{'type': 'PCL'}], 'train.ema_decay': 0.9})
+    """
+    name, _, rest = text.partition("=")
+    changes: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.split(";"))):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"--arm {name}: expected KEY=VALUE, got {part!r}.")
+        changes[key.strip()] = _yaml(value, f"--arm {name}: {key.strip()}")
+    return name.strip(), changes
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of the command line: a count, or several seeds.
+
+    Raises:
+        ConfigError: anything else.
+
+    Example:
+        >>> parse_seeds("3"), parse_seeds("4,7"), parse_seeds("0 1")
+        ([0, 1, 2], [4, 7], [0, 1])
+    """
+    parts = text.replace(",", " ").split()
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--seeds: expected how many, such as 3, or several such as 0,1,2; got {text!r}.")
+    numbers = [int(part) for part in parts]
+    return _distinct(list(range(numbers[0])) if len(numbers) == 1 else numbers)
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds: expected different seeds, at least one, got {seeds}.")
+    return seeds
+
+
+def read_arms(file: Path) -> dict[str, Any]:
+    """Arms of a YAML file: name to a mapping of changes.
+
+    Raises:
+        ConfigError: no such file, or another content.
+    """
+    return _arms(_read(file), str(file))
+
+
+def _read(file: Path) -> Any:
+    if not file.is_file():
+        raise ConfigError(f"Expected the file {file}, but there is none.")
+    return _yaml(file.read_text(), str(file))
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}: expected YAML, got {text[:80]!r} ({describe_error(error)}).") from error
+
+
+def _arms(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not content:
+        raise ConfigError(f"{where}: expected a mapping of arms to their changes, got {describe(content)}.")
+    arms = {str(name): {} if changes is None else changes for name, changes in content.items()}
+    for name, changes in arms.items():
+        if not isinstance(changes, Mapping):
+            raise ConfigError(f"{where}: arm {name}: expected a mapping of keys to values, got {describe(changes)}.")
+    return arms
+
+
+def _together(base: Path | None, options: Settings) -> Settings:
+    """The settings of a study file, if `base` is one, with the command line's over them."""
+    if base is None:
+        return options
+    if base.suffix not in (".yml", ".yaml", ".py"):
+        raise ConfigError(f"Expected an option file (.yml), an MMagic config (.py) or a study file (.yml), got {base}.")
+    if not base.is_file():
+        raise ConfigError(f"Expected the file {base}, but there is none.")
+    content = None if base.suffix == ".py" else _study_file(base)
+    if content is None:
+        options.base = base
+        return options
+    with named_in_errors(str(base)):
+        settings = _of_file(content)
+    for item in fields(Settings):
+        given = getattr(options, item.name)
+        if given not in (None, [], {}):
+            setattr(settings, item.name, given)
+    return settings
+
+
+def _study_file(file: Path) -> Mapping[str, Any] | None:
+    """What a study file holds; None if it is an option file, whose own tags YAML alone does not know."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError:
+        return None
+    return content if isinstance(content, Mapping) and "base" in content else None
+
+
+def _of_file(content: Mapping[str, Any]) -> Settings:
+    names = [item.name for item in fields(Settings)]
+    for key in content:
+        if key not in names:
+            raise ConfigError(f"a study {unknown('key', key, names)}")
+    values = {key: value for key, value in content.items() if value is not None}
+    settings = Settings()
+    for key, value in values.items():
+        if key == "arms":
+            settings.arms = _arms(value, "arms")
+        elif key == "seeds":
+            seeds = list(range(value)) if isinstance(value, int) else value
+            if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+                raise ConfigError(f"seeds: expected how many, or a list of seeds, got {describe(value)}.")
+            settings.seeds = _distinct(seeds)
+        elif key == "hr" and isinstance(value, Mapping):
+            settings.hr = [f"{name}={folder}" for name, folder in value.items()]
+        elif key in ("hr", "lr", "imports"):
+            entries = value if isinstance(value, list) else [value]
+            if not all(isinstance(entry, str) for entry in entries):
+                raise ConfigError(f"{key}: expected paths, got {describe(value)}.")
+            setattr(settings, key, entries if key == "hr" else [Path(entry) for entry in entries])
+        elif key in ("base", "lpips_weights", "out", "start", "degradation"):
+            if not isinstance(value, str):
+                raise ConfigError(f"{key}: expected text, got {describe(value)}.")
+            setattr(settings, key, value if key in ("start", "degradation") else Path(value))
+        else:
+            setattr(settings, key, value)
+    return settings

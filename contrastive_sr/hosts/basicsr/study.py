@@ -1,0 +1,165 @@
+"""A study's trainings through BasicSR: option files with changes, and what a training leaves."""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from contrastive_sr._checks import check_count
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.options import check_options, plain, read_options
+from contrastive_sr.hosts.basicsr.runner import registered, sr_network
+from contrastive_sr.hosts.overrides import merged, nested
+from contrastive_sr.hosts.study import Run, with_paths
+
+_WITH_METHODS = {"SRModel": "ContrastiveSRModel", "ESRGANModel": "ContrastiveSRGANModel"}
+_WITHOUT_METHODS = {ours: stock for stock, ours in _WITH_METHODS.items()}
+_KEYS = {
+    place: keys.split()
+    for place, keys in {
+        "": "model_type scale num_gpu datasets network_g network_d path train logger methods degradation val "
+        "dist_params",
+        "train": "ema_decay optim_g optim_d optim_methods scheduler warmup_iter pixel_opt perceptual_opt gan_opt "
+        "net_d_iters net_d_init_iters",
+        "datasets": "train",
+        "datasets.train": "name type dataroot_gt dataroot_lq meta_info_file filename_tmpl io_backend gt_size use_hflip "
+        "use_rot num_worker_per_gpu batch_size_per_gpu dataset_enlarge_ratio prefetch_mode num_prefetch_queue "
+        "pin_memory persistent_workers crops mean std",
+        "path": "strict_load_g param_key_g pretrain_network_d strict_load_d param_key_d",
+    }.items()
+}
+"""What BasicSR and our models read, beside what a class of the options' own takes."""
+_SET = {
+    "name": "the study names its runs",
+    "manual_seed": "use --seeds",
+    "train.total_iter": "use --steps",
+    "path.pretrain_network_g": "use --start or --start-steps",
+    "path.resume_state": "the study resumes by itself",
+}
+
+
+class BasicSRStudy:
+    """See `StudyHost`."""
+
+    suffix = ".yml"
+    resume = "--auto_resume"
+
+    def __init__(self, base: Path) -> None:
+        models, networks = registered()
+        options = plain(read_options(base))
+        check_options(options, models, networks)
+        options.pop("plugin", None)  # our runner registers the models itself
+        self.base: dict[str, Any] = options
+        self.scale: int = options["scale"]
+        self.steps = check_count(int(options["train"]["total_iter"]), f"{base}: train: total_iter")
+
+    def options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        changes = nested(changes)
+        for dotted, advice in _SET.items():
+            *parents, key = dotted.split(".")
+            place: Any = changes
+            for parent in parents:
+                place = place.get(parent) or {}
+            if key in place:
+                raise ConfigError(f"{dotted} is set by the study: {advice}.")
+        options = deepcopy(merged(self.base, changes, _known))
+        trains_methods = bool(options.get("methods") or options.get("degradation"))
+        if "model_type" not in changes:
+            models = _WITH_METHODS if trains_methods else _WITHOUT_METHODS
+            options["model_type"] = models.get(options["model_type"], options["model_type"])
+        if not trains_methods:
+            options["train"].pop("optim_methods", None)
+            options.pop("methods", None)
+        elif options.get("methods"):
+            options["train"].setdefault("optim_methods", {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]})
+        return options
+
+    def fingerprint(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        left_out = ("name", "manual_seed", "num_gpu", "path", "val", "logger", "dist_params", "datasets")
+        content = {key: value for key, value in options.items() if key not in left_out}
+        content["train"] = {key: value for key, value in options["train"].items() if key != "total_iter"}
+        return {**content, "datasets": options["datasets"]["train"]}
+
+    def text(self, options: Mapping[str, Any], run: Run) -> str:
+        options = with_paths(options)
+        logger = options["logger"]
+        options.update(name=run.name, manual_seed=run.seed, datasets={"train": options["datasets"]["train"]})
+        options.pop("val", None)  # a study measures at the end
+        options["train"]["total_iter"] = run.steps
+        options["path"].pop("resume_state", None)
+        options["path"]["pretrain_network_g"] = None if run.start is None else str(run.start)
+        options["logger"] = {
+            "print_freq": max(1, min(int(logger.get("print_freq", 100)), run.steps // 50)),
+            "save_checkpoint_freq": max(1, min(int(logger.get("save_checkpoint_freq", run.steps)), run.steps // 10)),
+            "use_tb_logger": False,
+        }
+        return yaml.safe_dump(options, sort_keys=False)
+
+    def check(self, config: Path) -> None:
+        options = read_options(config)
+        check_options(options, *registered())
+        sr_network(config)
+        parsed: dict[str, Any] = {**options, "dist": False, "world_size": 1}
+        if parsed["num_gpu"] == "auto":
+            parsed["num_gpu"] = torch.cuda.device_count()
+        parsed["datasets"]["train"].update(phase="train", scale=parsed["scale"])
+        import_basicsr("contrastive_sr.hosts.basicsr.start").check_start(parsed)
+
+    def run_folder(self, folder: Path, run: Run) -> Path:
+        return folder / "experiments" / run.name
+
+    def checkpoint(self, folder: Path, run: Run) -> Path:
+        return self.run_folder(folder, run) / "models" / "net_g_latest.pth"
+
+    def resumable(self, folder: Path, run: Run) -> bool:
+        states = self.run_folder(folder, run) / "training_states"
+        for state in states.glob("*.state"):
+            # torch's format; the table of what is in it comes last, and is missing if a kill came before
+            if not zipfile.is_zipfile(state):
+                state.unlink()
+        return any(states.glob("*.state"))
+
+    def thin_out(self, folder: Path, run: Run) -> None:
+        latest = self.checkpoint(folder, run)
+        for file in (*latest.parent.glob("*.pth"), *self.run_folder(folder, run).glob("training_states/*.state")):
+            if file != latest:
+                file.unlink()
+
+    def save_start(self, state: Mapping[str, Tensor], path: Path) -> None:
+        torch.save({"params": dict(state)}, path)
+
+
+def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:
+    if place in _KEYS:
+        return _KEYS[place]
+    registries = import_basicsr("basicsr.utils.registry")
+    kind = content.get("type")
+    parent, _, key = place.rpartition(".")
+    if parent == "" and key.startswith("network_"):
+        return _arguments(registries.ARCH_REGISTRY, kind)
+    if parent == "train" and key.startswith("optim_"):
+        return [name for name in inspect.signature(torch.optim.Adam).parameters if name != "params"]
+    if parent == "train" and key.endswith("_opt"):
+        return _arguments(registries.LOSS_REGISTRY, kind)
+    return None
+
+
+def _arguments(registry: Any, kind: object) -> Collection[str] | None:
+    """The arguments of a class; None where there is no such class, or it takes any."""
+    named = dict(registry)
+    cls = named.get(kind, named.get(f"{kind}_basicsr"))
+    if cls is None:
+        return None
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return list(parameters)

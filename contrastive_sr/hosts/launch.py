@@ -1,0 +1,132 @@
+"""Trainings in processes of their own: how they are started, what they leave, and whether they are finished."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from contrastive_sr.errors import HostError
+from contrastive_sr.hosts.progress import PROGRESS_FD
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+@contextmanager
+def alone(folder: Path, command: str) -> Iterator[None]:
+    """Keep a second command out of a folder; the lock ends with the process that holds it.
+
+    Args:
+        folder: where both would write.
+        command: its name.
+
+    Raises:
+        HostError: another one is writing into it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostError(
+                f"Another {command} is writing into {folder}. Wait for it, or choose another --out."
+            ) from error
+        yield
+
+
+def console_log(config: Path) -> Path:
+    """Where the training with a config writes what it prints."""
+    return config.with_suffix(".console.log")
+
+
+def _marker(config: Path) -> Path:
+    return config.with_suffix(config.suffix + ".finished")
+
+
+def is_finished(config: Path, text: str) -> bool:
+    """Whether a training with exactly this config was finished."""
+    marker = _marker(config)
+    return marker.is_file() and marker.read_text() == _digest(text)
+
+
+def mark_finished(config: Path, text: str) -> None:
+    """Say that the training with this config is finished."""
+    _marker(config).write_text(_digest(text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def start_training(
+    config: Path,
+    text: str,
+    arguments: Sequence[str] = (),
+    *,
+    folder: Path,
+    progress: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Run `contrastive-sr train` in a process of its own, which ends when this one is killed (on Linux).
+
+    Args:
+        config: the config to write; no longer marked as finished.
+        text: its text.
+        arguments: of the command, beside the config.
+        folder: where the host runs and writes.
+        progress: a file descriptor that its bar is drawn on; None: the log, :func:`console_log`, with all it prints.
+        environment: further variables.
+    """
+    config.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    _marker(config).unlink(missing_ok=True)
+    config.write_text(text)
+    source = str(Path(__file__).resolve().parents[2])
+    with console_log(config).open("w") as stream:
+        descriptor = stream.fileno() if progress is None else progress
+        variables = {
+            # threads that wait asleep lose little alone, and much less than spinning ones beside other programs
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **os.environ,
+            **(environment or {}),
+            PROGRESS_FD: str(descriptor),
+            "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
+        }
+        command = [sys.executable, "-m", "contrastive_sr.cli", "train", str(config), *arguments]
+        return subprocess.Popen(
+            command, cwd=folder, env=variables, stdout=stream, stderr=subprocess.STDOUT, pass_fds=[descriptor],
+            preexec_fn=_dying_with_parent(),
+        )  # fmt: skip
+
+
+def _dying_with_parent() -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: nothing may be loaded between fork and exec
+
+    def ask() -> None:
+        prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+    return ask
+
+
+def check_ended(status: int, config: Path, label: str) -> None:
+    """Refuse a training that ended with another exit code than 0.
+
+    Raises:
+        HostError: with the end of its log.
+    """
+    if status == 0:
+        return
+    log = console_log(config)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise HostError(
+        f"The training with {label} ended with exit code {status}. The end of {log}:\n{tail}\n"
+        "`contrastive-sr doctor` looks at the installed hosts."
+    )

@@ -1,0 +1,56 @@
+"""The metrics that commands measure beside PSNR and SSIM, as far as what they need is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from contrastive_sr.errors import HostError
+from contrastive_sr.evaluation import Metric, MetricNote
+from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
+from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
+from contrastive_sr.hosts.basicsr.metrics import NOTE as NIQE_NOTE
+from contrastive_sr.hosts.basicsr.metrics import load_niqe
+
+NOTES: Mapping[str, MetricNote] = {"niqe": NIQE_NOTE, "lpips": LPIPS_NOTE}
+"""What has to be said of them, by their names."""
+
+
+def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
+    """NIQE and LPIPS if what they need is there, and else a line for each.
+
+    Args:
+        scale: how many times larger HR is; the border that NIQE leaves out.
+        lpips_weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
+        device: where LPIPS is computed.
+
+    Returns:
+        The metrics by name, and sentences on those that are left out.
+
+    Raises:
+        ConfigError: a file that is missing or holds something else.
+        HostError: the file is given, and torchmetrics or torchvision is not installed.
+    """
+    metrics: dict[str, Metric] = {}
+    left_out = []
+    try:
+        metrics["niqe"] = load_niqe(scale)
+    except HostError:
+        left_out.append("NIQE is left out: it is BasicSR's, which is not installed or broken (contrastive-sr doctor).")
+    if lpips_weights is not None:
+        metrics["lpips"] = load_lpips(lpips_weights, device)
+        return metrics, left_out
+    try:
+        weights = cached_weights()
+        if weights.is_file():
+            metrics["lpips"] = load_lpips(weights, device)
+        else:
+            left_out.append(
+                f"LPIPS is left out: the AlexNet it needs is not on this machine. Give torchvision's {weights.name} by "
+                "--lpips-weights; nothing is downloaded here."
+            )
+    except HostError as error:
+        left_out.append(f"LPIPS is left out: {error}")
+    return metrics, left_out

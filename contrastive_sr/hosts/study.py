@@ -1,0 +1,573 @@
+"""Runs a study: trains every arm with every seed in processes of their own, measures, and keeps what was measured.
+
+What is in the ledger is not done again. A training that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.errors import ConfigError, DataError, named_in_errors
+from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
+from contrastive_sr.evaluation.comparison import CROP
+from contrastive_sr.evaluation.data_sets import read_pairs
+from contrastive_sr.evaluation.evaluate import check_pair
+from contrastive_sr.evaluation.report import Shown, most_detailed
+from contrastive_sr.evaluation.study import COST, RESUMED, START, Ledger, Result, Summary, check_arm_name
+from contrastive_sr.hosts.checkpoints import read_network
+from contrastive_sr.hosts.launch import check_ended, is_finished, mark_finished, start_training
+from contrastive_sr.hosts.logs import read_run
+from contrastive_sr.hosts.trained import trained_network
+
+LEDGER = "results.csv"
+CROPS = "crops"
+RUNS = "runs"
+"""Below it lie configs, logs and checkpoints; nothing of it is needed once all is measured."""
+SHOWN = 2
+"""Images of each data set of which a part is kept, for the page."""
+_POLL = 0.5
+_CHANGED = (
+    "{where}: the ledger has results of other settings. Give the arm another name, choose another --out, or take "
+    "its lines out of {ledger}."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        arm: its name.
+        seed: of the whole training.
+        steps: how many.
+        start: checkpoint that it starts from; None: from new weights.
+    """
+
+    arm: str
+    seed: int
+    steps: int
+    start: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the run and its folders."""
+        return f"{self.arm}-{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+class StudyHost(Protocol):
+    """How a study changes a host's config, and finds what a training left.
+
+    Attributes:
+        suffix: of its configs.
+        resume: flag of `contrastive-sr train` that goes on with a training.
+        scale: of the base's network.
+        steps: of the base.
+    """
+
+    suffix: str
+    resume: str
+    scale: int
+    steps: int
+
+    def options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The base with an arm's changes, fit to train with methods or without."""
+
+    def fingerprint(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of the options decides what is trained, apart from seed, steps and start."""
+
+    def text(self, options: Mapping[str, Any], run: Run) -> str:
+        """The config of a training; it need not validate."""
+
+    def check(self, config: Path) -> None:
+        """Refuse a config that cannot be trained."""
+
+    def run_folder(self, folder: Path, run: Run) -> Path:
+        """Where the host puts a training that runs in `folder`; its log lies there."""
+
+    def checkpoint(self, folder: Path, run: Run) -> Path:
+        """The network at the end of the training."""
+
+    def resumable(self, folder: Path, run: Run) -> bool:
+        """Whether there is a checkpoint to go on from; what a kill has left half written is removed."""
+
+    def thin_out(self, folder: Path, run: Run) -> None:
+        """Remove what was saved to go on from; the network at the end stays."""
+
+    def save_start(self, state: Mapping[str, Tensor], path: Path) -> None:
+        """Write a network as a checkpoint that trainings can start from."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained.
+
+    Args:
+        base: option file or config that every arm changes.
+        arms: name to changes; the first is the reference.
+        seeds: of the trainings.
+        out: folder for all results.
+        steps: of every arm; None: the base's.
+        start_steps: steps of a common start for each seed, the base without methods; None: none.
+        start: instead, a checkpoint, with `{seed}` in its name where each seed has one of its own.
+        imports: Python files that define what configs name.
+    """
+
+    base: Path
+    arms: Mapping[str, Mapping[str, Any]]
+    seeds: Sequence[int]
+    out: Path
+    steps: int | None = None
+    start_steps: int | None = None
+    start: str | None = None
+    imports: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Tests:
+    """What is measured.
+
+    Args:
+        sets: images.
+        lr: where LR images come from.
+        metrics: beside PSNR and SSIM.
+        device: where networks run.
+    """
+
+    sets: Sequence[DataSet]
+    lr: LRSource
+    metrics: Mapping[str, Metric]
+    device: torch.device
+
+
+class Progress(NamedTuple):
+    """How far a study is.
+
+    Attributes:
+        steps: done, of all trainings that were not in the ledger at the beginning.
+        total: how many these are.
+        running: label to (step, steps) of the trainings that run.
+        left: seconds, by the speed so far; None before the first steps.
+    """
+
+    steps: int
+    total: int
+    running: Mapping[str, tuple[int, int]]
+    left: float | None
+
+
+@dataclass(eq=False)
+class _Training:
+    run: Run
+    options: dict[str, Any]
+    digest: str
+    config: Path
+    text: str
+    given: bool = False  # a start that is not trained here
+    step: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+
+class Study:
+    """The trainings of a plan, checked: every arm's config is written and tried before the first training.
+
+    Args:
+        plan: what is trained.
+        host: of the base.
+
+    Raises:
+        ContrastiveSRError: a base, an arm or a checkpoint that cannot be used, or other settings than those that the
+            ledger has results of.
+    """
+
+    def __init__(self, plan: Plan, host: StudyHost) -> None:
+        self.plan, self.host = plan, host
+        self.folder = plan.out.resolve() / RUNS
+        self.steps = host.steps if plan.steps is None else plan.steps
+        self.ledger = Ledger(plan.out / LEDGER)
+        for name in plan.arms:
+            check_arm_name(name)
+        with named_in_errors("the start, which is the base without methods"):
+            start = host.options({"methods": None}) if self.has_start else None
+        options = {}
+        for name, changes in plan.arms.items():
+            with named_in_errors(f"arm {name}"):
+                options[name] = host.options(changes)
+                self._check(name, options[name])
+        self.trainings: list[_Training] = []
+        for seed in plan.seeds:
+            start_digest = None
+            if start is not None:
+                training = self._start(seed, start)
+                self.trainings.append(training)
+                start_digest = training.digest
+            for name in plan.arms:
+                file = self._start_file(seed) if self.has_start else None
+                run = Run(name, seed, self.steps, file)
+                self.trainings.append(self._training(run, options[name], start_digest))
+        for training in self.trainings:
+            run = training.run
+            if any(result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
+                raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
+
+    @property
+    def has_start(self) -> bool:
+        """Whether arms of a seed start from one checkpoint."""
+        return self.plan.start is not None or self.plan.start_steps is not None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the arms in their order."""
+        return list(self.plan.arms)
+
+    def _check(self, name: str, options: Mapping[str, Any]) -> None:
+        config = self.folder / "check" / f"{name}{self.host.suffix}"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(self.host.text(options, Run(name, self.plan.seeds[0], self.steps)))
+        self.host.check(config)
+
+    def _start_file(self, seed: int) -> Path:
+        return self.folder / "starts" / f"{START}-{seed}.pth"
+
+    def _start(self, seed: int, options: dict[str, Any]) -> _Training:
+        if self.plan.start is None:
+            return self._training(Run(START, seed, self.plan.start_steps or 0), options, None)
+        file = Path(self.plan.start.replace("{seed}", str(seed))).expanduser()
+        training = self._training(Run(START, seed, 0), options, file.name)
+        training.given = True
+        training.config.parent.mkdir(parents=True, exist_ok=True)
+        training.config.write_text(training.text)
+        if file.is_file():
+            self._write_start(seed, read_network(file, "--start"))
+        elif not self.ledger.results:
+            raise ConfigError(f"--start: expected an existing checkpoint, got {file}. Check the path.")
+        return training
+
+    def _write_start(self, seed: int, state: Mapping[str, Tensor]) -> None:
+        path = self._start_file(seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.host.save_start(state, path)
+
+    def _training(self, run: Run, options: dict[str, Any], start: str | None) -> _Training:
+        content = {"options": self.host.fingerprint(options), "seed": run.seed, "steps": run.steps, "start": start}
+        config = self.folder / "configs" / f"{run.name}{self.host.suffix}"
+        return _Training(run, options, digest_of(content), config, self.host.text(options, run))
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def _is_trained(self, training: _Training) -> bool:
+        """Whether its network is there to be measured."""
+        if training.given:
+            return self._start_file(training.run.seed).is_file()
+        return is_finished(training.config, training.text) and self._checkpoint(training).is_file()
+
+    def _checkpoint(self, training: _Training) -> Path:
+        if training.given:
+            return self._start_file(training.run.seed)
+        return self.host.checkpoint(self.folder, training.run)
+
+    def _missing(self, training: _Training, tests: Tests) -> list[DataSet]:
+        """The data sets on which something was not measured yet."""
+        there = {(result.dataset, result.metric) for result in self.ledger.of(training.run.arm, training.run.seed)}
+        wanted = ("psnr_y", *tests.metrics)
+        return [data for data in tests.sets if any((data.name, name) not in there for name in wanted)]
+
+    def _to_train(self) -> list[_Training]:
+        """Trainings that are neither in the ledger nor finished; a start also for those that go on from it."""
+        needed = [t for t in self.trainings if not (self._is_trained(t) or self._is_measured(t) or t.given)]
+        starts = {t.run.start for t in needed if t.run.start is not None and not t.run.start.is_file()}
+        again = [t for t in self.trainings if t.run.arm == START and not t.given]
+        again = [t for t in again if self._start_file(t.run.seed) in starts]
+        return [t for t in self.trainings if t in needed or t in again]
+
+    def _is_measured(self, training: _Training) -> bool:
+        return any(result.dataset for result in self.ledger.of(training.run.arm, training.run.seed))
+
+    # ------------------------------------------------------------------------------------------------------ run
+
+    def run(
+        self,
+        tests: Tests,
+        *,
+        processes: int = 1,
+        minutes: float | None = None,
+        report: Callable[[str], None] = lambda text: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> bool:
+        """Train and measure what is not in the ledger, all arms of a seed before the next seed.
+
+        Args:
+            tests: what is measured.
+            processes: trainings at a time.
+            minutes: when to stop; a measurement that was begun is finished.
+            report: is told of each training that begins, ends or goes on.
+            on_progress: is called now and then.
+
+        Returns:
+            Whether all is done.
+
+        Raises:
+            ContrastiveSRError: a training failed, or a network cannot be measured; other trainings are stopped.
+        """
+        began = time.monotonic()
+        deadline = math.inf if minutes is None else began + 60 * minutes
+        self._check_images(tests)
+        waiting = self._to_train()
+        queue = list(waiting)
+        running: list[_Training] = []
+        done_before: dict[int, int] = {}
+        try:
+            for training in self.trainings:
+                if training not in waiting and time.monotonic() < deadline:
+                    self._measure(training, tests, report)
+            while (queue or running) and time.monotonic() < deadline:
+                while len(running) < processes and (ready := self._next(queue, running)) is not None:
+                    queue.remove(ready)
+                    self._launch(ready, processes, report)
+                    running.append(ready)
+                    done_before[id(ready)] = self._step(ready)
+                for training in [t for t in running if t.process is not None and t.process.poll() is not None]:
+                    running.remove(training)
+                    self._finish(training)
+                    self._measure(training, tests, report)
+                for training in running:
+                    training.step = self._step(training)
+                on_progress(self._progress(waiting, running, done_before, began))
+                if running:
+                    time.sleep(_POLL)
+        finally:
+            for training in running:
+                _stop(training)
+        for training in running:
+            assert training.process is not None
+            if training.process.returncode == 0:  # it ended just now
+                self._finish(training)
+                continue
+            report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
+        return not queue and not running
+
+    def _next(self, queue: Sequence[_Training], running: Sequence[_Training]) -> _Training | None:
+        for training in queue:
+            if training.run.start is None or training.run.start.is_file():
+                return training
+        if queue and not running:
+            raise ConfigError(f"--start: {queue[0].run.start} is not there, which {queue[0].run.label} starts from.")
+        return None
+
+    def _launch(self, training: _Training, processes: int, report: Callable[[str], None]) -> None:
+        run = training.run
+        # of another config, or finished before a checkpoint was taken away
+        fresh = not training.config.is_file() or training.config.read_text() != training.text
+        arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
+        if not fresh and self.host.resumable(self.folder, run):
+            arguments.append(self.host.resume)
+            self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", RESUMED, float(self._step(training)))])
+            report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
+        else:
+            shutil.rmtree(self.host.run_folder(self.folder, run), ignore_errors=True)
+            report(f"{run.label}: trains, {run.steps:,} steps")
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        limited = {} if processes == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
+        training.process = start_training(
+            training.config, training.text, arguments, folder=self.folder, environment=limited
+        )
+
+    def _step(self, training: _Training) -> int:
+        try:
+            return read_run(self.host.run_folder(self.folder, training.run)).step
+        except DataError:  # before its first line
+            return 0
+
+    def _finish(self, training: _Training) -> None:
+        assert training.process is not None
+        check_ended(training.process.returncode, training.config, training.run.label)
+        if training.run.arm == START:
+            self._write_start(training.run.seed, read_network(self._checkpoint(training), "the start"))
+        training.step = training.run.steps
+        mark_finished(training.config, training.text)
+        seconds = read_run(self.host.run_folder(self.folder, training.run)).seconds_per_step
+        run = training.run
+        self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", COST, seconds)])
+        self.host.thin_out(self.folder, run)
+
+    def _progress(
+        self, waiting: Sequence[_Training], running: Sequence[_Training], before: Mapping[int, int], began: float
+    ) -> Progress:
+        done = sum(training.step for training in waiting)
+        total = sum(training.run.steps for training in waiting)
+        here = done - sum(before.values())
+        left = (time.monotonic() - began) * (total - done) / here if here > 0 else None
+        steps = {training.run.label: (training.step, training.run.steps) for training in running}
+        return Progress(done, total, steps, left)
+
+    # -------------------------------------------------------------------------------------------------- measure
+
+    def _check_images(self, tests: Tests) -> None:
+        """Read every image once, so that a damaged one is named now and not after hours."""
+        for data in tests.sets:
+            with named_in_errors(data.name):
+                for pair in read_pairs(data, tests.lr, self.host.scale):
+                    check_pair(pair, self.host.scale)
+
+    def _measure(self, training: _Training, tests: Tests, report: Callable[[str], None]) -> None:
+        run, missing = training.run, self._missing(training, tests)
+        if not missing:
+            return
+        if not self._is_trained(training):
+            names = ", ".join(data.name for data in missing)
+            report(f"{run.label}: not measured on {names}, since its checkpoint is gone")
+            return
+        network = trained_network(self._checkpoint(training), str(training.config), self.host.scale)
+        network.module.to(tests.device)
+        for data in missing:
+            keep = _Crops(self.plan.out / CROPS, data, run.arm) if run.seed == self.plan.seeds[0] else None
+            with named_in_errors(f"{run.label} on {data.name}"):
+                scores = evaluate(
+                    network.call,
+                    read_pairs(data, tests.lr, self.host.scale),
+                    self.host.scale,
+                    metrics=tests.metrics,
+                    device=tests.device,
+                    on_image=keep,
+                )
+            self.ledger.add(
+                Result(run.arm, run.seed, training.digest, data.name, score.name, name, value)
+                for score in scores
+                for name, value in score.values.items()
+                if name not in ("seconds", "memory_mib")  # the trainings beside take a part of the machine
+            )
+            psnr = math.fsum(score.values["psnr_y"] or 0.0 for score in scores) / len(scores)
+            report(f"{run.label}: {psnr:.2f} dB on {data.name}")
+
+
+def _stop(training: _Training) -> None:
+    assert training.process is not None
+    training.process.terminate()
+    try:
+        training.process.wait(20)
+    except subprocess.TimeoutExpired:
+        training.process.kill()
+        training.process.wait()
+
+
+def digest_of(content: Any) -> str:
+    """A short digest of settings, equal on every machine: absolute paths count by their last part.
+
+    Example:
+        >>> digest_of({"weights": "/home/me/vgg.pth"}) == digest_of({"weights": "/data/vgg.pth"})
+        True
+    """
+
+    def portable(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): portable(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [portable(entry) for entry in value]
+        if isinstance(value, str) and value.startswith(("/", "~")):
+            return Path(value).name
+        return value
+
+    text = json.dumps(portable(content), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_paths(value: Any, key: str = "") -> Any:
+    """A copy in which relative paths of files and folders that are there are absolute, for a training elsewhere."""
+    if isinstance(value, Mapping):
+        # the folders of `data_prefix` are below `data_root`
+        below = "data_prefix" if value.get("data_root") else ""
+        return {k: entry if below and k == below else with_paths(entry, str(k)) for k, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_paths(entry, key) for entry in value)
+    if isinstance(value, str) and value:
+        path = Path(value).expanduser()
+        named = key.startswith(("dataroot", "data_root")) or "/" in value or bool(path.suffix)
+        if named and not path.is_absolute() and path.exists():
+            return str(path.resolve())
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------- crops
+
+
+class _Crops:
+    """Keeps a part of some images of a data set, under an arm, as PNG files."""
+
+    def __init__(self, folder: Path, data: DataSet, arm: str) -> None:
+        self.folder, self.data, self.arm = folder, data, arm
+        count = min(SHOWN, len(data.files))
+        self.chosen = {
+            data.files[round(index * (len(data.files) - 1) / max(1, count - 1))].name for index in range(count)
+        }
+
+    def __call__(self, pair: Pair, sr: UInt8Image, score: Score) -> None:
+        if pair.name not in self.chosen:
+            return
+        box = most_detailed(pair.hr, CROP)
+        left, top, right, bottom = box
+        folder = _crop_folder(self.folder, self.data.name, pair.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        _save(folder / "HR.png", pair.hr[top:bottom, left:right], box)
+        _save(folder / f"{self.arm}.png", sr[top:bottom, left:right], box)
+
+
+def _crop_folder(folder: Path, dataset: str, image: str) -> Path:
+    return folder / dataset.replace("/", "_") / Path(image).stem
+
+
+def _save(path: Path, image: UInt8Image, box: tuple[int, int, int, int]) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("box", " ".join(map(str, box)))
+    Image.fromarray(np.ascontiguousarray(image)).save(path, pnginfo=info, optimize=True)
+
+
+def read_crops(folder: Path, summary: Summary) -> list[Shown]:
+    """The parts of images that were kept, of the first seed.
+
+    Args:
+        folder: where they lie.
+        summary: whose arms and data sets they are of; the PSNR beside them is its.
+    """
+    from PIL import Image
+
+    shown = []
+    for dataset, arms in summary.measured.items():
+        seeds = summary.values[dataset, next(iter(arms)), "psnr_y"]
+        for name in dict.fromkeys(image for images in seeds.values() for image in images):
+            place = _crop_folder(folder, dataset, name)
+            files = [(arm, place / f"{arm}.png") for arm in arms] + [("HR", place / "HR.png")]
+            images, notes, box = {}, {}, (0, 0, 0, 0)
+            for label, file in files:
+                if file.is_file():
+                    with Image.open(file) as png:
+                        left, top, right, bottom = map(int, png.text["box"].split())  # type: ignore[attr-defined]
+                        box = left, top, right, bottom
+                        images[label] = np.asarray(png.convert("RGB"))
+                    values = summary.values.get((dataset, label, "psnr_y"), {})
+                    of = values[min(values)].get(name) if values else None
+                    notes[label] = "" if of is None else f"{of:.2f} dB"
+            if len(images) > 1 and "HR" in images:
+                shown.append(Shown(dataset, name, box, images, notes))
+    return shown
