@@ -37,6 +37,7 @@ model = dict(
             embedding_training="dual",
             noise=(0, 0.04),  # standard deviation on the four blurred negatives; ours, as the blur
             temperature=1.0,  # ours
+            phase="fixed",  # the paper's
             similarity="cosine",  # "dot": eq. 10's dot product of whole maps
         )
     ],

@@ -24,6 +24,7 @@ srnce_methods = [
         name="srnce",
         loss_share=0.05,  # of the pixel loss's gradient at the SR image
         temperature=0.07,
+        phase="fixed",  # the paper's
         variant="negative",
         dim=256,
         positions=256,
