@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,8 @@ def periodic_pattern(image: UInt8Image, period: int) -> float:
 
     .. math::
 
-        P_c(i, j) = \operatorname*{mean}_{m, n} \, (x_c - w * x_c)(i + m p, j + n p), \qquad
-        \mathrm{pattern} = \sqrt{\operatorname*{mean}_{c, i, j} \, P_c(i, j)^2}
+        P_c(i, j) = \mathrm{mean}_{m, n} \, (x_c - w * x_c)(i + m p, j + n p), \qquad
+        \mathrm{pattern} = \sqrt{\mathrm{mean}_{c, i, j} \, P_c(i, j)^2}
 
     for the colours :math:`c` and the phases :math:`0 \le i, j < p`. The local mean :math:`w` is that of a box of
     :math:`p \times p` pixels, taken twice: a tent of :math:`2p - 1`. It is symmetric, so that a constant and a linear
@@ -59,7 +61,7 @@ def periodic_pattern(image: UInt8Image, period: int) -> float:
     if min(image.shape[:2]) < _smallest(period):
         raise DataError(
             f"Expected an image of at least {_smallest(period)} pixels a side for a pattern of period {period}, got "
-            f"{image.shape[1]} x {image.shape[0]}. Leave it out."
+            f"{image.shape[1]} x {image.shape[0]}."
         )
     x = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)
     local_mean = F.avg_pool2d(F.avg_pool2d(x, period, stride=1), period, stride=1)
@@ -116,13 +118,21 @@ def load_pattern(scale: int) -> dict[str, Metric]:
     """
     metrics: dict[str, Metric] = {}
     for name, period in _periods(scale).items():
-        metrics[name] = lambda sr, hr, period=period: _measured(sr, period)
-        metrics[f"hr_{name}"] = lambda sr, hr, period=period: _measured(hr, period)
+        metrics[name] = partial(_of_sr, period=period)
+        metrics[f"hr_{name}"] = partial(_of_hr, period=period)
     return metrics
 
 
 def _periods(scale: int) -> dict[str, int]:
     return {"pattern_2": 2, "pattern_scale": scale} if scale > 2 else {"pattern_2": 2}
+
+
+def _of_sr(sr: UInt8Image, hr: UInt8Image, period: int) -> float | None:
+    return _measured(sr, period)
+
+
+def _of_hr(sr: UInt8Image, hr: UInt8Image, period: int) -> float | None:
+    return _measured(hr, period)
 
 
 def _measured(image: UInt8Image, period: int) -> float | None:
