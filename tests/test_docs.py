@@ -26,6 +26,7 @@ from benchmarks.__main__ import app as benchmarks
 from contrastive_sr import functional, losses
 from contrastive_sr.cli.app import app
 from contrastive_sr.errors import ContrastiveSRError
+from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import methods_optimizer
 from contrastive_sr.hosts.basicsr.options import OptionLoader, check_optimizer
 from contrastive_sr.methods import METHODS, build_methods
@@ -223,6 +224,7 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "queue": lambda: _queue(32, "lr_key"),
     "second crop": lambda: _queue(16),
     "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, "train: optim_methods"),
+    "dots": lambda: warnings.warn(str(excess_warning("Validation Set5, pattern", 3.18, 4)), stacklevel=2),
     "optimizer": lambda: methods_optimizer({"train": {}}, build_methods([{"type": "PCL", "loss_weight": 1.0}])),
 }
 

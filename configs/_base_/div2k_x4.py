@@ -49,6 +49,7 @@ val_evaluator = dict(
     metrics=[
         dict(type="PSNR", crop_border=scale, convert_to="Y"),
         dict(type="SSIM", crop_border=scale, convert_to="Y"),
+        dict(type="contrastive_sr.Pattern", period=scale),  # periodic dots above HR's own, in grey levels
     ],
 )
 

@@ -81,6 +81,7 @@ def run_evaluation(
     from contrastive_sr._checks import check_count
     from contrastive_sr.evaluation import compare_networks
     from contrastive_sr.evaluation.comparison import CHECKING, check_networks
+    from contrastive_sr.evaluation.pattern import pattern_note, pattern_warnings
     from contrastive_sr.evaluation.report import write_reports
     from contrastive_sr.evaluation.tiles import check_tiles
     from contrastive_sr.hosts.metrics import NOTES, load_metrics
@@ -119,10 +120,11 @@ def run_evaluation(
             on_progress=show,
         )
     results = evaluation.results()
-    notes = evaluation.notes(NOTES) + left_out
-    _print_table(results, notes, console)
+    notes = evaluation.notes({**NOTES, "pattern_2": pattern_note(results, scale)}) + left_out
+    warnings = pattern_warnings(results, scale)
+    _print_table(results, notes, warnings, console)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
-    write_reports(outputs, title, results, evaluation.scores, shown=evaluation.shown, notes=notes)
+    write_reports(outputs, title, results, evaluation.scores, shown=evaluation.shown, notes=notes, warnings=warnings)
     if outputs:
         console.print("Written:", ", ".join(map(str, outputs.values())), soft_wrap=True, highlight=False)
 
@@ -270,7 +272,9 @@ def _networks(
 # -------------------------------------------------------------------------------------------------------- table
 
 
-def _print_table(results: dict[str, dict[str, dict[str, Any]]], notes: Sequence[str], console: Console) -> None:
+def _print_table(
+    results: dict[str, dict[str, dict[str, Any]]], notes: Sequence[str], warnings: Sequence[str], console: Console
+) -> None:
     from contrastive_sr.evaluation.report import COLUMNS, arrow, columns_of, lines_of
 
     def table_of(columns: Sequence[str]) -> Table:
@@ -294,7 +298,7 @@ def _print_table(results: dict[str, dict[str, dict[str, Any]]], notes: Sequence[
     console = for_tables(console)
     columns = list(every)
     # a narrow screen keeps the columns of quality
-    for name in ("multiply_adds", "parameters", "memory_mib", "seconds"):
+    for name in ("multiply_adds", "parameters", "memory_mib", "seconds", "pattern_2", "pattern_scale"):
         if Measurement.get(console, console.options, table_of(columns)).maximum < console.width:
             break
         columns = [column for column in columns if column != name]
@@ -302,5 +306,7 @@ def _print_table(results: dict[str, dict[str, dict[str, Any]]], notes: Sequence[
     if columns != every:
         missing = ", ".join(COLUMNS[name].title for name in every if name not in columns)
         notes = [f"Left out on so narrow a screen: {missing}. --csv, --json, --markdown and --html have all.", *notes]
+    for warning in warnings:
+        console.print(f"- {warning}", style="bold", soft_wrap=True, highlight=False, markup=False)
     for note in notes:
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)

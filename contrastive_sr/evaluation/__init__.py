@@ -5,6 +5,13 @@ from contrastive_sr.evaluation.cost import Cost, cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
 from contrastive_sr.evaluation.evaluate import Metric, Pair, Score, bicubic, bicubic_pair, evaluate, summary
 from contrastive_sr.evaluation.metrics import luma, psnr_y, ssim_y
+from contrastive_sr.evaluation.pattern import (
+    load_pattern,
+    pattern_excess,
+    pattern_note,
+    pattern_warnings,
+    periodic_pattern,
+)
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
 
 __all__ = [
@@ -25,7 +32,12 @@ __all__ = [
     "degraded_lr",
     "evaluate",
     "given_lr",
+    "load_pattern",
     "luma",
+    "pattern_excess",
+    "pattern_note",
+    "pattern_warnings",
+    "periodic_pattern",
     "psnr_y",
     "ssim_y",
     "summary",

@@ -50,6 +50,8 @@ COLUMNS = {
     "ssim_y": Column("SSIM-Y", "{:.4f}".format, 1),
     "niqe": Column("NIQE", "{:.3f}".format, -1),
     "lpips": Column("LPIPS", "{:.4f}".format, -1),
+    "pattern_2": Column("pattern 2", "{:.2f}".format, -1),
+    "pattern_scale": Column("pattern scale", "{:.2f}".format, -1),
     "seconds": Column("s / image", "{:.3f}".format, -1),
     "memory_mib": Column("memory, MiB", "{:.0f}".format, -1),
     "parameters": Column("parameters, M", lambda value: f"{value / 1e6:.3f}", -1),
@@ -168,8 +170,8 @@ def as_csv(scores: Scores) -> str:
     return text.getvalue()
 
 
-def as_markdown(results: Results, notes: Sequence[str]) -> str:
-    """A table whose best values are bold, and notes below it."""
+def as_markdown(results: Results, notes: Sequence[str], warnings: Sequence[str] = ()) -> str:
+    """A table whose best values are bold; below it warnings, bold too, and notes."""
     names = columns_of(results)
     heads = ["data set", "method", *(f"{COLUMNS[name].title} {arrow(name)}" for name in names)]
     rows = [heads, ["---", "---", *("---:" for _ in names)]]
@@ -177,7 +179,8 @@ def as_markdown(results: Results, notes: Sequence[str]) -> str:
         cells = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
         rows.append([_in_markdown(line.dataset), _in_markdown(line.method), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([table, "", *(f"- {note}" for note in notes)]) + "\n"
+    said = [*(f"- **{_in_markdown(warning)}**" for warning in warnings), *(f"- {note}" for note in notes)]
+    return "\n".join([table, "", *said]) + "\n"
 
 
 def _in_markdown(text: str) -> str:
@@ -192,6 +195,7 @@ def write_reports(
     *,
     shown: Sequence[Shown] = (),
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write tables and the page.
 
@@ -202,12 +206,13 @@ def write_reports(
         scores: data set to method to the scores of its images.
         shown: parts of images, for the page.
         notes: how it was measured, in sentences.
+        warnings: what has to be looked at, in sentences; they stand in bold before the notes.
     """
     made: dict[str, Callable[[], str]] = {
         "json": lambda: as_json(results),
         "csv": lambda: as_csv(scores),
-        "markdown": lambda: as_markdown(results, notes),
-        "html": lambda: as_html(title, results, scores, shown, notes),
+        "markdown": lambda: as_markdown(results, notes, warnings),
+        "html": lambda: as_html(title, results, scores, shown, notes, warnings=warnings),
     }
     for kind, path in files.items():
         with atomic_write(path) as unfinished:
@@ -270,6 +275,7 @@ def as_html(
     *,
     tables: Sequence[Table] = (),
     pictures: Mapping[str, Path] | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """A page that holds everything: tables that can be sorted, and images that can be compared with a slider.
 
@@ -283,6 +289,7 @@ def as_html(
         notes: what has to be said on how it was measured.
         tables: further ones, below that of means.
         pictures: PNG files below them, by what they show.
+        warnings: what has to be looked at; it stands in bold above the images.
 
     Returns:
         HTML.
@@ -331,6 +338,7 @@ def as_html(
             for item in shown
         ],
         notes=notes,
+        warnings=warnings,
     )
 
 

@@ -11,7 +11,7 @@ from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.plots import Panel, smoothed
 from contrastive_sr.hosts.logs import PIXEL, RunLog, read_run
 
-_LOWER_IS_BETTER = ("MAE", "MSE", "NIQE", "LPIPS", "FID", "DISTS")
+_LOWER_IS_BETTER = ("MAE", "MSE", "NIQE", "LPIPS", "FID", "DISTS", "PATTERN")
 _SUMS = ("loss", "loss_contrastive")  # in MMagic, of terms that are logged by themselves
 
 

@@ -11,6 +11,7 @@ from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation import Metric, MetricNote
 from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
 from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
+from contrastive_sr.evaluation.pattern import load_pattern
 from contrastive_sr.hosts.basicsr.metrics import NOTE as NIQE_NOTE
 from contrastive_sr.hosts.basicsr.metrics import load_niqe
 
@@ -19,7 +20,7 @@ NOTES: Mapping[str, MetricNote] = {"niqe": NIQE_NOTE, "lpips": LPIPS_NOTE}
 
 
 def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
-    """NIQE and LPIPS if what they need is there, and else a line for each.
+    """Periodic patterns; NIQE and LPIPS if what they need is there, and else a line for each.
 
     Args:
         scale: how many times larger HR is; the border that NIQE leaves out.
@@ -33,7 +34,7 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
         ConfigError: a file that is missing or holds something else.
         HostError: the file is given, and torchmetrics or torchvision is not installed.
     """
-    metrics: dict[str, Metric] = {}
+    metrics = load_pattern(scale)
     left_out = []
     try:
         metrics["niqe"] = load_niqe(scale)

@@ -42,9 +42,9 @@ class PeriodicPattern(SampleGenerator):
         super().__init__(count=count)
         listed = isinstance(periods, Sequence) and not isinstance(periods, str) and len(periods) > 0
         if not listed or any(check_count(period, "PeriodicPattern(periods)") < 2 for period in periods):
-            raise ConfigError(f"PeriodicPattern(periods): expected periods of 2 or more such as (2, 4), got {periods!r}.")
+            raise ConfigError(f"PeriodicPattern(periods): expected periods from 2 on such as (2, 4), got {periods!r}.")
         self.periods = tuple(periods)
-        self.strength = check_range(strength, "PeriodicPattern(strength)", above=0)
+        self.strength = check_range(strength, "PeriodicPattern(strength)", at_least=1e-6)
         if self.strength[1] > 1:
             raise ConfigError(
                 f"PeriodicPattern(strength): expected an rms for images in [0, 1], got {strength}. Divide grey levels "

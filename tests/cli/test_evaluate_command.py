@@ -71,7 +71,7 @@ def test_a_narrow_screen_shows_quality(photos: Path) -> None:
     assert "bicubic" in printed
     assert "SSIM-Y ↑" in printed
     assert "…" not in printed
-    assert "Left out on so narrow a screen: s / image, memory, MiB." in printed
+    assert "Left out on so narrow a screen: pattern 2, pattern scale, s / image, memory, MiB." in printed
 
 
 @pytest.mark.basicsr
@@ -85,7 +85,8 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     assert list(content) == ["first", "second"]
     assert [list(methods) for methods in content.values()] == [["bicubic"], ["bicubic"]]
     first = content["first"]["bicubic"]
-    assert list(first)[:5] == ["psnr_y", "ssim_y", "niqe", "seconds", "memory_mib"]
+    patterns = ["pattern_2", "hr_pattern_2", "pattern_scale", "hr_pattern_scale"]
+    assert list(first)[:9] == ["psnr_y", "ssim_y", "niqe", *patterns, "seconds", "memory_mib"]
     assert (first["images"], first["scale"], first["parameters"]) == (2, 4, None)
     assert content["second"]["bicubic"]["niqe"] is None
 
@@ -96,7 +97,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         ("second", "cat.png"),
     ]
     assert (rows[1]["width"], rows[1]["height"]) == ("128", "148")
-    for name in ("psnr_y", "ssim_y", "niqe"):
+    for name in ("psnr_y", "ssim_y", "niqe", *patterns):
         assert first[name] == pytest.approx((float(rows[0][name]) + float(rows[1][name])) / 2, rel=1e-5)
 
     # BasicSR's own functions, on images that its own bicubic made
@@ -118,10 +119,13 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         "MATLAB-style, antialiased",
         "LPIPS is left out",
         "96 pixels are left out: 1",
+        f"HR's own: first {first['hr_pattern_2']:.2f} and {first['hr_pattern_scale']:.2f}, second ",
+        "pattern scale ↓",
         "border of 4 pixels",
     ):
         assert words in text
         assert words in done.stdout
+    assert "periodic dots" not in text
     assert "Written: below/r.json, r.csv, r.md" in done.stdout
 
 
@@ -223,7 +227,8 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
         ],
         networks=["auto", *[EDSR_TEXT] * len(of_edsr), "auto"],
         hr=[str(photos / "second")],
-        outputs={"json": tmp_path / "r.json"},
+        outputs={kind: tmp_path / f"r.{end}" for kind, end in (("json", "json"), ("markdown", "md"), ("html", "html"))},
+        html_images=0,
     )
     methods = read_json(tmp_path / "r.json")["second"]
     assert list(methods) == ["bicubic", "my_run/net_g_latest", *of_edsr, "found by itself"]
@@ -236,6 +241,14 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
     assert "my_run/net_g_latest: " in printed
     assert "my_run.yml" in printed
     assert "found by itself: ESRGAN, found by spandrel" in printed
+    # an untrained network ends in a pixel shuffle of noise
+    warned = [name for name, row in methods.items() if row["pattern_scale"] - row["hr_pattern_scale"] > 0.5]
+    assert warned[:2] == ["my_run/net_g_latest", "plain"]
+    for name in methods:
+        sentence = f"{name} on second: periodic dots, "
+        assert (f"- {sentence}" in printed) == (name in warned)
+        assert (f"- **{sentence}" in (tmp_path / "r.md").read_text()) == (name in warned)
+        assert (f"<strong>{sentence}" in (tmp_path / "r.html").read_text()) == (name in warned)
 
 
 @pytest.mark.basicsr

@@ -203,14 +203,14 @@ def test_runs_of_both_hosts_in_one_picture(
     with Image.open(tmp_path / "sub" / "curves.png") as picture:
         assert min(picture.size) > 700
     titles = [panel.title for panel in drawn]
-    assert titles[:3] == ["PSNR", "SSIM", "loss_pix"]
+    assert titles[:4] == ["PSNR", "SSIM", "PATTERN", "loss_pix"]
     assert "pcl_contrastive_raw" in titles
     assert not {"loss", "pcl_contrastive", "pcl_contrastive_weight", "lr"} & set(titles)  # each loss once
     assert "pcl_discriminator" in titles
     names = [f"experiments/{basicsr.name}", f"other/{basicsr.name}", "pcl"]
-    assert [list(panel.lines) for panel in drawn[:3]] == [names] * 3
+    assert [list(panel.lines) for panel in drawn[:4]] == [names] * 4
     pixel = [value for _, value in read_run(basicsr).training["loss_pix"]]
-    assert drawn[2].lines[names[0]][-1][1] == pytest.approx(sum(pixel[-3:]) / 3)
+    assert drawn[3].lines[names[0]][-1][1] == pytest.approx(sum(pixel[-3:]) / 3)
     assert drawn[0].lines["pcl"] == read_run(mmagic).validation["PSNR"]  # validation is not smoothed
 
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
@@ -233,7 +233,7 @@ def test_a_run_that_trains_and_one_without_validation(basicsr: Path, tmp_path: P
     assert "2 of 7" in printed
     assert "Not validated so far: short" in printed
     assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
-    with pytest.raises(ConfigError, match=r"do not have 'pnsr'. Did you mean 'PSNR'\? There are PSNR, SSIM, loss_pix"):
+    with pytest.raises(ConfigError, match=r"do not have 'pnsr'. Did you mean 'PSNR'\? There are PSNR, SSIM, PATTERN,"):
         compared([basicsr], tmp_path / "x.png", keys=["pnsr"])
     with pytest.raises(ConfigError, match=r"Expected different trainings, got .* twice"):
         compared([basicsr, basicsr], tmp_path / "x.png")

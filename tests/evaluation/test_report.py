@@ -79,6 +79,7 @@ def test_json_and_markdown() -> None:
         "",
         "- said",
     ]
+    assert as_markdown(RESULTS, ["said"], ["look at a|b"]).splitlines()[-2:] == ["- **look at a\\|b**", "- said"]
 
 
 def test_the_most_detailed_part_lies_inside() -> None:
@@ -258,6 +259,7 @@ def test_without_images_there_is_no_empty_section() -> None:
     pair = Pair("flat", torch.full((1, 3, 16, 16), 0.5), np.full((64, 64, 3), 128, dtype=np.uint8))
     scores = {"Flat": {"nearest": evaluate(torch.nn.Upsample(scale_factor=4).eval(), [pair], 4)}}
     results = {"Flat": {"nearest": summary(scores["Flat"]["nearest"])}}
-    text = as_html("flat", results, scores, [], [])
+    text = as_html("flat", results, scores, [], [], warnings=["look at <it>"])
+    assert "<strong>look at &lt;it&gt;</strong>" in text
     assert "Side by side" not in text
     assert 'data-value="Infinity"' in text

@@ -123,7 +123,12 @@ def test_stock_trainer_logs_every_figure(stock: tuple[Path, str, str]) -> None:
     logged = scalars(checkout / "tb_logger" / "demo_pcl_edsr")
     for tag in (*(f"losses/{key}" for key in TERMS), *FIGURES):
         assert logged[tag][:4] == [1, 2, 3, 4], tag
-    assert logged["metrics/held-out/psnr"][:2] == [2, 4]
+    for metric in ("psnr", "pattern"):
+        assert logged[f"metrics/held-out/{metric}"][:2] == [2, 4]
+    # an untrained network ends in a pixel shuffle of noise
+    first = float(printed.partition(" # pattern: ")[2].split()[0])
+    assert first > 0.5
+    assert f"Validation held-out, pattern: periodic dots, {first:.2f} grey levels above HR's own" in printed
 
 
 def test_stock_trainer_validates_and_keeps_the_best(stock: tuple[Path, str, str]) -> None:

@@ -24,9 +24,17 @@ CALL = """
 from contrastive_sr.hosts.basicsr.fork import register
 from srfork.models.esrgan_model import ESRGANModel
 from srfork.models.sr_model import SRModel
-from srfork.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+from srfork.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-register(MODEL_REGISTRY, ARCH_REGISTRY, SRModel, ESRGANModel, loss_registry=LOSS_REGISTRY, logger="srfork")
+register(
+    MODEL_REGISTRY,
+    ARCH_REGISTRY,
+    SRModel,
+    ESRGANModel,
+    loss_registry=LOSS_REGISTRY,
+    metric_registry=METRIC_REGISTRY,
+    logger="srfork",
+)
 """
 
 
@@ -76,8 +84,8 @@ def test_a_fork_trains(fork: Path, tmp_path: Path, demo_data: Path, config: str)
         "datasets:train:type": "PairedImageDataset",
         "datasets:val:type": "PairedImageDataset",
         "train:total_iter": 2,
-        "val": None,
-        "datasets:val": None,
+        "val:val_freq": 2,
+        "val:metrics": {"pattern": {"type": "calculate_pattern", "period": 4, "better": "lower"}},
         "logger:print_freq": 1,
         "logger:save_checkpoint_freq": 2,
         "logger:use_tb_logger": False,
@@ -92,7 +100,10 @@ def test_a_fork_trains(fork: Path, tmp_path: Path, demo_data: Path, config: str)
     assert torch.load(folder / "models/pcl_embedding_2.pth", weights_only=True)
     state = torch.load(folder / "training_states/2.state", weights_only=True)
     assert state["methods"]["step.count"] == 2
-    assert "pcl_contrastive" in next(folder.glob("train_*.log")).read_text()
+    log = next(folder.glob("train_*.log")).read_text()
+    assert "pcl_contrastive" in log
+    excess = float(log.partition(" # pattern: ")[2].split()[0])
+    assert ("periodic dots" in log) == (excess > 0.5)
 
 
 @pytest.fixture

@@ -128,6 +128,10 @@ def test_edsr_trains_validates_and_logs(edsr: Path) -> None:
     (validated,) = [entry for entry in scalars(edsr) if "PSNR" in entry]
     assert validated["PSNR"] > 5
     assert 0 < validated["SSIM"] < 1
+    # an untrained network ends in a pixel shuffle of noise
+    assert validated["PATTERN"] > 0.5
+    (log,) = edsr.glob("*/*.log")
+    assert f"Validation: periodic dots, {validated['PATTERN']:.2f} grey levels above HR's own" in log.read_text()
     assert (edsr / "best_PSNR_iter_20.pth").is_file()
     assert list(edsr.glob("*/vis_data/events.out.tfevents.*"))
     assert list(edsr.glob("*/vis_data/vis_image/*.png"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from contrastive_sr.criteria import CRITERIA
 from contrastive_sr.errors import HostError
+from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
 from contrastive_sr.hosts.basicsr.training import GANTraining, PixelTraining
 from contrastive_sr.hosts.networks import by_options
 from contrastive_sr.networks import NETWORKS
@@ -35,6 +36,7 @@ def register(
     gan_model: type | None = None,
     *,
     loss_registry: Any = None,
+    metric_registry: Any = None,
     logger: str = "basicsr",
 ) -> None:
     """Give a fork of BasicSR the models ``ContrastiveSRModel`` and ``ContrastiveSRGANModel``, and the papers' networks.
@@ -49,6 +51,7 @@ def register(
         sr_model: its ``SRModel``.
         gan_model: its ``ESRGANModel``. None: there will be no ``ContrastiveSRGANModel``.
         loss_registry: its ``LOSS_REGISTRY``, so that Cria-CL can name its losses. None: it cannot.
+        metric_registry: its ``METRIC_REGISTRY``, so that validation can measure ``calculate_pattern``. None: it cannot.
         logger: the name that its ``get_root_logger`` has by default.
 
     Raises:
@@ -80,6 +83,8 @@ def register(
     for name in NETWORKS:
         if name not in arch_registry:
             arch_registry.register(by_options(name))
+    if metric_registry is not None:
+        metric_registry.register(calculate_pattern)
     fork = sr_model.__module__.partition(".")[0]
     NETWORKS.add_host(fork, lambda: dict(iter(arch_registry)))
     if loss_registry is not None:

@@ -15,7 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.distributed import rank, unwrapped
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import attached_methods, methods_optimizer
+from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
 from contrastive_sr.hosts.kernels import kernel_size, super_resolve
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods
@@ -146,6 +148,15 @@ class WithMethods(Host):
         super().model_ema(decay)
         for averaged, live in zip(self.net_g_ema.buffers(), self.get_bare_model(self.net_g).buffers(), strict=True):
             averaged.copy_(live)
+
+    def _log_validation_metric_values(self, current_iter: int, dataset_name: str, tb_logger: Any) -> None:
+        """As in the host; the means over a data set tell of periodic dots."""
+        super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+        for name, options in self.opt["val"]["metrics"].items():
+            if options["type"] == calculate_pattern.__name__:
+                excess = self.metric_results[name]
+                if warning := excess_warning(f"Validation {dataset_name}, {name}", excess, options["period"]):
+                    self.logger.warning(warning)
 
     def save(self, epoch: int, current_iter: int) -> None:
         self.bare_methods.check_finite()

@@ -4,7 +4,7 @@
 
 Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`,
 `DASR`, `CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`,
-the hook `CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
+the metric `Pattern`, the hook `CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -15,6 +15,7 @@ allow_own_checkpoints()
 
 from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset  # noqa: E402
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
+from contrastive_sr.hosts.mmagic.metrics import Pattern  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
 from contrastive_sr.hosts.mmagic.optimizers import MultiOptimWrapperConstructor  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
@@ -33,6 +34,7 @@ __all__ = [
     "HighResolutionImageDataset",
     "MultiOptimWrapperConstructor",
     "PairedImageDataset",
+    "Pattern",
     "ProgressHook",
     "rcan",
 ]

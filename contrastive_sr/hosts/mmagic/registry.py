@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
+from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -18,6 +19,7 @@ _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
 MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
 DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
 HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)
+METRICS = Registry("metric", parent=_METRICS, scope=_SCOPE, locations=_LOCATIONS)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=_OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE, locations=_LOCATIONS
 )
