@@ -10,6 +10,7 @@ from contrastive_sr.embeddings.degradation import DegradationEncoder as Degradat
 from contrastive_sr.embeddings.discriminator import FourierDiscriminator as FourierDiscriminator
 from contrastive_sr.embeddings.discriminator import HaarDiscriminator as HaarDiscriminator
 from contrastive_sr.embeddings.discriminator import RGBDiscriminator as RGBDiscriminator
+from contrastive_sr.embeddings.discriminator import StationaryHaarDiscriminator as StationaryHaarDiscriminator
 from contrastive_sr.embeddings.head import MLPHead as MLPHead
 from contrastive_sr.embeddings.sn_resnet import SNResNet18 as SNResNet18
 from contrastive_sr.embeddings.vgg import VGGFeatures as VGGFeatures

@@ -66,6 +66,7 @@ class RGBDiscriminator(TrainableEmbedding):
     """
 
     in_channels = 3
+    first_stride = 1
     minimum_size = 16
     vector_size = CHANNELS[-1]
 
@@ -73,7 +74,8 @@ class RGBDiscriminator(TrainableEmbedding):
         super().__init__()
         self.out_indices = check_out_indices(out_indices, len(CHANNELS), f"{type(self).__name__}(out_indices)")
         inputs = (self.in_channels, *CHANNELS[:-1])
-        self.blocks = nn.ModuleList(Block(inputs[i], channels, stride=1 + i % 2) for i, channels in enumerate(CHANNELS))
+        strides = (self.first_stride, 2, 1, 2, 1, 2, 1, 2)
+        self.blocks = nn.ModuleList(Block(*sizes) for sizes in zip(inputs, CHANNELS, strides, strict=True))
         self.head = nn.Conv2d(CHANNELS[-1], 1, 1)
         if weights is not None:
             load_weights(self, weights, key=f"{type(self).__name__}(weights)")
@@ -173,6 +175,35 @@ class HaarDiscriminator(RGBDiscriminator):
     def bands(self, images: Tensor) -> dict[str, Tensor]:
         """LH, HL and HH; see :meth:`Embedding.bands`."""
         return dict(zip(("LH", "HL", "HH"), self.transform(images).chunk(3, dim=1), strict=True))
+
+
+@EMBEDDINGS.register
+class StationaryHaarDiscriminator(HaarDiscriminator):
+    """:class:`HaarDiscriminator` over the undecimated (stationary) Haar transform, ours: a block at every pixel.
+
+    The first block has the stride 2 that the transform has lost, so that all maps have the sizes, and the network the
+    cost, of the paper's. What the first block sees does not depend on how the image lies on a grid of two pixels, and
+    none of it is left out.
+
+    Args:
+        out_indices: the blocks whose outputs are the feature maps, as in :class:`RGBDiscriminator`.
+        weights: a file with trained weights of this network. Those of :class:`HaarDiscriminator` have the same names
+            and shapes, and mean something else.
+
+    Raises:
+        ConfigError: as :class:`RGBDiscriminator`.
+
+    Example:
+        >>> [tuple(m.shape) for m in StationaryHaarDiscriminator(out_indices=(0, 1))(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 32, 32), (1, 64, 16, 16)]
+    """
+
+    first_stride = 2
+    multiple_of = 1
+
+    def transform(self, images: Tensor) -> Tensor:
+        """LH, HL and HH of RGB at every pixel, (B, 9, H, W)."""
+        return haar_high_bands(images, decimated=False)
 
 
 @EMBEDDINGS.register

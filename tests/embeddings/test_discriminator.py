@@ -11,7 +11,12 @@ from small_models import settled
 from tolerances import assert_close
 from torch import Tensor, nn
 
-from contrastive_sr.embeddings import FourierDiscriminator, HaarDiscriminator, RGBDiscriminator
+from contrastive_sr.embeddings import (
+    FourierDiscriminator,
+    HaarDiscriminator,
+    RGBDiscriminator,
+    StationaryHaarDiscriminator,
+)
 from contrastive_sr.errors import ConfigError, DataError
 
 CHANNELS = [64, 64, 128, 128, 256, 256, 512, 512]
@@ -46,6 +51,22 @@ def test_maps_of_chosen_blocks(cls: type[RGBDiscriminator]) -> None:
     assert [tuple(m.shape) for m in cls(out_indices=range(8))(images())] == expected
     assert [tuple(m.shape) for m in cls()(images())] == expected[:4]
     assert [tuple(m.shape) for m in cls(out_indices=range(1))(images())] == expected[:1]
+
+
+def test_the_stationary_form_has_the_paper_s_maps_and_parameters_and_no_grid_of_its_own() -> None:
+    torch.manual_seed(0)
+    ours, paper = StationaryHaarDiscriminator(), HaarDiscriminator()
+    assert [block.conv.stride for block in ours.blocks] == [(2, 2), *((s, s) for s in STRIDES[1:])]
+    assert [x.shape for x in ours.parameters()] == [x.shape for x in paper.parameters()]
+    assert [x.shape for x in ours(images())] == [x.shape for x in paper(images())]
+    bands = ours.transform(images())
+    assert torch.equal(bands[..., ::2, ::2], paper.transform(images()))
+    assert ours(images(size=33))[0].shape == (2, 64, 17, 17)  # odd sizes too
+    # stripes of two pixels that lie on the paper's grid have no edge for it
+    steps = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(3, 32, 8)[None]
+    assert not paper.transform(steps).any()
+    assert paper.transform(steps.roll(1, 3)).any()
+    assert ours.transform(steps).any()
 
 
 @pytest.mark.parametrize("cls", ALL)

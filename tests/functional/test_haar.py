@@ -21,6 +21,29 @@ def test_equals_the_definition(shape: tuple[int, ...], dtype: torch.dtype, devic
     assert_close(haar_high_bands(x), haar_loops(x), "exact", dtype=dtype, scale=1)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (2, 3, 6, 4), (1, 2, 5, 7)])
+def test_undecimated_has_the_block_of_every_pixel(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    x = image(*shape, dtype=dtype).to(device)
+    bands = haar_high_bands(x, decimated=False)
+    assert bands.shape == (shape[0], 3 * shape[1], *shape[2:])
+    height, width = (side // 2 * 2 for side in shape[-2:])
+    for top, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        bottom, right = top + (height - top) // 2 * 2, left + (width - left) // 2 * 2
+        if bottom > top and right > left:
+            block = haar_loops(x[..., top:bottom, left:right])
+            assert_close(bands[..., top:bottom:2, left:right:2], block, "exact", dtype=dtype, scale=1)
+    edges = torch.cat((x, x[..., -1:, :]), 2)
+    edges = torch.cat((edges, edges[..., -1:]), 3)  # at the edges the last row and column twice
+    last = haar_loops(edges[..., -2:, -2:])
+    assert_close(bands[..., -1:, -1:], last, "exact", dtype=dtype, scale=1)
+
+
+def test_undecimated_moves_with_the_image() -> None:
+    x = image(1, 3, 12, 14)
+    moved = haar_high_bands(x[..., 1:, 1:], decimated=False)
+    assert torch.equal(moved, haar_high_bands(x, decimated=False)[..., 1:, 1:])
+
+
 def test_each_band_answers_to_its_own_pattern() -> None:
     rows = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
     for position, pattern in enumerate((rows, rows.T, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))):

@@ -1,0 +1,69 @@
+"""PeriodicPattern: what it adds repeats, has mean 0, and is as strong as asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.samples import PeriodicPattern
+
+
+def added(count: int = 64, **arguments: Any) -> Tensor:
+    """What is added to a grey image, (count, 3, 24, 20)."""
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.full((1, 3, 24, 20), 0.5, dtype=torch.float64)
+    return (PeriodicPattern(count=count, **arguments)({"hr": hr}, generator) - hr[:, None])[0]
+
+
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_it_repeats_and_has_mean_0(period: int) -> None:
+    pattern = added(periods=(period,))
+    assert torch.equal(pattern[..., period:, :], pattern[..., :-period, :])
+    assert torch.equal(pattern[..., period:], pattern[..., :-period])
+    cell = pattern[..., :period, :period]
+    assert cell.mean((2, 3)).abs().max() < 1e-9
+    assert len({tuple(x.flatten().tolist()) for x in cell}) == len(cell)  # each sample has its own
+
+
+def test_strengths_fill_the_range_evenly_in_their_logarithm() -> None:
+    levels = added(256, periods=(2,), strength=(1 / 255, 16 / 255)).square().mean((1, 2, 3)).sqrt() * 255
+    assert 1 - 1e-4 < levels.min() < 1.2
+    assert 13 < levels.max() < 16 + 1e-4
+    assert 3.2 < levels.log().mean().exp() < 5
+
+
+def test_some_are_grey_and_some_coloured_and_periods_differ() -> None:
+    pattern = added()
+    grey = (pattern == pattern[:, :1]).all((1, 2, 3))
+    assert 0.3 < grey.double().mean() < 0.7
+    short = (pattern[..., 2:] == pattern[..., :-2]).flatten(1).all(1)
+    assert 0.3 < short.double().mean() < 0.7
+
+
+def test_values_stay_in_range_and_the_seed_decides() -> None:
+    hr = torch.rand(2, 3, 16, 16).round()
+    samples = [PeriodicPattern(count=2)({"hr": hr}, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert samples[0].min() >= 0
+    assert samples[0].max() <= 1
+    assert torch.equal(samples[0], samples[1])
+    assert not torch.equal(samples[0], samples[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"periods": (1, 2)}, r"expected periods from 2 on"),
+        ({"periods": "24"}, r"expected periods from 2 on"),
+        ({"periods": ()}, r"expected periods from 2 on"),
+        ({"strength": (0, 0.1)}, r"strength\)\[0\]: expected"),
+        ({"strength": (1, 16)}, r"Divide grey levels by 255"),
+        ({"count": 0}, r"count\): expected"),
+    ],
+)
+def test_mistakes(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PeriodicPattern(**arguments)
