@@ -28,6 +28,8 @@ HIGH_RESOLUTION = ({"type": "HighResolution"},)
 SHARPENED = (*HIGH_RESOLUTION, {"type": "Sharpen", "count": 3})
 UPSAMPLED = ({"type": "UpsampledLowResolution"},)
 BLURRED = ({"type": "GaussianBlur", "count": 4},)
+PATTERNED = ({"type": "PeriodicPattern"},)
+DEFAULT = {"type": "StationaryHaarDiscriminator"}
 
 
 class EmbeddingMethod(Method):
@@ -41,6 +43,8 @@ class EmbeddingMethod(Method):
     always lies alike on the SR image, a network can satisfy them by a pattern of dots that repeats with it, which
     nothing but a pixel loss opposes. With the phase ``"random"``, ours, all images of a step's comparison, and those
     that the embedding learns from, are moved by one offset that is drawn anew at each step. ``"fixed"`` is the papers'.
+    :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator` has a finer grid, and
+    :class:`~contrastive_sr.samples.PeriodicPattern` as a negative opposes dots itself.
 
     A subclass makes the embedding part of a module of its own, and gives :meth:`terms`.
 
@@ -51,7 +55,8 @@ class EmbeddingMethod(Method):
         name: prefix of everything that is logged.
         seed: seed of the samples' randomness.
         weight: of the term.
-        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: that one.
+        embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
+            ``StationaryHaarDiscriminator``.
         train_embedding: whether it learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
         negatives: mappings or sample generators; None for a method that has none.
@@ -81,7 +86,7 @@ class EmbeddingMethod(Method):
         self.positives = build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
         self.discriminator_loss = DualContrastiveLoss(gather=True)
-        embedding = {"type": "HaarDiscriminator"} if embedding is None else embedding
+        embedding = DEFAULT if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
         can_train = isinstance(network, TrainableEmbedding)
         if not isinstance(train_embedding, (bool, type(None))):
@@ -112,6 +117,7 @@ class EmbeddingMethod(Method):
         """Refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         self.embedding.check_size(*batch["hr"].shape[-2:])
         generator = Step(0).generator(batch["hr"].device)
+        batch = {"sr": batch["hr"], **batch}  # the network has not been run yet
         for sample in (*self.positives, *self.negatives):
             if not draw([sample], batch, generator).isfinite().all():
                 of = f" of the teacher, {type(sample.network).__name__}" if isinstance(sample, TeacherOutput) else ""

@@ -52,7 +52,8 @@ class InfoNCE(PositionMethod):
             ``"batch"``, those of all images on all ranks.
         layers: names of the SR network's modules, such as ``["body.7", "body.15"]`` of BasicSR's EDSR, one for each
             feature map of the embedding. None: the SR image's features in the embedding.
-        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default: ``HaarDiscriminator``.
+        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
+            ``StationaryHaarDiscriminator``.
         train_embedding: whether the embedding learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen"}``, or sample generators; the loss is the mean over all of
             them. Default: the HR image.
@@ -155,7 +156,8 @@ class SRNCE(PositionMethod):
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         negatives_from: ``"image"`` or ``"batch"``, as in :class:`InfoNCE`.
         layers: names of the SR network's modules, as in :class:`InfoNCE`. None: the SR image's features.
-        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default: ``HaarDiscriminator``.
+        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
+            ``StationaryHaarDiscriminator``.
         train_embedding: whether the embedding learns. None: if it can.
         positives: mappings or sample generators; the loss is the mean over all of them. Default: the HR image.
         negatives: mappings or sample generators: the condition, what SR features are to leave. The loss is the mean

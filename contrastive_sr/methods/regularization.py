@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contrastive_sr.functional.embedded import Similarity
 from contrastive_sr.losses import ImageContrastLoss
-from contrastive_sr.methods.embedding import BLURRED, SHARPENED, UPSAMPLED, EmbeddingConfig, Phase
+from contrastive_sr.methods.embedding import BLURRED, PATTERNED, SHARPENED, UPSAMPLED, EmbeddingConfig, Phase
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
@@ -30,11 +30,13 @@ class ContrastiveRegularization(ImageMethod):
         loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         temperature: tau, above 0.
         similarity: ``"cosine"``, or ``"dot"`` for the paper's dot product of whole maps.
-        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default: ``HaarDiscriminator``.
+        embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
+            ``StationaryHaarDiscriminator``.
         train_embedding: whether the embedding learns. None: if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
             sharpened.
-        negatives: mappings or sample generators. Default: four blurred and the enlarged LR image.
+        negatives: mappings or sample generators. Default: four blurred HR images, the
+            enlarged LR image, and the SR image under a periodic pattern, ours.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
         share_interval: applications of the term from one measurement of the share to the next.
@@ -66,7 +68,7 @@ class ContrastiveRegularization(ImageMethod):
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
         positives: Sequence[SampleConfig] = SHARPENED,
-        negatives: Sequence[SampleConfig] = (*BLURRED, *UPSAMPLED),
+        negatives: Sequence[SampleConfig] = (*BLURRED, *UPSAMPLED, *PATTERNED),
         seed: int = 0,
         name: str = "regularization",
         share_interval: int = 5,

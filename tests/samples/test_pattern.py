@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.samples import PeriodicPattern
 
 
 def added(count: int = 64, **arguments: Any) -> Tensor:
-    """What is added to a grey image, (count, 3, 24, 20)."""
+    """What is added to a grey SR image, (count, 3, 24, 20)."""
     generator = torch.Generator().manual_seed(0)
-    hr = torch.full((1, 3, 24, 20), 0.5, dtype=torch.float64)
-    return (PeriodicPattern(count=count, **arguments)({"hr": hr}, generator) - hr[:, None])[0]
+    sr = torch.full((1, 3, 24, 20), 0.5, dtype=torch.float64)
+    return (PeriodicPattern(count=count, **arguments)({"lr": sr[..., ::4, ::4], "sr": sr}, generator) - sr[:, None])[0]
 
 
 @pytest.mark.parametrize("period", [2, 3, 4])
@@ -44,18 +44,38 @@ def test_some_are_grey_and_some_coloured_and_periods_differ() -> None:
     assert 0.3 < short.double().mean() < 0.7
 
 
+def test_the_scale_is_one_of_the_periods() -> None:
+    sr = torch.full((1, 3, 24, 24), 0.5)
+    samples = PeriodicPattern(count=64)({"lr": sr[..., ::3, ::3], "sr": sr}, torch.Generator().manual_seed(0))[0]
+    repeats = [{p for p in (2, 3, 4) if torch.equal(x[..., p:], x[..., :-p])} for x in samples]
+    assert {frozenset(found) for found in repeats} == {frozenset({2, 4}), frozenset({3}), frozenset({4})}
+
+
 def test_values_stay_in_range_and_the_seed_decides() -> None:
     hr = torch.rand(2, 3, 16, 16).round()
-    samples = [PeriodicPattern(count=2)({"hr": hr}, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    samples = [
+        PeriodicPattern(count=2, of="hr", periods=(3,))({"hr": hr}, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
     assert samples[0].min() >= 0
     assert samples[0].max() <= 1
     assert torch.equal(samples[0], samples[1])
     assert not torch.equal(samples[0], samples[2])
 
 
+def test_the_sample_has_no_gradient_and_asks_for_its_images() -> None:
+    sr = torch.rand(1, 3, 16, 16, requires_grad=True)
+    assert not PeriodicPattern(periods=[2])({"sr": sr}).requires_grad
+    with pytest.raises(DataError, match=r"expected a batch with 'lr', got \['sr'\]"):
+        PeriodicPattern()({"sr": sr})
+    with pytest.raises(DataError, match=r"expected a batch with 'sr', got \['hr'\]"):
+        PeriodicPattern()({"hr": sr})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"of": "lr"}, r"of\): expected"),
         ({"periods": (1, 2)}, r"expected periods from 2 on"),
         ({"periods": "24"}, r"expected periods from 2 on"),
         ({"periods": ()}, r"expected periods from 2 on"),
