@@ -35,7 +35,8 @@ class TermWeight(nn.Module):
         interval: steps from one measurement to the next.
         warmup_steps: in the first so many SR steps the weight is ``warmup_weight``.
         warmup_weight: 0: the term is measured and does not count.
-        warn: whether to warn, once, where the share is above 1. False for a term that does not reach the SR image.
+        warn: whether to warn, once, where the share that a fixed weight gives is above 1. False for a term that does
+            not reach the SR image.
         key: what a config's keys for the two have before ``weight`` and ``share``, for messages.
 
     Raises:
@@ -78,7 +79,7 @@ class TermWeight(nn.Module):
         self.register_buffer("ratio", torch.zeros(()))  # smoothed; 0 until measured
         self.register_buffer("latest", torch.zeros(()))
         self.register_buffer("largest", torch.zeros(()))  # of the smoothed ratios so far
-        self._warned = not warn
+        self._warned = not warn or self.fixed is None  # who asks for a share above 1 gets it
 
     @property
     def weight(self) -> Tensor:

@@ -118,10 +118,10 @@ def test_term_is_equations_8_to_10_on_the_samples_drawn() -> None:
         assert relative_distance(g, e) < 1e-4
 
 
-def test_default_samples_are_four_and_four() -> None:
+def test_default_samples_are_the_paper_s_four_and_four_and_one_with_dots() -> None:
     method = pcl()
     assert [(type(s).__name__, s.count) for s in method.positives] == [("HighResolution", 1), ("Sharpen", 3)]
-    assert [(type(s).__name__, s.count) for s in method.negatives] == [("GaussianBlur", 4)]
+    assert [(type(s).__name__, s.count) for s in method.negatives] == [("GaussianBlur", 4), ("PeriodicPattern", 1)]
 
 
 # Weights and logs
@@ -487,14 +487,14 @@ NOT_A_NUMBER[0, 0, 0, 0] = float("nan")
         ),
         (
             {"lr": torch.rand(2, 3, 11, 11), "hr": torch.rand(2, 3, 33, 33)},
-            "HaarDiscriminator: .* multiples of 2, got 33 x 33",
+            "HaarDiscriminator: .* multiples of 2, got 33 x 33",  # of the paper's decimated transform
         ),
     ],
 )
 def test_first_batches_that_cannot_be_trained_on(batch: dict[str, Tensor], message: str) -> None:
     network = net()
     with pytest.raises(DataError, match=message):
-        attached(network, pcl()).run(network, batch)
+        attached(network, pcl(embedding={"type": "HaarDiscriminator"})).run(network, batch)
     assert network.calls == 0
 
 

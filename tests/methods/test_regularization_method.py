@@ -34,7 +34,7 @@ def test_the_cosine_is_the_plain_contrast_of_its_samples() -> None:
     method, methods, _, batch = ready(temperature=0.5)
     generator = step_of(methods).generator("cpu")
     positives, negatives = draw(method.positives, batch, generator), draw(method.negatives, batch, generator)
-    assert (positives.shape[1], negatives.shape[1]) == (4, 5)
+    assert (positives.shape[1], negatives.shape[1]) == (4, 6)
     want, near, far = plain_contrast(method.embedding, batch["sr"], positives, negatives, 0.5)
     losses = methods.sr_losses(batch)
     assert_close(losses.metrics["regularization_contrastive_raw"], want, dtype=torch.float32)

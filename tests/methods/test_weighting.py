@@ -165,6 +165,12 @@ def test_smaller_shares_are_not_warned_about() -> None:
         measure(TermWeight("t", share=0.9), 0, *gradients(5000))
 
 
+def test_who_asks_for_a_share_above_one_is_not_warned() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(TermWeight("t", share=1.5), 0, *gradients(50))
+
+
 def test_a_term_that_does_not_reach_the_sr_image_is_not_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
