@@ -10,7 +10,9 @@ from contrastive_sr.embeddings.degradation import DegradationEncoder as Degradat
 from contrastive_sr.embeddings.discriminator import FourierDiscriminator as FourierDiscriminator
 from contrastive_sr.embeddings.discriminator import HaarDiscriminator as HaarDiscriminator
 from contrastive_sr.embeddings.discriminator import RGBDiscriminator as RGBDiscriminator
+from contrastive_sr.embeddings.fixed import FixedEmbedding as FixedEmbedding
 from contrastive_sr.embeddings.head import MLPHead as MLPHead
 from contrastive_sr.embeddings.sn_resnet import SNResNet18 as SNResNet18
+from contrastive_sr.embeddings.timm_features import TimmFeatures as TimmFeatures
 from contrastive_sr.embeddings.vgg import VGGFeatures as VGGFeatures
 from contrastive_sr.embeddings.weights import load_weights as load_weights
