@@ -78,8 +78,8 @@ class TimmFeatures(FixedEmbedding):
                 )
         except Exception as error:  # each network says in its own way that it has no such form
             raise ConfigError(
-                f"TimmFeatures(model): timm makes no feature maps of {model} ({describe_error(error)}). Choose another, "
-                "such as resnet18 or convnext_atto."
+                f"TimmFeatures(model): timm makes no feature maps of {model} ({describe_error(error)}). Choose "
+                "another, such as resnet18 or convnext_atto."
             ) from error
         super().__init__(whole.pretrained_cfg["mean"], whole.pretrained_cfg["std"])
         self.model, self.out_indices = model, tuple(out_indices)
@@ -126,14 +126,14 @@ class TimmFeatures(FixedEmbedding):
                 maps = self._maps(torch.zeros(1, 3, least, least))
                 if any(m.ndim != 4 or m.shape[1] != wide for m, wide in zip(maps, channels, strict=True)):
                     raise ConfigError(
-                        f"TimmFeatures(model): expected maps (B, C, H, W) of {channels} channels from {self.model}, got "
-                        f"{', '.join(map(describe, maps))}. Choose another."
+                        f"TimmFeatures(model): expected maps (B, C, H, W) of {channels} channels from {self.model}, "
+                        f"got {', '.join(map(describe, maps))}. Choose another."
                     )
                 return least, multiple
         size = "x".join(map(str, self.network.pretrained_cfg["input_size"][1:]))
         raise ConfigError(
-            f"TimmFeatures(model): {self.model} takes images of one size alone, {size}, expected one that takes any, as "
-            "convolutional networks do. Choose another, such as resnet18 or convnext_atto."
+            f"TimmFeatures(model): {self.model} takes images of one size alone, {size}, expected one that takes any, "
+            "as convolutional networks do. Choose another, such as resnet18 or convnext_atto."
         )
 
     @torch.no_grad()
@@ -179,8 +179,8 @@ def _whole(model: str, weights: object) -> Any:
         return timm.create_model(model, num_classes=0, pretrained=True)
     except (OSError, RuntimeError) as error:  # what the downloaders raise without a network
         raise ConfigError(
-            f"TimmFeatures(weights='timm'): the weights of {model} could not be downloaded ({describe_error(error)}). On "
-            "a machine without internet, copy their model.safetensors there and give its path as weights."
+            f"TimmFeatures(weights='timm'): the weights of {model} could not be downloaded ({describe_error(error)}). "
+            "On a machine without internet, copy their model.safetensors there and give its path as weights."
         ) from error
 
 

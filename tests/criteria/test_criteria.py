@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cria_models import save_random_vgg
 from same import assert_same
 from skimage.metrics import structural_similarity
-from cria_models import save_random_vgg
 from tolerances import assert_close, tolerance
 from torch import Tensor, nn
 

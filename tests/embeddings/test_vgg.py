@@ -86,7 +86,9 @@ def test_vgg16_equals_torchvision(tmp_path: Path) -> None:
         assert_close(got, expected(features, images, layer, index), "loose", scale=1)
     (deep,) = VGGFeatures(model="vgg16", layers=["conv5_3"], weights=tmp_path / "vgg16.pth")(images)
     assert_close(deep, expected(features, images, "conv5_3", index), "loose", scale=1)
-    with pytest.raises(ConfigError, match=r"expected names out of .*conv5_3.*; got \['conv5_4'\] \(list\), for a vgg16"):
+    with pytest.raises(
+        ConfigError, match=r"expected names out of .*conv5_3.*; got \['conv5_4'\] \(list\), for a vgg16"
+    ):
         VGGFeatures(model="vgg16", layers=["conv5_4"], weights=tmp_path / "vgg16.pth")
 
 
@@ -237,7 +239,9 @@ except ConfigError as error:
     ("source", "model", "file"),
     [("torchvision", "vgg16", "vgg16-397923af.pth"), ("timm", "vgg19", "vgg19-dcbb9e9d.pth")],
 )
-def test_without_a_network_the_error_says_what_to_do(source: str, model: str, file: str, project: Path, tmp_path: Path) -> None:
+def test_without_a_network_the_error_says_what_to_do(
+    source: str, model: str, file: str, project: Path, tmp_path: Path
+) -> None:
     nowhere = "http://127.0.0.1:9"  # a proxy that refuses every connection, whether there is a network or not
     environment = {
         **{name: value for name, value in os.environ.items() if name.lower() not in ("no_proxy", "all_proxy")},
