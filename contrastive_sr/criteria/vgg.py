@@ -35,6 +35,8 @@ class VGG(Criterion):
         ConfigError: an unknown model or layer, or weights that are missing, cannot be downloaded or do not fit.
     """
 
+    paper = "Cria-CL"
+
     def __init__(
         self, *, model: VGGModel = "vgg19", layer: str | None = None, weights: str | Path = "torchvision"
     ) -> None:

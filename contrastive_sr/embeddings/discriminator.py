@@ -65,6 +65,7 @@ class RGBDiscriminator(TrainableEmbedding):
         [(1, 64, 64, 64), (1, 64, 32, 32)]
     """
 
+    paper = "PCL-SR"
     in_channels = 3
     minimum_size = 16
     vector_size = CHANNELS[-1]

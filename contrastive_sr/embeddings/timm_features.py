@@ -23,7 +23,7 @@ _LARGEST_TRIAL = 256
 
 @EMBEDDINGS.register
 class TimmFeatures(FixedEmbedding):
-    """Feature maps of a network of timm, trained on images elsewhere and fixed (no paper's).
+    """Feature maps of a network of timm, trained on images elsewhere and fixed.
 
     The network is timm's with ``features_only=True``: its maps are those that detectors and segmenters are built on,
     at sides of 1 / 2, 1 / 4, ... of the image's. It sees images normalised with its own mean and standard deviation.

@@ -72,6 +72,8 @@ class VGGFeatures(FixedEmbedding):
             those of the other model.
     """
 
+    paper = "PCL-SR"
+
     def __init__(
         self,
         *,

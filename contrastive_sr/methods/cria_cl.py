@@ -138,6 +138,8 @@ class CriaCL(Method):
         ['cria_adversarial_discriminator']
     """
 
+    paper = "Cria-CL"
+
     def __init__(
         self,
         *,

@@ -112,6 +112,8 @@ class MPF(ImageMethod):
         ['mpf_discriminator']
     """
 
+    paper = "MPF-Net"
+
     def __init__(
         self,
         *,
