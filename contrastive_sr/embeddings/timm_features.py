@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrastive_sr._checks import check_shape, describe, describe_error
 from contrastive_sr.config import unknown
@@ -157,7 +157,7 @@ def _whole(model: str, weights: object) -> Any:
     if not isinstance(weights, (str, Path)):
         raise ConfigError(f"TimmFeatures(weights): expected timm or a file, got {describe(weights)}.")
     try:
-        whole: nn.Module = timm.create_model(model, num_classes=0)
+        whole: Any = timm.create_model(model, num_classes=0)
     except Exception as error:  # of an unknown tag; and networks check their arguments in their own ways
         raise ConfigError(f"TimmFeatures(model): timm cannot make {model} ({describe_error(error)}).") from error
     if str(weights) != "timm":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from contrastive_sr import losses
-from contrastive_sr.config import Registry, unknown
+from contrastive_sr.config import unknown
 from contrastive_sr.criteria import CRITERIA
 from contrastive_sr.degradations import describe_presets, preset_families
 from contrastive_sr.embeddings import EMBEDDINGS
@@ -63,7 +63,7 @@ def _entry(cls: type) -> Entry:
     return Entry(cls.__name__, getattr(cls, "paper", ""), plain)
 
 
-def _registered(registry: Registry[object]) -> Callable[[], list[Entry]]:
+def _registered(registry: Mapping[str, type]) -> Callable[[], list[Entry]]:
     return lambda: [_entry(cls) for cls in registry.values()]
 
 

@@ -40,7 +40,7 @@ from contrastive_sr.embeddings import Embedding, HaarDiscriminator, register_emb
 
 
 @register_embedding
-class Edges(Embedding):
+class ListedEdges(Embedding):
     """Edges [of mine], by :class:`~contrastive_sr.embeddings.VGGFeatures` with ``weights``.
 
     More.
@@ -50,7 +50,7 @@ class Edges(Embedding):
 
 
 @register_embedding
-class Wide(HaarDiscriminator):
+class ListedWide(HaarDiscriminator):
     pass
 '''
 
@@ -133,7 +133,7 @@ def test_ones_own_are_listed_too(tmp_path: Path) -> None:
     file.write_text(OWN)
     done = CliRunner().invoke(app, ["list", "embeddings", "--import", str(file)], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
-    assert re.search(r"Edges +Doe 2026 +Edges \[of mine\], by VGGFeatures with weights\.", done.output)
-    assert re.search(r"Wide +PCL-SR", done.output)  # as what it is made of
+    assert re.search(r"ListedEdges +Doe 2026 +Edges \[of mine\], by VGGFeatures with weights\.", done.output)
+    assert re.search(r"ListedWide +PCL-SR", done.output)  # as what it is made of
     help_text = re.sub(r"\W+", " ", CliRunner().invoke(app, ["list", "--help"], env={"COLUMNS": "200"}).output)
     assert " ".join(KINDS) in help_text

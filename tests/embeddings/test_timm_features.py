@@ -141,7 +141,7 @@ def test_as_embedding_of_pcl_that_resumes(folder: Path) -> None:
     def started() -> tuple[Methods, CountingNet, torch.optim.Optimizer]:
         torch.manual_seed(0)
         network = CountingNet()
-        embedding = {"type": "TimmFeatures", "model": "mobilenetv3_small_050", "weights": str(file)}
+        embedding = {"type": "TimmFeatures", "model": "test_resnet", "weights": str(file)}
         (method,) = build_methods([{"type": "PCL", "loss_share": 0.05, "embedding": embedding}])
         return attached(network, method), network, torch.optim.Adam(network.parameters(), 1e-3)
 
@@ -155,7 +155,7 @@ def test_as_embedding_of_pcl_that_resumes(folder: Path) -> None:
         optimizer.step()
         return loss.item()
 
-    file = saved("mobilenetv3_small_050", folder)
+    file = saved("test_resnet", folder)
     methods, network, optimizer = started()
     for _ in range(2):
         step(methods, network, optimizer)
