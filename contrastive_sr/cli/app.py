@@ -178,6 +178,27 @@ def configs(
     console.print(f"Wrote {len(written)} files." if written else "All files are there already.")
 
 
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="One of methods, losses, embeddings, samples, criteria, networks, degradations."),
+    ] = None,
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Run this Python file first: what it registers is listed too."),
+    ] = None,
+) -> None:
+    """List what configs and code can name, each with its paper and a line on what it is."""
+    from contrastive_sr.cli.catalogue import print_catalogue
+
+    if imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(imports)
+    print_catalogue(kind, console)
+
+
 # ----------------------------------------------------------------------------------------------------- training
 
 
@@ -256,6 +277,9 @@ def evaluate(
     lpips_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
     ] = None,
+    fetch_lpips: Annotated[
+        bool, typer.Option("--fetch-lpips", help="Have torchvision download that AlexNet, if it is not here yet.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write data set -> method -> means.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line for each image.")] = None,
@@ -283,6 +307,7 @@ def evaluate(
             tile=tile,
             overlap=overlap,
             lpips_weights=lpips_weights,
+            fetch_lpips=fetch_lpips,
             device=device,
             outputs={kind: path for kind, path in files.items() if path is not None},
             html_images=html_images,

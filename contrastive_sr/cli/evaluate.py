@@ -38,6 +38,7 @@ def run_evaluation(
     tile: int | None,
     overlap: int,
     lpips_weights: Path | None,
+    fetch_lpips: bool,
     device: str | None,
     outputs: Mapping[str, Path],
     html_images: int,
@@ -59,6 +60,7 @@ def run_evaluation(
         tile: sides of the tiles, in LR pixels, see `contrastive_sr.evaluation.evaluate`; None: whole images.
         overlap: of the tiles, in LR pixels.
         lpips_weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
+        fetch_lpips: whether torchvision is to download it now.
         device: None: the GPU, if there is one.
         outputs: file by what is written to it, see `contrastive_sr.evaluation.report.ENDINGS`.
         html_images: how many images of each data set the page shows.
@@ -89,10 +91,17 @@ def run_evaluation(
     check_count(scale, "--scale", at_least=2)
     if tile is not None:
         check_tiles(tile, overlap)
+    if fetch_lpips and lpips_weights is not None:
+        raise ConfigError("Expected one of --fetch-lpips, which downloads a file, and --lpips-weights; got both.")
     on = find_device(device)
     _check_outputs(outputs)
     source = lr_source(lr, degradation, scale, seed)
     sets = data_sets(hr, lr, scale)
+    if fetch_lpips:
+        from contrastive_sr.evaluation.lpips import fetch_weights
+
+        with named_in_errors("--fetch-lpips"):
+            lpips_weights = fetch_weights()
     with console.status("getting ready ..."):
         compared = _networks(methods, checkpoints, networks, scale, console)
         metrics, left_out = load_metrics(scale, lpips_weights, on)

@@ -39,6 +39,8 @@ class Adversarial(Criterion):
         torch.Size([2, 1, 1, 1])
     """
 
+    paper = "Cria-CL"
+
     def __init__(self, discriminator: Mapping[str, object] | Embedding | None = None) -> None:
         super().__init__()
         discriminator = {"type": "HaarDiscriminator"} if discriminator is None else discriminator

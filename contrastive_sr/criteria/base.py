@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape
@@ -15,6 +17,17 @@ class Criterion(nn.Module):
     def label(self) -> str:
         """Its name in logs, if a config gives no other."""
         return type(self).__name__.lower()
+
+    @classmethod
+    def settings(cls, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """All arguments, with what the others imply in the place of a default that stands for it.
+
+        Two configs of the same criterion are known by it to be the same.
+
+        Args:
+            arguments: all arguments by name, given or by default.
+        """
+        return arguments
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse an image size that this criterion cannot take.

@@ -114,4 +114,5 @@ def settings_of(config: Mapping[str, object] | nn.Module) -> object:
     if isinstance(config, nn.Module) or cls is None:
         return config
     every = inspect.signature(cls).parameters.values()
-    return {**{p.name: p.default for p in every if p.default is not p.empty}, **config}
+    settings = {**{p.name: p.default for p in every if p.default is not p.empty}, **config}
+    return cls.settings(settings) if issubclass(cls, Criterion) else settings

@@ -33,6 +33,8 @@ class Pixel(Criterion):
         0.5
     """
 
+    paper = "Cria-CL"
+
     def __init__(self, *, norm: Norm = "l1") -> None:
         super().__init__()
         if norm not in get_args(Norm):

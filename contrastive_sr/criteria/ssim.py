@@ -23,6 +23,8 @@ class SSIM(Criterion):
         ConfigError: torchmetrics is not installed.
     """
 
+    paper = "Cria-CL"
+
     def __init__(self) -> None:
         super().__init__()
         try:

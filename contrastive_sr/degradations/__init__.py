@@ -15,7 +15,14 @@ from contrastive_sr.degradations.kernels import (
     Kernel,
     SpatiallyVariant,
 )
-from contrastive_sr.degradations.presets import PRESETS, DegradationConfig, build_degradation, find_preset
+from contrastive_sr.degradations.presets import (
+    PRESETS,
+    DegradationConfig,
+    build_degradation,
+    describe_presets,
+    find_preset,
+    preset_families,
+)
 
 __all__ = [
     "KERNELS",
@@ -32,6 +39,8 @@ __all__ = [
     "blur",
     "blur_variant",
     "build_degradation",
+    "describe_presets",
     "find_preset",
     "gaussian_kernels",
+    "preset_families",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from contrastive_sr._checks import check_count, describe
@@ -137,10 +137,61 @@ def _unknown(name: str) -> str:
     """The end of a sentence that refuses a name: the closest ones, and the families."""
     close = difflib.get_close_matches(name, PRESETS, n=3)
     guess = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    families = dict.fromkeys(
-        re.sub(r"(width|kernel|noise)[\d.to]+", r"\1*", re.sub(r"-x\d+$", "", key)) for key in PRESETS
+    families = ", ".join(preset_families())
+    return f"no preset has the name {name!r}.{guess} There are {families}, each followed by -x and a scale."
+
+
+def preset_families() -> dict[str, list[str]]:
+    """Presets that differ by numbers alone.
+
+    Returns:
+        For each family's name, without the scale and with a ``*`` for each other number, its keys of ``PRESETS``.
+
+    Example:
+        >>> preset_families()["dasr-isotropic"]
+        ['dasr-isotropic-x2', 'dasr-isotropic-x3', 'dasr-isotropic-x4']
+    """
+    families: dict[str, list[str]] = {}
+    for key in PRESETS:
+        family = re.sub(r"(width|kernel|noise)[\d.to]+", r"\1*", re.sub(r"-x\d+$", "", key))
+        families.setdefault(family, []).append(key)
+    return families
+
+
+def describe_presets(names: Sequence[str]) -> str:
+    """What presets of one family do, in a line.
+
+    Args:
+        names: keys of ``PRESETS``.
+
+    Example:
+        >>> describe_presets(["crl-isotropic-x2", "crl-isotropic-x4"])
+        'IsotropicGaussian, width 0.2 to 4; noise 0 to 75; x2, x4'
+    """
+    configs = [PRESETS[name] for name in names]
+    kernels = [config["kernel"] for config in configs]
+    widths = [width for kernel in kernels for key in ("sigma", "second_sigma") for width in kernel.get(key, ())]
+    levels = [level for config in configs for level in config["noise"]]
+    scales = ", ".join(f"x{scale}" for scale in sorted({config["scale"] for config in configs}))
+    kernel = f"{' or '.join(_kinds(kernel['type'] for kernel in kernels))}, width {_span(widths)}"
+    layouts = _kinds(kernel.get("layout", "uniform") for kernel in kernels)
+    noise = f"noise {_span(levels)}" if max(levels) else "no noise"
+    return "; ".join(
+        (kernel + _laid_out(layouts), noise + _laid_out(_kinds(config["noise_layout"] for config in configs)), scales)
     )
-    return f"no preset has the name {name!r}.{guess} There are {', '.join(families)}, each followed by -x and a scale."
+
+
+def _kinds(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _laid_out(layouts: Sequence[str]) -> str:
+    return "" if layouts == ["uniform"] else f" ({' or '.join(layouts)})"
+
+
+def _span(numbers: Sequence[float]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def build_degradation(config: DegradationConfig, scale: int | None = None) -> Degradation:

@@ -11,7 +11,9 @@ from contrastive_sr.embeddings.discriminator import FourierDiscriminator as Four
 from contrastive_sr.embeddings.discriminator import HaarDiscriminator as HaarDiscriminator
 from contrastive_sr.embeddings.discriminator import RGBDiscriminator as RGBDiscriminator
 from contrastive_sr.embeddings.discriminator import StationaryHaarDiscriminator as StationaryHaarDiscriminator
+from contrastive_sr.embeddings.fixed import FixedEmbedding as FixedEmbedding
 from contrastive_sr.embeddings.head import MLPHead as MLPHead
 from contrastive_sr.embeddings.sn_resnet import SNResNet18 as SNResNet18
+from contrastive_sr.embeddings.timm_features import TimmFeatures as TimmFeatures
 from contrastive_sr.embeddings.vgg import VGGFeatures as VGGFeatures
 from contrastive_sr.embeddings.weights import load_weights as load_weights

@@ -65,6 +65,7 @@ class RGBDiscriminator(TrainableEmbedding):
         [(1, 64, 64, 64), (1, 64, 32, 32)]
     """
 
+    paper = "PCL-SR"
     in_channels = 3
     first_stride = 1
     minimum_size = 16

@@ -66,6 +66,7 @@ class SNResNet18(TrainableEmbedding):
         [(1, 64, 48, 48), (1, 128, 24, 24)]
     """
 
+    paper = "MPF-Net"
     minimum_size = 16
     vector_size = STAGES[-1][0]
 

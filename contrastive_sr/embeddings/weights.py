@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,13 @@ class Place(NamedTuple):
 
 
 def load_weights(
-    module: nn.Module, path: str | Path, *, partial: bool = False, key: str = "weights", hint: str = ""
+    module: nn.Module,
+    path: str | Path,
+    *,
+    partial: bool = False,
+    without: Sequence[str] = (),
+    key: str = "weights",
+    hint: str = "",
 ) -> None:
     """Load a module's weights from a file.
 
@@ -49,6 +55,7 @@ def load_weights(
         module: takes the weights in place.
         path: the file.
         partial: whether the file may hold more layers than the module.
+        without: names of layers that the file may hold and the module lacks, such as a classifier.
         key: which argument or key the path is the value of, for messages.
         hint: a sentence to put at the end of a message that the file does not fit.
 
@@ -66,8 +73,14 @@ def load_weights(
         True
     """
     sections = read_sections(path, key)
+    if without:
+        layer = re.compile(rf"(?:^|\.)(?:{'|'.join(map(re.escape, without))})\.(?:weight|bias)$")
+        sections = {
+            section: {name: value for name, value in state.items() if not layer.search(name)}
+            for section, state in sections.items()
+        }
     try:
-        _load(module, sections, str(path), partial, key)
+        load_sections(module, sections, str(path), partial=partial, key=key)
     except ConfigError as error:
         raise ConfigError(f"{error}{hint}") from None
 
@@ -80,7 +93,7 @@ def load_state_dict(
     Raises:
         ConfigError: the names or shapes do not fit, or several prefixes do.
     """
-    _load(module, {"": content}, source, partial, key)
+    load_sections(module, {"": content}, source, partial=partial, key=key)
 
 
 def read_state_dict(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
@@ -136,9 +149,19 @@ def _sections(content: object, keys: tuple[str, ...]) -> Iterator[tuple[str, dic
             yield from _sections(value, (*keys, key))
 
 
-def _load(
-    module: nn.Module, sections: Mapping[str, Mapping[str, Tensor]], source: str, partial: bool, key: str
+def load_sections(
+    module: nn.Module,
+    sections: Mapping[str, Mapping[str, Tensor]],
+    source: str,
+    *,
+    partial: bool = False,
+    key: str = "weights",
 ) -> None:
+    """Load a module's weights from what :func:`read_sections` gives; see :func:`load_weights`.
+
+    Raises:
+        ConfigError: they do not hold this module's weights once.
+    """
     name, wanted = type(module).__name__, module.state_dict()
     place = _place(wanted, sections, f"{key}: {source} was expected to hold the weights of one {name}")
     state = sections[place.section]

@@ -1,11 +1,13 @@
-"""LPIPS, the learned perceptual distance; needs torchmetrics and torchvision, and never downloads anything."""
+"""LPIPS, the learned perceptual distance; needs torchmetrics and torchvision, and downloads nothing unasked."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.data.images import UInt8Image, as_tensor
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError, HostError
@@ -21,11 +23,42 @@ def cached_weights() -> Path:
     Raises:
         HostError: torchvision is not installed.
     """
+    return Path(torch.hub.get_dir(), "checkpoints", Path(_torchvision_s().url).name)
+
+
+def fetch_weights() -> Path:
+    """Have torchvision download its AlexNet, 233 MB, into its cache, unless it is there; the hash is checked.
+
+    Returns:
+        The file, :func:`cached_weights`.
+
+    Raises:
+        ConfigError: it cannot be downloaded, or what came is something else.
+        HostError: torchvision is not installed.
+    """
+    path = cached_weights()
+    if not path.is_file():
+        try:
+            _torchvision_s().get_state_dict(progress=True, check_hash=True, map_location="cpu")
+        except (OSError, RuntimeError) as error:  # no network, no room; another hash
+            raise ConfigError(
+                f"torchvision's AlexNet could not be downloaded ({describe_error(error)}). On a machine without "
+                f"internet, copy {path.name} to {path.parent}."
+            ) from error
+    return path
+
+
+def _torchvision_s() -> Any:
+    """torchvision's AlexNet that was trained on ImageNet, an entry of its enum.
+
+    Raises:
+        HostError: torchvision is not installed.
+    """
     try:
         from torchvision.models import AlexNet_Weights
     except ImportError as error:
         raise HostError('torchvision is not installed. Try: pip install "contrastive-sr[evaluate]"') from error
-    return Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
+    return AlexNet_Weights.IMAGENET1K_V1
 
 
 def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Metric:

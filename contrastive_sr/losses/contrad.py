@@ -75,6 +75,8 @@ class SimCLRLoss(_ViewLoss):
         tensor(0.5514)
     """
 
+    paper = "MPF-Net"
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The loss.
 
@@ -130,6 +132,8 @@ class FakeContrastLoss(_ViewLoss):
         >>> FakeContrastLoss(temperature=1.0)(torch.ones(2, 2), -torch.ones(4, 2))  # -log(e / (e + 4 / e))
         tensor(0.4327)
     """
+
+    paper = "MPF-Net"
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """The loss.

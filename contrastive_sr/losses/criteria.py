@@ -106,6 +106,8 @@ class CriteriaLoss(nn.Module):
         tensor(-1.)
     """
 
+    paper = "Cria-CL"
+
     def __init__(
         self,
         *,

@@ -36,6 +36,8 @@ class DualContrastiveLoss(nn.Module):
         tensor(8.3488)
     """
 
+    paper = "PCL-SR"
+
     def __init__(self, *, gather: bool = False, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.gather = check_flag(gather, "DualContrastiveLoss(gather)")

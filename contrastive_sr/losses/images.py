@@ -53,6 +53,8 @@ class ImageContrastLoss(nn.Module):
         tensor(True)
     """
 
+    paper = "PCL-SR, MPF-Net"
+
     def __init__(
         self,
         embedding: nn.Module,

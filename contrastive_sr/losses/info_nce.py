@@ -27,6 +27,7 @@ class InfoNCELoss(PositionLoss):
         torch.Size([])
     """
 
+    paper = "CRL-SR"
     anchor_role = "anchor"
     bidirectional = False
 

@@ -62,6 +62,8 @@ class DegradationQueueLoss(nn.Module):
         tensor(8)
     """
 
+    paper = "DASR"
+
     def __init__(
         self,
         encoder: nn.Module,

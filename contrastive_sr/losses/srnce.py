@@ -48,6 +48,7 @@ class SRNCELoss(PositionLoss):
         torch.Size([])
     """
 
+    paper = "CRL-SR"
     anchor_role = "sr"
 
     def __init__(

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_choice, check_flag, check_number, check_shape, describe
 from contrastive_sr.criteria import Adversarial, CriteriaByName, Criterion, CriterionConfig
 from contrastive_sr.criteria.build import settings_of
-from contrastive_sr.criteria.vgg import BOTTOM, TOP
+from contrastive_sr.criteria.vgg import BOTTOM
 from contrastive_sr.distributed import rank
+from contrastive_sr.embeddings.vgg import VGGModel
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import Contrast, CriteriaLoss
 from contrastive_sr.methods.base import Method, Step
@@ -30,10 +31,10 @@ LOOK_INTERVAL = 50  # steps from one look at the masks to the next: each waits f
 LEFT_ALONE = 1e-3  # a mask's mean
 # The paper's partition: what compares pixels, and what may make up texture (section III, Anchor Selection).
 STRUCTURE: tuple[dict[str, object], ...] = ({"type": "Pixel"}, {"type": "SSIM"}, {"type": "VGG", "layer": BOTTOM})
-TEXTURE: tuple[dict[str, object], ...] = ({"type": "VGG", "layer": TOP}, {"type": "Adversarial"})
+TEXTURE: tuple[dict[str, object], ...] = ({"type": "VGG"}, {"type": "Adversarial"})
 # Eq. 11 beside the pixel loss, which is the host's.
 SR_CRITERIA: tuple[dict[str, object], ...] = (
-    {"type": "VGG", "layer": TOP, "weight": 1.0},
+    {"type": "VGG", "weight": 1.0},
     {"type": "Adversarial", "weight": 0.005},
 )
 
@@ -103,6 +104,7 @@ class CriaCL(Method):
         sr_criteria: criteria of the SR image, mappings with a ``weight`` beside, or a ``share``. None: those of eq. 11.
         vgg_weights: of VGG criteria that name none themselves: ``"torchvision"``, ``"timm"`` or a file. None: the
             paper's lists without those of VGG, which need pretrained weights.
+        vgg_model: of VGG criteria that name none themselves: ``"vgg19"`` or ``"vgg16"``.
         masks: with branches, what S and 1 - S weight: ``"losses"`` (Fig. 4), the criteria's maps; ``"images"`` (as
             eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills up what a
             mask leaves out: for a pixel criterion that is the masked image, and others do not see black holes.
@@ -118,7 +120,8 @@ class CriaCL(Method):
 
     The paper's lists are: anchor Pixel, positives SSIM and VGG's ``relu1_2``, negatives VGG's ``conv5_4`` and
     Adversarial. For another anchor it gives none; ours has the criteria of its kind (Pixel, SSIM, ``relu1_2`` or
-    ``conv5_4``, Adversarial) as positives and those of the other kind as negatives.
+    ``conv5_4``, Adversarial) as positives and those of the other kind as negatives. With VGG-16 the layer is
+    ``conv5_3`` in the place of ``conv5_4``.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -135,6 +138,8 @@ class CriaCL(Method):
         ['cria_adversarial_discriminator']
     """
 
+    paper = "Cria-CL"
+
     def __init__(
         self,
         *,
@@ -148,6 +153,7 @@ class CriaCL(Method):
         negatives: Sequence[CriterionConfig] | None = None,
         sr_criteria: Sequence[Mapping[str, object]] | None = None,
         vgg_weights: str | Path | None = "torchvision",
+        vgg_model: VGGModel = "vgg19",
         masks: Masks = "losses",
         train_masks: bool = False,
         exponent: float = 2.0,
@@ -166,7 +172,8 @@ class CriaCL(Method):
             raise ConfigError(
                 f"{name}: vgg_weights: expected torchvision, timm, a file or null, got {describe(vgg_weights)}."
             )
-        self.vgg_weights = vgg_weights
+        check_choice(vgg_model, get_args(VGGModel), f"{name}: vgg_model")
+        self.vgg_weights, self.vgg_model = vgg_weights, vgg_model
         self.criteria = CriteriaByName()
         self.roles: dict[str, tuple[str, ...]] = {}  # by term: the names of the anchor and then of the others
         self.losses = nn.ModuleDict()  # by term
@@ -283,11 +290,11 @@ class CriaCL(Method):
             self.sr_criteria += (label,)
 
     def _complete(self, config: CriterionConfig) -> Mapping[str, object] | nn.Module:
-        """A criterion's mapping; of VGG, with the weights that all have."""
+        """A criterion's mapping; of VGG, with the model and the weights that all have."""
         if isinstance(config, str):
             config = {"type": config}
         if isinstance(config, Mapping) and config.get("type") == "VGG":
-            config = {"weights": self.vgg_weights, **config}
+            config = {"weights": self.vgg_weights, "model": self.vgg_model, **config}
         return config
 
     def _add(self, config: CriterionConfig, where: str) -> str:

@@ -104,6 +104,7 @@ class CRLSR(Method):
         ['crl_sr_hr_encoder', 'crl_sr_reconstruction', 'crl_sr_refinement_head']
     """
 
+    paper = "CRL-SR"
     network = networks.CRLSR
 
     def __init__(

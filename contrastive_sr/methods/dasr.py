@@ -225,6 +225,7 @@ class DASR(DegradationMethod):
         ['dasr_contrastive', 'dasr_contrastive_raw']
     """
 
+    paper = "DASR"
     network = networks.DASR
     metrics = {"contrastive": (*METRICS, "host_factor")}  # noqa: RUF012 - never changed
     layers = (REPRESENTATION,)
@@ -344,6 +345,7 @@ class DegradationContrast(DegradationMethod):
         ['degradation_contrast']
     """
 
+    paper = "DASR"
     metrics = {"contrast": METRICS}  # noqa: RUF012 - never changed
 
     def __init__(
@@ -408,6 +410,7 @@ class TrueKernel(Method):
         torch.Size([2, 3, 64, 64])
     """
 
+    paper = "DASR"
     network = partial(networks.DASR, variant="oracle")
     wants = (KERNEL,)
 

@@ -115,6 +115,8 @@ class MPF(ImageMethod):
         ['mpf_discriminator']
     """
 
+    paper = "MPF-Net"
+
     def __init__(
         self,
         *,

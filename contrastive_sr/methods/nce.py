@@ -80,6 +80,7 @@ class InfoNCE(PositionMethod):
         ['nce_discriminator', 'nce_contrast_head']
     """
 
+    paper = "CRL-SR"
     loss_type: type[InfoNCELoss] = InfoNCELoss
     roles: ClassVar[Mapping[str, str]] = {"sr": "anchor", "positive": "candidates"}
     directions: tuple[tuple[str, str], ...] = (("anchor", "candidates"),)
@@ -183,6 +184,7 @@ class SRNCE(PositionMethod):
         ['srnce_discriminator', 'srnce_contrast_head']
     """
 
+    paper = "CRL-SR"
     roles: ClassVar[Mapping[str, str]] = {"sr": "sr", "positive": "hr", "negative": "lr"}
     directions = (("hr", "sr"),)
     metrics = {"contrastive": ("positive_similarity", "lr_similarity")}  # noqa: RUF012 - never changed

@@ -33,7 +33,7 @@ class PCL(ImageMethod):
         temperature: tau, above 0; the paper names none and used 1.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. Its choices are the rows of
             Table IV: ``VGGFeatures`` (config 1), ``RGBDiscriminator`` (2), ``HaarDiscriminator`` (3),
-            ``FourierDiscriminator`` (5).
+            ``FourierDiscriminator`` (5). ``TimmFeatures`` is any network of timm.
         train_embedding: whether the embedding learns. None: if it can. False with ``weights`` in the embedding is
             PCL-F (Table V).
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and
@@ -60,6 +60,8 @@ class PCL(ImageMethod):
         >>> list(methods.auxiliary_losses(batch))
         ['pcl_discriminator']
     """
+
+    paper = "PCL-SR"
 
     def __init__(
         self,

@@ -58,6 +58,8 @@ class ContrastiveRegularization(ImageMethod):
         ['regularization_discriminator']
     """
 
+    paper = "MPF-Net"
+
     def __init__(
         self,
         *,

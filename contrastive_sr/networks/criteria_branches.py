@@ -171,6 +171,8 @@ class CriteriaBranches(nn.Module):
         torch.Size([2, 3, 48, 48])
     """
 
+    paper = "Cria-CL"
+
     def __init__(
         self, trunk: Mapping[str, object] | nn.Module, *, scale: int = 4, trunk_weights: str | Path | None = None
     ) -> None:

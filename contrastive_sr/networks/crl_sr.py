@@ -138,6 +138,8 @@ class CRLSR(nn.Module):
         torch.Size([2, 3, 48, 48])
     """
 
+    paper = "CRL-SR"
+
     def __init__(
         self, *, scale: int = 4, channels: int = 64, encoder_blocks: int = 15, decoder_blocks: int = 5
     ) -> None:

@@ -163,6 +163,8 @@ class DASR(nn.Module):
         torch.Size([2, 3, 48, 48])
     """
 
+    paper = "DASR"
+
     def __init__(
         self,
         *,

@@ -123,6 +123,8 @@ class MPFNet(nn.Module):
         torch.Size([2, 3, 48, 48])
     """
 
+    paper = "MPF-Net"
+
     def __init__(
         self,
         *,

@@ -33,6 +33,8 @@ class GaussianBlur(SampleGenerator):
         torch.Size([2, 4, 3, 32, 32])
     """
 
+    paper = "PCL-SR, MPF-Net"
+
     def __init__(
         self,
         *,

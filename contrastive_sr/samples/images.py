@@ -19,6 +19,8 @@ class HighResolution(SampleGenerator):
         torch.Size([2, 1, 3, 32, 32])
     """
 
+    paper = "PCL-SR"
+
     def __init__(self) -> None:
         super().__init__(count=1)
 
@@ -44,6 +46,8 @@ class UpsampledLowResolution(SampleGenerator):
         >>> UpsampledLowResolution()(batch).shape
         torch.Size([2, 1, 3, 32, 32])
     """
+
+    paper = "PCL-SR"
 
     def __init__(self) -> None:
         super().__init__(count=1)
@@ -83,6 +87,8 @@ class OtherInstances(SampleGenerator):
         >>> OtherInstances(count=2)({"hr": torch.rand(4, 3, 32, 32)}).shape
         torch.Size([4, 2, 3, 32, 32])
     """
+
+    paper = "MPF-Net"
 
     def __init__(self, *, count: int = 5) -> None:
         super().__init__(count=count)

@@ -32,6 +32,8 @@ class Sharpen(SampleGenerator):
         torch.Size([2, 3, 3, 32, 32])
     """
 
+    paper = "PCL-SR"
+
     def __init__(self, *, count: int = 3, factor: tuple[float, float] = (1.2, 2.0)) -> None:
         super().__init__(count=count)
         self.factor = check_range(factor, "Sharpen(factor)", at_least=1.0)

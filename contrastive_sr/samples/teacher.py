@@ -39,6 +39,8 @@ class TeacherOutput(SampleGenerator):
         torch.Size([2, 1, 3, 32, 32])
     """
 
+    paper = "MPF-Net"
+
     def __init__(self, network: Mapping[str, object] | nn.Module, *, weights: str | Path | None = None) -> None:
         super().__init__(count=1)
         if weights is None and not isinstance(network, nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import pickle
@@ -50,7 +51,8 @@ def evaluate(*methods: str, **options: Any) -> str:
     console = options.pop("console", None) or Console(width=200, record=True, file=io.StringIO())
     defaults: dict[str, Any] = {
         **{"checkpoints": [], "networks": [], "hr": [], "lr": [], "degradation": None, "scale": 4, "seed": 0},
-        **{"tile": None, "overlap": 32, "lpips_weights": None, "device": "cpu", "outputs": {}, "html_images": 5},
+        **{"tile": None, "overlap": 32, "lpips_weights": None, "fetch_lpips": False},
+        **{"device": "cpu", "outputs": {}, "html_images": 5},
     }
     run_evaluation(methods, **{**defaults, **options}, console=console)
     return console.export_text() if console.record else ""
@@ -416,3 +418,44 @@ def test_lpips_from_a_file_and_from_torchvisions_cache(
         assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, outputs=out, lpips_weights=given)
         scores.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
     assert scores[0] == scores[1] > 0
+
+
+def test_lpips_weights_are_downloaded_if_asked_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By torchvision, which checks the hash; a file of our own stands for that on its server."""
+    import torchvision
+
+    def serve(name: str) -> str:
+        """Put the file there under this name, and have torchvision take it for its own."""
+        (tmp_path / name).write_bytes(content)
+        value = torchvision.models._api.Weights(url=(tmp_path / name).as_uri(), transforms=None, meta={})
+        monkeypatch.setattr(torchvision.models.AlexNet_Weights.IMAGENET1K_V1, "_value_", value)
+        return name
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    hr = [str(photos / "second")]
+    features = torchvision.models.alexnet(weights=None).features.state_dict()
+    torch.save({f"features.{name}": value for name, value in features.items()}, tmp_path / "own.pth")
+    content = (tmp_path / "own.pth").read_bytes()
+
+    other = serve("alexnet-0123abcd.pth")
+    with pytest.raises(
+        ConfigError, match=rf"^--fetch-lpips: .*downloaded \(RuntimeError: invalid hash.*copy {other} to "
+    ):
+        evaluate("bicubic", hr=hr, fetch_lpips=True)
+    assert list(checkpoints.iterdir()) == []
+
+    name = serve(f"alexnet-{hashlib.sha256(content).hexdigest()[:8]}.pth")
+    assert "LPIPS is left out: the AlexNet it needs is not on this machine. --fetch-lpips" in evaluate("bicubic", hr=hr)
+    assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, fetch_lpips=True)
+    assert (checkpoints / name).read_bytes() == content
+    (tmp_path / name).unlink()
+    assert "LPIPS is version 0.1" in evaluate("bicubic", hr=hr, fetch_lpips=True)  # it is here: nothing is downloaded
+    assert "LPIPS is version 0.1" in evaluate("bicubic", hr=hr)  # and found from now on
+    (checkpoints / name).unlink()
+    with pytest.raises(ConfigError, match=r"^--fetch-lpips: torchvision's AlexNet could not be downloaded \(URLError"):
+        evaluate("bicubic", hr=hr, fetch_lpips=True)
+    with pytest.raises(ConfigError, match=r"Expected one of --fetch-lpips, .*and --lpips-weights; got both"):
+        evaluate("bicubic", hr=hr, fetch_lpips=True, lpips_weights=checkpoints / name)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cria_models import save_random_vgg
 from same import assert_same
 from skimage.metrics import structural_similarity
 from tolerances import assert_close, tolerance
@@ -86,6 +87,25 @@ def test_ssim_is_exact_under_autocast_and_in_float32() -> None:
             values = SSIM()(sr.to(dtype), hr.to(dtype))
         assert values.dtype == torch.float32
         torch.testing.assert_close(values.double(), want, rtol=0, atol=tolerance(dtype, "loose"))
+
+
+def test_the_top_layer_of_vgg_follows_the_model(tmp_path: Path) -> None:
+    for model, file, layers in (
+        ("vgg19", "19", ("conv5_4", "relu1_2")),
+        ("vgg16", "16", ("conv5_3", "relu1_2")),
+    ):
+        weights = save_random_vgg(tmp_path / file, model)
+        criteria = CriteriaByName()
+        plain = {"type": "VGG", "model": model, "weights": weights}
+        name = criteria.add(plain, "here")
+        assert name == f"{'vgg' if model == 'vgg19' else model}_{layers[0]}"
+        assert criteria.add({**plain, "layer": layers[0]}, "there") == name  # the same one, with its layer named
+        assert criteria.add({**plain, "layer": layers[1]}, "there") == name.replace(*layers)
+        assert len(criteria) == 2
+    with pytest.raises(ConfigError, match="16 holds the weights of a vgg16, expected those of a vgg19"):
+        VGG(weights=tmp_path / "16")
+    with pytest.raises(ConfigError, match=r"VGGFeatures\(model\): expected one of vgg19, vgg16, got 'vgg'"):
+        CriteriaByName().add({"type": "VGG", "model": "vgg"}, "here")
 
 
 def test_vgg_compares_one_layer(vgg_file: Path) -> None:

@@ -26,11 +26,10 @@ from contrastive_sr.errors import ConfigError, DataError
 INDEX = {"conv1_1": 0, "relu1_2": 3, "pool1": 4, "conv2_2": 7, "relu2_2": 8, "relu3_4": 17, "relu4_4": 26, "pool5": 36}
 
 
-@pytest.fixture(scope="module")
-def features() -> nn.Sequential:
-    """torchvision's VGG-19 with random weights, without its large classifier."""
+def random_features(name: str) -> nn.Sequential:
+    """torchvision's VGG-19 or VGG-16 with random weights, without its large classifier."""
     with torch.device("meta"):
-        model = torchvision.models.vgg19(weights=None).features
+        model = torchvision.models.get_model(name, weights=None).features
     features: nn.Sequential = model.to_empty(device="cpu").eval()
     torch.manual_seed(0)
     for layer in features:
@@ -44,6 +43,11 @@ def features() -> nn.Sequential:
 
 
 @pytest.fixture(scope="module")
+def features() -> nn.Sequential:
+    return random_features("vgg19")
+
+
+@pytest.fixture(scope="module")
 def weights(features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as torchvision's: all layers, the classifier's as well."""
     state = {f"features.{name}": value for name, value in features.state_dict().items()}
@@ -53,11 +57,11 @@ def weights(features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-def expected(features: nn.Sequential, images: Tensor, layer: str) -> Tensor:
+def expected(features: nn.Sequential, images: Tensor, layer: str, index: dict[str, int] = INDEX) -> Tensor:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], 1)
     with torch.no_grad():
-        out: Tensor = features[: INDEX[layer] + 1](normalised)
+        out: Tensor = features[: index[layer] + 1](normalised)
     return out
 
 
@@ -69,6 +73,41 @@ def test_default_layers_equal_torchvision(features: nn.Sequential, weights: Path
         reference = expected(features, images, layer)
         assert reference.std() > 0.01
         assert_close(got, reference, "loose", scale=1)
+
+
+def test_vgg16_equals_torchvision(tmp_path: Path) -> None:
+    index = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "conv5_3": 28}  # counted in configuration D
+    features, images = random_features("vgg16"), torch.rand(1, 3, 32, 32)
+    # without the classifier, as what computes features alone is often saved
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, tmp_path / "vgg16.pth")
+    embedding = VGGFeatures(model="vgg16", weights=tmp_path / "vgg16.pth")
+    assert embedding.layers == list(index)[:4]
+    for got, layer in zip(embedding(images), embedding.layers, strict=True):
+        assert_close(got, expected(features, images, layer, index), "loose", scale=1)
+    (deep,) = VGGFeatures(model="vgg16", layers=["conv5_3"], weights=tmp_path / "vgg16.pth")(images)
+    assert_close(deep, expected(features, images, "conv5_3", index), "loose", scale=1)
+    with pytest.raises(
+        ConfigError, match=r"expected names out of .*conv5_3.*; got \['conv5_4'\] \(list\), for a vgg16"
+    ):
+        VGGFeatures(model="vgg16", layers=["conv5_4"], weights=tmp_path / "vgg16.pth")
+
+
+def test_weights_of_the_other_vgg_are_refused(weights: Path, tmp_path: Path) -> None:
+    """Also where the layers asked for are alike in both."""
+    with pytest.raises(ConfigError, match=r"vgg19-dcbb9e9d.pth holds the weights of a vgg19, expected .* vgg16. Give"):
+        VGGFeatures(model="vgg16", layers=["relu1_2"], weights=weights)
+    convolutions = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    for prefix in ("features.", "net.vgg.features."):
+        torch.save({f"{prefix}{n}.weight": torch.zeros(1) for n in convolutions}, tmp_path / "16.pth")
+        with pytest.raises(ConfigError, match=r"16.pth holds the weights of a vgg16, .*Give `model: vgg16`, or a file"):
+            VGGFeatures(layers=["relu1_2"], weights=tmp_path / "16.pth")
+    # as far as relu2_2 alone, which is of both
+    short = {name: value for name, value in torch.load(weights).items() if name.split(".")[1] in ("0", "2", "5", "7")}
+    torch.save(short, tmp_path / "short.pth")
+    for model in ("vgg16", "vgg19"):
+        assert VGGFeatures(model=model, layers=["relu2_2"], weights=tmp_path / "short.pth").model == model  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"VGGFeatures\(model\): expected one of vgg19, vgg16, got 'vgg11'"):
+        VGGFeatures(model="vgg11", weights=weights)  # type: ignore[arg-type]
 
 
 def test_chosen_layers_come_in_the_order_of_the_network(features: nn.Sequential, weights: Path) -> None:
@@ -190,14 +229,19 @@ import sys
 from contrastive_sr.embeddings import VGGFeatures
 from contrastive_sr.errors import ConfigError
 try:
-    VGGFeatures(weights=sys.argv[1])
+    VGGFeatures(weights=sys.argv[1], model=sys.argv[2])
 except ConfigError as error:
     print(error)
 """
 
 
-@pytest.mark.parametrize("source", ["torchvision", "timm"])
-def test_without_a_network_the_error_says_what_to_do(source: str, project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "model", "file"),
+    [("torchvision", "vgg16", "vgg16-397923af.pth"), ("timm", "vgg19", "vgg19-dcbb9e9d.pth")],
+)
+def test_without_a_network_the_error_says_what_to_do(
+    source: str, model: str, file: str, project: Path, tmp_path: Path
+) -> None:
     nowhere = "http://127.0.0.1:9"  # a proxy that refuses every connection, whether there is a network or not
     environment = {
         **{name: value for name, value in os.environ.items() if name.lower() not in ("no_proxy", "all_proxy")},
@@ -208,8 +252,8 @@ def test_without_a_network_the_error_says_what_to_do(source: str, project: Path,
         "PYTHONPATH": str(project),
     }
     done = subprocess.run(
-        [sys.executable, "-c", DOWNLOAD, source], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", DOWNLOAD, source, model], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert f"VGGFeatures(weights='{source}'): the weights could not be downloaded" in done.stdout
-    assert "copy torchvision's vgg19-dcbb9e9d.pth there and give its path as weights" in done.stdout
+    assert f"copy torchvision's {file} there and give its path as weights" in done.stdout

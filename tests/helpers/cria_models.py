@@ -37,11 +37,12 @@ def cria(**arguments: Any) -> CriaCL:
     return CriaCL(**{"vgg_weights": None, **weights, **arguments})
 
 
-def save_random_vgg(path: Path) -> Path:
-    """A file with a VGG-19 of random weights, named as torchvision's."""
+def save_random_vgg(path: Path, model: str = "vgg19") -> Path:
+    """A file with a VGG-19 or VGG-16 of random weights, named as torchvision's."""
     torch.manual_seed(0)
     state, index, inputs = {}, 0, 3
-    for count, outputs in ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)):
+    deep = {"vgg19": 4, "vgg16": 3}[model]
+    for count, outputs in ((2, 64), (2, 128), (deep, 256), (deep, 512), (deep, 512)):
         for _ in range(count):
             state[f"features.{index}.weight"] = torch.randn(outputs, inputs, 3, 3) / (3 * inputs**0.5)
             state[f"features.{index}.bias"] = torch.zeros(outputs)

@@ -12,7 +12,7 @@ from typing import Any
 
 # The packages whose classes configs name, their registries, and their classes that are no entries of these.
 REGISTRIES: dict[str, tuple[str, set[str]]] = {
-    "embeddings": ("EMBEDDINGS", {"Embedding", "TrainableEmbedding"}),
+    "embeddings": ("EMBEDDINGS", {"Embedding", "TrainableEmbedding", "FixedEmbedding"}),
     "samples": ("SAMPLES", {"SampleGenerator"}),
     "criteria": ("CRITERIA", {"Criterion", "Registered"}),
     "networks": ("NETWORKS", set()),

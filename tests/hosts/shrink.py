@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contrastive_sr.embeddings.vgg import STAGES
+from contrastive_sr.embeddings.vgg import CONFIGURATIONS
 
 PATCH = 32
 # The largest value that a key keeps, wherever it stands. 16 channels, since RCAN divides them by 16.
@@ -78,7 +78,7 @@ def write_vgg(path: Path) -> None:
     names = (number for number in range(40))
     state, channels = {}, 3
     generator = torch.Generator().manual_seed(0)
-    for count, wide in STAGES:
+    for count, wide in CONFIGURATIONS["vgg19"].stages:
         for _ in range(count):
             number = next(names)
             weight = torch.randn(wide, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5

@@ -120,6 +120,18 @@ def test_the_paper_s_lists(vgg_file: Path) -> None:
     assert not [name for name in method.state_dict() if "features" in name]  # of VGG: 80 MB that never change
 
 
+def test_the_paper_s_lists_with_vgg16(tmp_path: Path) -> None:
+    weights = save_random_vgg(tmp_path / "vgg16.pth", "vgg16")
+    method = CriaCL(align_weight=0.01, uniformity_weight=0.01, vgg_weights=weights, vgg_model="vgg16")
+    assert method.roles["align"] == ("pixel_l1", "ssim", "vgg16_relu1_2")
+    assert method.roles["uniformity"] == ("pixel_l1", "vgg16_conv5_3", "adversarial")
+    assert method.sr_criteria == ("vgg16_conv5_3", "adversarial")
+    with pytest.raises(ConfigError, match=r"cria: positives\[1\]: .*a vgg16, expected .* vgg19\. Give `model: vgg16`"):
+        CriaCL(vgg_weights=weights)
+    with pytest.raises(ConfigError, match="cria: vgg_model: expected one of vgg19, vgg16, got 19"):
+        CriaCL(vgg_model=19)  # type: ignore[arg-type]
+
+
 # ----------------------------------------------------------------------------------------------------- Table VI
 
 
