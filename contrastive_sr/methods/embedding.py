@@ -16,7 +16,7 @@ from contrastive_sr.losses import Contrast, DualContrastiveLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import Batch, SampleConfig, TeacherOutput, build_samples, draw
+from contrastive_sr.samples import Batch, SampleConfig, SampleGenerator, TeacherOutput, build_samples, draw
 
 EmbeddingConfig = Mapping[str, object] | Embedding
 HIGH_RESOLUTION = ({"type": "HighResolution"},)
@@ -43,8 +43,9 @@ class EmbeddingMethod(Method):
         weight: of the term.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: that one.
         train_embedding: whether it learns. None: if it can.
-        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
-        negatives: mappings or sample generators; None for a method that has none.
+        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None for a method that
+            has none.
+        negatives: likewise.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -58,12 +59,13 @@ class EmbeddingMethod(Method):
         weight: TermWeight,
         embedding: EmbeddingConfig | None,
         train_embedding: bool | None,
-        positives: Sequence[SampleConfig],
+        positives: Sequence[SampleConfig] | None,
         negatives: Sequence[SampleConfig] | None = None,
     ) -> None:
         super().__init__(name, seed=seed, weights={"contrastive": weight})
-        self.positives = build_samples(positives, f"{name}: positives")
+        self.positives = [] if positives is None else build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
+        self.samples = nn.ModuleList(sample for sample in self._samples() if isinstance(sample, nn.Module))
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         embedding = {"type": "HaarDiscriminator"} if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
@@ -92,11 +94,24 @@ class EmbeddingMethod(Method):
         """The embedding network."""
         return self._embedding[0]
 
+    def build(self, net: nn.Module, dry: Batch) -> None:
+        """Show the samples the SR network; see :meth:`Method.build`."""
+        for sample in self._samples():
+            sample.attach(net)
+
+    def follow(self, net: nn.Module, step: Step) -> None:
+        """Show the samples what became of the SR network; see :meth:`Method.follow`."""
+        for sample in self._samples():
+            sample.follow(net, step.number)
+
+    def _samples(self) -> list[SampleGenerator]:
+        return [*self.positives, *self.negatives]
+
     def check_batch(self, batch: Batch) -> None:
         """Refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         self.embedding.check_size(*batch["hr"].shape[-2:])
         generator = Step(0).generator(batch["hr"].device)
-        for sample in (*self.positives, *self.negatives):
+        for sample in self._samples():
             if not draw([sample], batch, generator).isfinite().all():
                 of = f" of the teacher, {type(sample.network).__name__}" if isinstance(sample, TeacherOutput) else ""
                 raise DataError(
@@ -127,7 +142,7 @@ class EmbeddingMethod(Method):
     def named_samples(self, batch: Batch, step: Step) -> list[tuple[str, str, Tensor]]:
         """Label, role and image (3, H, W) of each positive and negative that this step draws for the first image."""
         generator = step.generator(batch["hr"].device)
-        images = draw([*self.positives, *self.negatives], batch, generator)[0]
+        images = draw(self._samples(), batch, generator)[0]
         labels = [
             (f"{type(sample).__name__} {number + 1}" if sample.count > 1 else type(sample).__name__, role)
             for role, samples in (("positive", self.positives), ("negative", self.negatives))

@@ -145,6 +145,7 @@ class MPF(ImageMethod):
         parts = VARIANTS[variant]
         if parts is None:
             Method.__init__(self, name, seed=seed)
+            self.positives, self.negatives = [], []
             self.trains_embedding, self.metrics = False, {}
             return
         super().__init__(
