@@ -274,7 +274,9 @@ def check_layer_weights(weights: object, name: str) -> tuple[float, ...] | None:
     if weights is None:
         return None
     if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
-        raise ConfigError(f"{name}: expected one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}.")
+        raise ConfigError(
+            f"{name}: expected one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}."
+        )
     return tuple(check_number(weight, f"{name}[{index}]", at_least=0) for index, weight in enumerate(weights))
 
 

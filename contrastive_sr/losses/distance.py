@@ -82,7 +82,10 @@ class FeatureDistanceLoss(nn.Module):
         """
         loss, distances = self._contrast(sr, positives, negatives)
         near, far = (0 if keys is None else keys.shape[1] for keys in (positives, negatives))
-        parts = {"positive_distance": distances[:, :near], "negative_distance": distances[:, distances.shape[1] - far :]}
+        parts = {
+            "positive_distance": distances[:, :near],
+            "negative_distance": distances[:, distances.shape[1] - far :],
+        }
         return Contrast(loss, {name: part.mean() for name, part in parts.items() if part.shape[1]})
 
     def distances(self, sr: Tensor, positives: Tensor | None = None, negatives: Tensor | None = None) -> Tensor:

@@ -65,9 +65,7 @@ class PastOutput(SampleGenerator, nn.Module):
                 f"PastOutput(interval): expected as many as decay has, {len(decays)}, or one, got {len(intervals)}."
             )
         SampleGenerator.__init__(self, count=count)
-        self.decays, self.intervals = (
-            values * count if len(values) == 1 else values for values in (decays, intervals)
-        )
+        self.decays, self.intervals = (values * count if len(values) == 1 else values for values in (decays, intervals))
         self.pasts = nn.ModuleList()  # made by attach()
 
     def attach(self, net: nn.Module) -> None:
@@ -77,7 +75,9 @@ class PastOutput(SampleGenerator, nn.Module):
             ConfigError: it is no module, cannot be copied, or this sample generator has one already.
         """
         if len(self.pasts):
-            raise ConfigError("PastOutput: expected a new one for each list of samples, got one that is in use already.")
+            raise ConfigError(
+                "PastOutput: expected a new one for each list of samples, got one that is in use already."
+            )
         if not isinstance(net, nn.Module):
             raise ConfigError(f"PastOutput: expected an nn.Module as SR network, to be copied, got {describe(net)}.")
         for _ in range(self.count):
