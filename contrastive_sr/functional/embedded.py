@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_choice, check_number, check_shape, describe
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.reduction import Reduction, reduce
@@ -228,7 +228,7 @@ def _dot_products(anchor: Tensor, keys: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _joined(sr: Tensor, *keys: Tensor) -> Tensor:
-    """All keys, such as (B, P, C, H, W) positives and then negatives, in the precision of their comparison with ``sr``."""
+    """All keys, such as (B, P, C, H, W) positives and then negatives, in the precision in which ``sr`` is compared."""
     return torch.cat(keys, dim=1).to(torch.promote_types(sr.dtype, torch.float32))
 
 
@@ -275,7 +275,7 @@ def check_layer_weights(weights: object, name: str) -> tuple[float, ...] | None:
         return None
     if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
         raise ConfigError(
-            f"{name}: expected one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}."
+            f"{name}: expected a list of one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}."
         )
     return tuple(check_number(weight, f"{name}[{index}]", at_least=0) for index, weight in enumerate(weights))
 
@@ -335,7 +335,7 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor, ...]:
         raise RuntimeError(
-            "embedded_nce is differentiable once, and so is embedded_distance. For a loss on the gradient of the first, "
+            "embedded_nce is differentiable once, and so is embedded_distance. For a loss on the first one's gradient, "
             "take plain_embedded_nce, which is differentiable as often as the embedding."
         )
 

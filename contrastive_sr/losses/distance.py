@@ -81,11 +81,8 @@ class FeatureDistanceLoss(nn.Module):
         Arguments and errors are those of :meth:`forward`.
         """
         loss, distances = self._contrast(sr, positives, negatives)
-        near, far = (0 if keys is None else keys.shape[1] for keys in (positives, negatives))
-        parts = {
-            "positive_distance": distances[:, :near],
-            "negative_distance": distances[:, distances.shape[1] - far :],
-        }
+        near, far = distances.tensor_split([0 if positives is None else positives.shape[1]], dim=1)
+        parts = {"positive_distance": near, "negative_distance": far}
         return Contrast(loss, {name: part.mean() for name, part in parts.items() if part.shape[1]})
 
     def distances(self, sr: Tensor, positives: Tensor | None = None, negatives: Tensor | None = None) -> Tensor:

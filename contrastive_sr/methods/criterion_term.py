@@ -38,7 +38,7 @@ class CriterionTerm(Method):
     Example:
         >>> import torch
         >>> from contrastive_sr.methods import Methods
-        >>> net, methods = torch.nn.Upsample(scale_factor=4), Methods([CriterionTerm(criterion="Pixel", loss_weight=0.1)])
+        >>> net, methods = nn.Upsample(scale_factor=4), Methods([CriterionTerm(criterion="Pixel", loss_weight=0.1)])
         >>> methods.attach(net)
         >>> batch = methods.run(net, {"lr": torch.rand(2, 3, 8, 8), "hr": torch.rand(2, 3, 32, 32)})
         >>> sorted(methods.sr_losses(batch).metrics)
@@ -99,9 +99,5 @@ class CriterionTerm(Method):
             Compared("HR", "shown", hr[0].clamp(0, 1)),
             Compared(self.label, "shown", None, float(values.mean()), heat=values if values.numel() > 1 else None),
         ]
-        new = isinstance(self.criterion, Adversarial) and step.number == 0
-        return [
-            Comparison(
-                self.label, "mean of the criterion, 0 for HR itself", parts, "untrained discriminator" if new else ""
-            )
-        ]
+        note = "untrained discriminator" if isinstance(self.criterion, Adversarial) and step.number == 0 else ""
+        return [Comparison(self.label, "mean of the criterion, 0 for HR itself", parts, note)]

@@ -75,9 +75,7 @@ class PastOutput(SampleGenerator, nn.Module):
             ConfigError: it is no module, cannot be copied, or this sample generator has one already.
         """
         if len(self.pasts):
-            raise ConfigError(
-                "PastOutput: expected a new one for each list of samples, got one that is in use already."
-            )
+            raise ConfigError("PastOutput: expected a new one for each list of samples, got one that is in use.")
         if not isinstance(net, nn.Module):
             raise ConfigError(f"PastOutput: expected an nn.Module as SR network, to be copied, got {describe(net)}.")
         for _ in range(self.count):

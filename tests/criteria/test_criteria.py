@@ -294,7 +294,7 @@ class Half(nn.MSELoss):
     [
         (
             ["Pixels"],
-            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, VGG.* "
+            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, MSSSIM, VGG.* "
             "To add your own, put @register_criterion",
         ),
         ([{"norm": "l1"}], "expected a mapping with `type`"),
