@@ -400,7 +400,7 @@ def _compare_by_distance(
             f"layer_weights: expected one number for each of the embedding's {len(anchor_maps)} layers, got "
             f"{len(weights)}."
         )
-    distances, seeds = 0, []
+    layers, seeds = [], []
     for maps, keys, weight in zip(anchor_maps, key_maps, weights, strict=True):
         anchor = at_least_float32(maps)
         seed = torch.zeros_like(anchor)
@@ -411,10 +411,10 @@ def _compare_by_distance(
             columns.append(weight * difference.abs().flatten(1).mean(1))
             if scale is not None:
                 seed.add_(difference.sign_(), alpha=sign * weight * scale / anchor[0].numel())
-        distances = distances + torch.stack(columns, 1)
+        layers.append(torch.stack(columns, 1))
         seeds.append(seed)
-    losses = distances @ distances.new_tensor(signs)
-    return _Compared(losses, distances, seeds)
+    distances = torch.stack(layers).sum(0)
+    return _Compared(distances @ distances.new_tensor(signs), distances, seeds)
 
 
 class _LayerContrast:

@@ -294,8 +294,8 @@ class Half(nn.MSELoss):
     [
         (
             ["Pixels"],
-            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, MSSSIM, VGG.* "
-            "To add your own, put @register_criterion",
+            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, "
+            "MSSSIM, VGG.* To add your own, put @register_criterion",
         ),
         ([{"norm": "l1"}], "expected a mapping with `type`"),
         ([{"type": "Pixel", "norm": "l3"}], r"Pixel\(norm\): expected one of l1, l2, got 'l3'"),
