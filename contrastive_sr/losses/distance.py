@@ -29,8 +29,8 @@ class FeatureDistanceLoss(nn.Module):
 
     Args:
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.
-        layer_weights: w_l, one number of at least 0 for each layer. None: 1 / L each. The paper does not give its own;
-            its released options have 0.2, 0.3 and 0.5 for ``relu1_2``, ``relu2_2`` and ``relu3_3`` of VGG-16.
+        layer_weights: w_l, one number of at least 0 for each layer. None: 1 / L each. MCL's released options have 0.2,
+            0.3 and 0.5 for ``relu1_2``, ``relu2_2`` and ``relu3_3`` of VGG-16.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:

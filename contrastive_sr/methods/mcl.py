@@ -15,9 +15,9 @@ from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.embedding import EmbeddingConfig, EmbeddingMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import Batch, SampleConfig, SampleGenerator, draw
+from contrastive_sr.samples import Batch, PastOutput, SampleConfig, SampleGenerator, draw
 
-# Those of the released options; the paper says VGG and no more.
+# Those of the released options.
 VGG_16 = {"type": "VGGFeatures", "model": "vgg16", "layers": ("relu1_2", "relu2_2", "relu3_3")}
 VGG_16_WEIGHTS = (0.2, 0.3, 0.5)
 PAST = ({"type": "PastOutput"},)
@@ -31,11 +31,12 @@ class MCL(EmbeddingMethod):
     negatives (:class:`~contrastive_sr.losses.FeatureDistanceLoss`). The paper's has no positives, its loss being the
     pixel loss minus this distance to one or more pasts of the network. ``positives: [{type: HighResolution}]`` with
     ``negatives: []`` is a perceptual loss, in any embedding, also in one that learns alongside; both together are
-    a contrast. The paper gives neither VGG's layers nor how its past begins, see
-    :class:`~contrastive_sr.samples.PastOutput`, and its released options have a weight of 0.001.
+    a contrast. Embedding, layers and their weights are those of the released options, which are for dehazing and have
+    0.001 as weight of the term; :class:`~contrastive_sr.samples.PastOutput` says what differs in the pasts.
 
-    An embedding that can learn is trained as that of :class:`~contrastive_sr.methods.PCL`. The distance to negatives
-    has no bound and a gradient that does not shrink with it: keep its share well below 1.
+    In the first step a past is the network itself, and is left out: between equal images the distance has no direction
+    but that of rounding. An embedding that can learn is trained as that of :class:`~contrastive_sr.methods.PCL`. The
+    distance to negatives has no bound and a gradient that does not shrink with it: keep its share well below 1.
 
     Terms: ``contrastive``. Metrics: ``positive_distance`` and ``negative_distance``, of what there is.
 
@@ -107,13 +108,16 @@ class MCL(EmbeddingMethod):
         self.metrics = {"contrastive": [metric for metric, samples in roles if samples]}
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """The contrastive term, over the samples of this step."""
+        """The contrastive term, over the samples of this step; in the first, without the pasts."""
+        negatives = [sample for sample in self.negatives if step.number or not isinstance(sample, PastOutput)]
+        if not self.positives and not negatives:
+            return {}
         generator = step.generator(batch["hr"].device)
 
         def images(samples: Sequence[SampleGenerator]) -> Tensor | None:
             return draw(samples, batch, generator) if samples else None
 
-        return {"contrastive": self.loss.contrast(batch["sr"], images(self.positives), images(self.negatives))}
+        return {"contrastive": self.loss.contrast(batch["sr"], images(self.positives), images(negatives))}
 
     def compared(self, batch: Batch, step: Step) -> list[Comparison]:
         """The SR image with the samples of this step; see :meth:`Method.compared`."""

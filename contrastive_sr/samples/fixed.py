@@ -12,7 +12,7 @@ from contrastive_sr.samples.base import Batch
 
 
 def fixed_output(network: nn.Module, batch: Batch, name: str, role: str, hint: str = "") -> Tensor:
-    """The SR images of a network in eval mode, without gradient and autocast, clamped to [0, 1].
+    """The SR images of a network in eval mode, without gradient and autocast.
 
     Args:
         network: called as ``sr = network(lr)``, on the batch's device.
@@ -22,7 +22,7 @@ def fixed_output(network: nn.Module, batch: Batch, name: str, role: str, hint: s
         hint: what to try where it fails, for messages.
 
     Returns:
-        (B, C, s h, s w) in [0, 1].
+        (B, C, s h, s w), as the network gives them.
 
     Raises:
         DataError: the batch has no ``"lr"``, the network cannot take it, or is for another scale.
@@ -44,4 +44,4 @@ def fixed_output(network: nn.Module, batch: Batch, name: str, role: str, hint: s
             f"{name}: expected SR images {tuple(hr.shape)} of LR images {tuple(lr.shape)} from {role}, {kind}, got "
             f"{got}. Is it of another scale?"
         )
-    return sr.to(hr.dtype).clamp(0, 1)
+    return sr.to(hr.dtype)

@@ -30,12 +30,12 @@ class PastOutput(SampleGenerator, nn.Module):
     The negative model of Model Contrastive Learning (arXiv 2309.06023): it lags behind the network, so that its images
     are a little worse and get better as the network does. A past begins as the network is at the first SR step, also if
     that was trained before. Then both images are the same, and as a negative it says nothing until the network has
-    moved; the paper does not say how it begins, and its released code mixes another network's random weights in, by
-    :math:`\alpha`. That code averages parameters alone. Here BatchNorm's statistics are averaged too, and those of all
-    ranks; other buffers are those of the network.
+    moved; the released code mixes another network's random weights in, by :math:`\alpha`. That code averages parameters
+    alone. Here BatchNorm's statistics are averaged too, and those of all ranks; other buffers are the network's.
 
-    It is made by methods of an embedding, which know the network. It is used in eval mode and without gradient. Each
-    past is a copy of the network in the method's saved state and in memory, and one more call of it in each step. Its
+    It is for methods with an embedding, which know the network. It is used in eval mode, without gradient and, under
+    autocast too, in full precision; its images are not clamped, as those of the network in training are not. Each past
+    is a copy of the network in the method's saved state and in memory, and one more call of it in each step. Its
     weights are held in float32 where the network's are in half precision.
 
     Args:
@@ -106,7 +106,7 @@ class PastOutput(SampleGenerator, nn.Module):
             generator: not used.
 
         Returns:
-            (B, count, C, s h, s w) in [0, 1].
+            (B, count, C, s h, s w), not clamped, as the SR images that they are compared with.
 
         Raises:
             ConfigError: :meth:`attach` was not called.

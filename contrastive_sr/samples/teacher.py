@@ -69,4 +69,4 @@ class TeacherOutput(SampleGenerator):
         if "lr" in batch and batch["lr"].device != self._device:
             self._device = batch["lr"].device
             self.network.to(self._device)
-        return fixed_output(self.network, batch, "TeacherOutput", "the teacher")[:, None]
+        return fixed_output(self.network, batch, "TeacherOutput", "the teacher").clamp(0, 1)[:, None]
