@@ -1,4 +1,4 @@
-"""MCL in BasicSR's own trainer: pasts of the network are saved and resumed bit for bit, and of weights that it loads."""
+"""MCL in BasicSR's own trainer: pasts of the network are saved and resumed bit for bit, and begin as loaded weights."""
 
 from __future__ import annotations
 
