@@ -40,6 +40,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "normalize": True,
         "sr_criteria": [{"type": "Adversarial", "share": 0.05}],
     },
+    "CriterionTerm": {"criterion": {"type": "Adversarial"}},
+    "MCL": {"embedding": {"out_indices": (0,)}, "negatives": [{"type": "PastOutput", "decay": (0.9, 0.99)}]},
     "MPF": {
         "teacher": {"network": nn.Upsample(scale_factor=SCALE)},
         "embedding": {"type": "SNResNet18", "out_indices": (0,)},

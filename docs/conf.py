@@ -42,7 +42,7 @@ version = release = contrastive_sr.__version__
 NAVIGATION = {
     "Begin": ["install", "tour", "choosing"],
     "Add it to": ["in_basicsr", "in_mmagic", "own_loop", "basicsr_fork"],
-    "Papers": ["pcl", "crl_sr", "dasr", "cria_cl", "mpf_net"],
+    "Papers": ["pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl"],
     "Losses": [
         "losses/multi_positive_nce",
         "losses/dual_contrastive",
@@ -51,6 +51,7 @@ NAVIGATION = {
         "losses/queue_nce",
         "losses/criteria",
         "losses/contrastive_regularization",
+        "losses/feature_distance",
     ],
     "Guides": ["data", "degradations", "evaluate", "look", "cost", "distributed", "troubleshooting", "add_a_method"],
     "Measured": ["evidence", "benchmarks", "reliability"],

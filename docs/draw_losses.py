@@ -25,13 +25,14 @@ from contrastive_sr.functional import (
     criteria_alignment,
     criteria_uniformity,
     dual_contrastive_loss,
+    embedded_distance,
     info_nce,
     multi_positive_nce,
     queue_nce,
     srnce,
 )
 from contrastive_sr.losses import DegradationQueueLoss, ImageContrastLoss
-from contrastive_sr.samples import GaussianBlur, HighResolution, Sharpen, UpsampledLowResolution, draw
+from contrastive_sr.samples import GaussianBlur, HighResolution, PastOutput, Sharpen, UpsampledLowResolution, draw
 
 FOLDER = Path(__file__).resolve().parent / "figures"
 PULL, PUSH, ANCHOR, GREY, TEXT = "#0072B2", "#D55E00", "#000000", "#8C8C8C", "#444444"
@@ -357,6 +358,50 @@ def draw_contrastive_regularization() -> Figure:
     return figure
 
 
+def draw_feature_distance() -> Figure:
+    """The pixel loss minus a share of the distance to a past, and the pasts of a weight in training."""
+    figure, (line, weights) = _figure(2, width_ratios=(1.1, 1))
+    places = torch.linspace(-0.9, 1.5, 241)
+    sr = places[:, None, None, None].expand(-1, 1, 1, 1)
+    hr, past = (torch.full((len(sr), 1, 1, 1, 1), value) for value in (1.0, 0.3))
+    pixel, away = (
+        embedded_distance(sr, *keys, lambda x: [x], reduction="none")[0] for keys in ((hr, None), (None, past))
+    )
+    for share, style in ((0.0, ":"), (0.5, "-"), (1.5, "--")):
+        line.plot(places, pixel + share * away, style, color=ANCHOR, label=f"share {share:g}")
+    low = line.get_ylim()[0]
+    for place, colour, label in ((1.0, PULL, "HR"), (0.3, PUSH, "past")):
+        line.axvline(place, color=colour, linewidth=1)
+        line.annotate(
+            label, (place, low), (3, 2), textcoords="offset points", color=colour, fontsize=NORMAL, weight="bold"
+        )
+    line.set_xlabel("SR image, on the line through both", fontsize=NORMAL)
+    line.set_ylabel("L1 minus share of distance", fontsize=NORMAL)
+    line.set_title("below a share of 1, HR is least", fontsize=NORMAL)
+    line.legend(frameon=False, fontsize=SMALL, loc="lower left")
+
+    net, decays = nn.Linear(1, 1), (0.9, 0.99)
+    samples = PastOutput(decay=decays)
+    samples.attach(net)
+    path: list[list[float]] = []
+    for step in range(200):
+        with torch.no_grad():
+            net.weight.fill_(1 - math.exp(-step / 40))
+        samples.follow(net, step)
+        path.append([net.weight.item(), *(past.weight.item() for past in samples.pasts)])
+    styles = (
+        (ANCHOR, "-", "now"),
+        *((PUSH, style, f"decay {decay}") for decay, style in zip(decays, ("-", "--"), strict=True)),
+    )
+    for values, (colour, style, label) in zip(zip(*path, strict=True), styles, strict=True):
+        weights.plot(values, style, color=colour, label=label)
+    weights.set_xlabel("step", fontsize=NORMAL)
+    weights.set_ylabel("a weight of the network", fontsize=NORMAL)
+    weights.set_title("pasts lag behind", fontsize=NORMAL)
+    weights.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    return figure
+
+
 class _MapsOfSize(nn.Module):
     """An embedding of random convolutions, whose maps have this many positions on a side."""
 
@@ -383,6 +428,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "queue_nce": draw_queue_nce,
     "criteria": draw_criteria,
     "contrastive_regularization": draw_contrastive_regularization,
+    "feature_distance": draw_feature_distance,
     "multi_positive_nce": draw_multi_positive_nce,
     "dual_contrastive": draw_dual_contrastive,
 }

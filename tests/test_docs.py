@@ -35,7 +35,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 LOSS_PAGES = sorted((DOCS / "losses").glob("*.md"))
-PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net")]
+PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl")]
 # what shell commands on the pages begin with that are not looked into
 OTHERS = {"pip", "mim", "python", "source", "sed", "torchrun", "mkdir", "for", "name=$(basename", "ln", "done"}
 # flags of the hosts' own, which `contrastive-sr train` passes on

@@ -72,6 +72,7 @@ FUNCTIONS: dict[str, Case] = {
     "supcon": of_supcon,
     "criteria_alignment": of_criteria(functional.criteria_alignment, "exponent", 1, 1.5, 2, 3),
     "criteria_uniformity": of_criteria(functional.criteria_uniformity, "t", 1e-3, 2, 100),
+    "embedded_distance": lambda source: functional.embedded_distance(*source.images(), source.embedding())[0],
     "embedded_nce": lambda source: functional.embedded_nce(*source.images(), source.embedding())[0],
     "plain_embedded_nce": lambda source: functional.plain_embedded_nce(*source.images(), source.embedding())[0],
 }

@@ -8,5 +8,6 @@ from contrastive_sr.criteria.build import CriteriaByName as CriteriaByName
 from contrastive_sr.criteria.build import CriterionConfig as CriterionConfig
 from contrastive_sr.criteria.pixel import Pixel as Pixel
 from contrastive_sr.criteria.registered import Registered as Registered
+from contrastive_sr.criteria.ssim import MSSSIM as MSSSIM
 from contrastive_sr.criteria.ssim import SSIM as SSIM
 from contrastive_sr.criteria.vgg import VGG as VGG

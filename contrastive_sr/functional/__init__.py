@@ -2,7 +2,7 @@
 
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
 from contrastive_sr.functional.dual import dual_contrastive_loss
-from contrastive_sr.functional.embedded import embedded_nce, plain_embedded_nce
+from contrastive_sr.functional.embedded import embedded_distance, embedded_nce, plain_embedded_nce
 from contrastive_sr.functional.haar import haar_high_bands
 from contrastive_sr.functional.info_nce import bidirectional_nce, info_nce
 from contrastive_sr.functional.logsumexp import set_tiling
@@ -17,6 +17,7 @@ __all__ = [
     "criteria_alignment",
     "criteria_uniformity",
     "dual_contrastive_loss",
+    "embedded_distance",
     "embedded_nce",
     "haar_high_bands",
     "info_nce",

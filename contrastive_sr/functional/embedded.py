@@ -1,15 +1,16 @@
-"""Contrast of images over the layers of an embedding network: once as a lean step, once as one would write it."""
+"""Contrast of images over the layers of an embedding network, as lean steps; one of them also as one would write it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_choice, check_number, check_shape, describe
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.nce import multi_positive_nce
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.reduction import Reduction, reduce
@@ -71,8 +72,72 @@ def embedded_nce(
     check_images(sr, positives, negatives)
     check_number(temperature, "temperature", above=0)
     keys = _joined(sr, positives, negatives)
-    losses, similarity = _EmbeddedNCE.apply(sr, keys, positives.shape[1], embed, float(temperature))
+    compare = partial(_compare_by_nce, positives=positives.shape[1], temperature=float(temperature))
+    losses, similarity = _Embedded.apply(sr, keys, embed, compare)
     return reduce(losses, reduction), similarity
+
+
+def embedded_distance(
+    sr: Tensor,
+    positives: Tensor | None,
+    negatives: Tensor | None,
+    embed: Embed,
+    layer_weights: Sequence[float] | None = None,
+    *,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, Tensor]:
+    r"""L1 distances over the layers of an embedding network: those to positives, minus those to negatives (MCL).
+
+    .. math:: \mathcal{L}_i = \frac1P \sum_j d(f_i, p_{ij}) - \frac1N \sum_k d(f_i, n_{ik}), \qquad
+        d(f, g) = \sum_{l=1}^{L} \frac{w_l}{C_l H_l W_l} \lVert f^l - g^l \rVert_1
+
+    With negatives alone it is the self-prior guided negative loss of Model Contrastive Learning (arXiv 2309.06023) for
+    N pasts of the network, subtracted as there; with the HR image as the one positive and no negatives it is feature
+    matching, a perceptual loss. A part without images is 0. The distance to negatives is unbounded, so that the loss
+    is too: it needs a pixel loss beside it.
+
+    Positives and negatives are embedded without a graph, image by image on a CPU, and the gradient at ``sr`` is formed
+    in the forward pass, so that no feature map outlives the call. Therefore it is differentiable once only, and a graph
+    break under ``torch.compile``. Where two maps are equal the gradient is 0. Half precision is computed in float32;
+    where the embedding computes in float16, its gradient is scaled so as not to underflow.
+
+    Args:
+        sr: (B, C, H, W) super-resolved images, the anchors.
+        positives: (B, P, C, H, W) images to be close to, or None for none. They get no gradient.
+        negatives: (B, N, C, H, W) images to be far from, or None for none. They get no gradient.
+        embed: maps (M, C, H, W) images to a list of (M, C_l, H_l, W_l) feature maps or (M, D_l) vectors, each image on
+            its own (BatchNorm in eval mode). Only the gradient at ``sr`` is taken, none at its parameters.
+        layer_weights: w_l, one number of at least 0 for each layer. None: 1 / L each.
+        reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        The loss, a scalar, or (B,) with ``reduction="none"``; and the distances d (B, P + N) without a gradient, those
+        to the positives first.
+
+    Raises:
+        DataError: shapes that do not fit, neither positives nor negatives, another number of layers than of weights, or
+            an embedding that gives no layers, or neither maps nor vectors.
+        ConfigError: a weight below 0, or an unknown reduction.
+
+    Example:
+        >>> sr, hr = torch.zeros(1, 3, 4, 4, requires_grad=True), torch.full((1, 1, 3, 4, 4), 0.5)
+        >>> embedded_distance(sr, hr, None, lambda x: [x, 3 * x])  # (0.5 + 1.5) / 2
+        (tensor(1., grad_fn=<MeanBackward0>), tensor([[1.]]))
+        >>> embedded_distance(sr, hr, 0.5 * hr, lambda x: [x])[0].item()  # 0.5 - 0.25
+        0.25
+    """
+    if positives is None and negatives is None:
+        raise DataError("embedded_distance: expected positives or negatives, got neither.")
+    check_shape(sr, ("B", "C", "H", "W"), "sr")
+    parts, signs = [], []  # and what each image's distance counts in the loss
+    for keys, name, sign in ((positives, "positives", 1), (negatives, "negatives", -1)):
+        if keys is not None:
+            check_shape(keys, (sr.shape[0], "K", *sr.shape[1:]), name)
+            parts.append(keys)
+            signs += [sign / keys.shape[1]] * keys.shape[1]
+    compare = partial(_compare_by_distance, signs=signs, weights=check_layer_weights(layer_weights, "layer_weights"))
+    losses, distances = _Embedded.apply(sr, _joined(sr, *parts), embed, compare)
+    return reduce(losses, reduction), distances
 
 
 def plain_embedded_nce(
@@ -162,9 +227,9 @@ def _dot_products(anchor: Tensor, keys: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _joined(sr: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Positives and negatives (B, P + N, C, H, W) in the precision in which they are compared with ``sr``."""
-    return torch.cat((positives, negatives), dim=1).to(torch.promote_types(sr.dtype, torch.float32))
+def _joined(sr: Tensor, *keys: Tensor) -> Tensor:
+    """All keys, such as (B, P, C, H, W) positives and then negatives, in the precision in which ``sr`` is compared."""
+    return torch.cat(keys, dim=1).to(torch.promote_types(sr.dtype, torch.float32))
 
 
 def check_images(sr: Tensor, positives: Tensor, negatives: Tensor) -> None:
@@ -196,34 +261,68 @@ def embed_maps(embed: Embed, images: Tensor) -> list[Tensor]:
     return [layer[..., None, None] if layer.ndim == 2 else layer for layer in layers]
 
 
-class _EmbeddedNCE(torch.autograd.Function):
-    """The loss (B,) and the similarities (B, K); each image's loss has a gradient at that image alone."""
+def check_layer_weights(weights: object, name: str) -> tuple[float, ...] | None:
+    """Require a list of numbers of at least 0, or None.
+
+    Args:
+        weights: the value to check.
+        name: the argument's name, for the message.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if weights is None:
+        return None
+    if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
+        raise ConfigError(
+            f"{name}: expected a list of one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}."
+        )
+    return tuple(check_number(weight, f"{name}[{index}]", at_least=0) for index, weight in enumerate(weights))
+
+
+class _Compared(NamedTuple):
+    """What is known of the maps of b anchors and their K keys.
+
+    Attributes:
+        losses: (b,).
+        values: (b, K).
+        seeds: the gradient of the losses' sum at each of the anchors' maps; empty if it was not asked for.
+    """
+
+    losses: Tensor
+    values: Tensor
+    seeds: list[Tensor]
+
+
+# of the anchors' maps, the keys' maps (b K, C, H, W), K, and the factor of the seeds, or None if they are not wanted
+Compare = Callable[[Sequence[Tensor], Sequence[Tensor], int, float | None], _Compared]
+
+
+class _Embedded(torch.autograd.Function):
+    """The losses (B,) and values (B, K) of a comparison; each image's loss has a gradient at that image alone."""
 
     @staticmethod
-    def forward(
-        ctx: Any, sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, sr: Tensor, keys: Tensor, embed: Embed, compare: Compare) -> tuple[Tensor, Tensor]:
         batch = sr.shape[0]
         # One image at a time keeps all its maps in a CPU's cache; a GPU wants them all at once.
         size = 1 if sr.device.type == "cpu" else batch
         gradient = torch.empty_like(sr, dtype=at_least_float32(sr).dtype) if ctx.needs_input_grad[0] else None
-        losses, similarities = [], []
+        losses, values = [], []
         for start in range(0, batch, size):
             part = slice(start, start + size)
-            loss, similarity = _contrast(
-                sr[part], keys[part], positives, embed, temperature, fill=None if gradient is None else gradient[part]
-            )
+            fill = None if gradient is None else gradient[part]
+            loss, value = _embed_and_compare(sr[part], keys[part], embed, compare, fill=fill)
             losses.append(loss)
-            similarities.append(similarity)
+            values.append(value)
         if gradient is not None:
             ctx.save_for_backward(gradient, sr)
-        similarity = torch.cat(similarities)
-        ctx.mark_non_differentiable(similarity)
-        return torch.cat(losses), similarity
+        joined = torch.cat(values)
+        ctx.mark_non_differentiable(joined)
+        return torch.cat(losses), joined
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return _Once.apply(*ctx.saved_tensors, upstream), None, None, None, None
+        return _Once.apply(*ctx.saved_tensors, upstream), None, None, None
 
 
 class _Once(torch.autograd.Function):
@@ -234,17 +333,17 @@ class _Once(torch.autograd.Function):
         return gradient * upstream[:, None, None, None]
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, ...]:
         raise RuntimeError(
-            "embedded_nce is differentiable once. For a loss on its gradient, take plain_embedded_nce, "
-            "which is differentiable as often as the embedding."
+            "embedded_nce is differentiable once, and so is embedded_distance. For a loss on the first one's gradient, "
+            "take plain_embedded_nce, which is differentiable as often as the embedding."
         )
 
 
-def _contrast(
-    sr: Tensor, keys: Tensor, positives: int, embed: Embed, temperature: float, *, fill: Tensor | None
+def _embed_and_compare(
+    sr: Tensor, keys: Tensor, embed: Embed, compare: Compare, *, fill: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Losses (b,) and similarities (b, K) of a few images; ``fill`` gets the gradient of the losses' sum at ``sr``."""
+    """Losses (b,) and values (b, K) of a few images; ``fill`` gets the gradient of the losses' sum at ``sr``."""
     key_maps = embed_maps(embed, keys.flatten(0, 1))
     anchor = at_least_float32(sr.detach()).requires_grad_(fill is not None)
     with torch.set_grad_enabled(fill is not None):
@@ -253,22 +352,69 @@ def _contrast(
     half = anchor_maps[0].dtype == torch.float16
     scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
     with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
-        pairs = zip(anchor_maps, key_maps, strict=True)
-        layers = [_LayerContrast(anchor_map.detach(), key_map, keys.shape[1]) for anchor_map, key_map in pairs]
-        # All layers' similarities (L, b, K) as one batch. No gradient runs from here to the maps: it is formed below.
-        similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(fill is not None)
-        with torch.set_grad_enabled(fill is not None):
-            rows = similarity.flatten(0, 1)
-            nce = multi_positive_nce(rows[:, :positives], rows[:, positives:], temperature, reduction="none")
+        detached = [maps.detach() for maps in anchor_maps]
+        losses, values, seeds = compare(detached, key_maps, keys.shape[1], None if fill is None else scale)
     if fill is not None:
+        seeds = [seed.to(maps.dtype) for seed, maps in zip(seeds, anchor_maps, strict=True)]
+        fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
+    return losses, values
+
+
+def _compare_by_nce(
+    anchor_maps: Sequence[Tensor],
+    key_maps: Sequence[Tensor],
+    count: int,
+    scale: float | None,
+    *,
+    positives: int,
+    temperature: float,
+) -> _Compared:
+    """PCL-SR eq. 8 to 10; the values are similarities."""
+    layers = [_LayerContrast(*maps, count) for maps in zip(anchor_maps, key_maps, strict=True)]
+    # All layers' similarities (L, b, K) as one batch. No gradient runs from here to the maps: it is formed below.
+    similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(scale is not None)
+    with torch.set_grad_enabled(scale is not None):
+        rows = similarity.flatten(0, 1)
+        nce = multi_positive_nce(rows[:, :positives], rows[:, positives:], temperature, reduction="none")
+    seeds = []
+    if scale is not None:
         (slope,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
         weights = slope * (scale / len(layers))
-        seeds = [
-            layer.anchor_gradient(weight).to(anchor_map.dtype)
-            for layer, weight, anchor_map in zip(layers, weights, anchor_maps, strict=True)
-        ]
-        fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
-    return nce.detach().view(len(layers), -1).mean(0), similarity.detach().mean(0)
+        seeds = [layer.anchor_gradient(weight) for layer, weight in zip(layers, weights, strict=True)]
+    return _Compared(nce.detach().view(len(layers), -1).mean(0), similarity.detach().mean(0), seeds)
+
+
+def _compare_by_distance(
+    anchor_maps: Sequence[Tensor],
+    key_maps: Sequence[Tensor],
+    count: int,
+    scale: float | None,
+    *,
+    signs: Sequence[float],
+    weights: Sequence[float] | None,
+) -> _Compared:
+    """L1 distances, each key's weighed by its sign; the values are distances."""
+    weights = [1 / len(anchor_maps)] * len(anchor_maps) if weights is None else weights
+    if len(weights) != len(anchor_maps):
+        raise DataError(
+            f"layer_weights: expected one number for each of the embedding's {len(anchor_maps)} layers, got "
+            f"{len(weights)}."
+        )
+    layers, seeds = [], []
+    for maps, keys, weight in zip(anchor_maps, key_maps, weights, strict=True):
+        anchor = at_least_float32(maps)
+        seed = torch.zeros_like(anchor)
+        columns = []
+        # Key by key: the differences of all of them would be as large as the maps.
+        for key, sign in zip(at_least_float32(keys).unflatten(0, (-1, count)).unbind(1), signs, strict=True):
+            difference = anchor - key
+            columns.append(weight * difference.abs().flatten(1).mean(1))
+            if scale is not None:
+                seed.add_(difference.sign_(), alpha=sign * weight * scale / anchor[0].numel())
+        layers.append(torch.stack(columns, 1))
+        seeds.append(seed)
+    distances = torch.stack(layers).sum(0)
+    return _Compared(distances @ distances.new_tensor(signs), distances, seeds)
 
 
 class _LayerContrast:

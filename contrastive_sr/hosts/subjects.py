@@ -27,8 +27,12 @@ from contrastive_sr.networks.parts import check_scale
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.5))
 _SECOND = ((0.3, 0.7), (0.2, 0.3), (0.8, 0.6), (0.3, 0.9), (0.9, 0.2), (0.1, 0.8))
 _PAPERS = {"pclsr": "PCL", "mpfnet": "MPF"}  # the other papers' names are those of their methods
-# what a method needs beside its defaults: CriaCL without branches and VGG-19, which need a trunk and weights
-_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"CriaCL": {"variant": 5, "vgg_weights": None}}
+# what a method needs beside its defaults: CriaCL without branches, which need a trunk, and nothing with VGG's weights
+_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "CriaCL": {"variant": 5, "vgg_weights": None},
+    "CriterionTerm": {"criterion": "SSIM"},
+    "MCL": {"embedding": {"type": "HaarDiscriminator"}},
+}
 
 
 class Subject(NamedTuple):

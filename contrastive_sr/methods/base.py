@@ -150,6 +150,14 @@ class Method(nn.Module):
             DataError: images that are missing, or that it cannot take.
         """
 
+    def follow(self, net: nn.Module, step: Step) -> None:
+        """See the SR network at the beginning of a training step, as the optimizer left it; most look away.
+
+        Args:
+            net: the network, without a wrapper for several processes.
+            step: the step.
+        """
+
     def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
         """The losses that train the method's own parts, by name; none unless it has such parts.
 

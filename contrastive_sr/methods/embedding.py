@@ -20,7 +20,7 @@ from contrastive_sr.losses import Contrast, DualContrastiveLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import Batch, SampleConfig, TeacherOutput, build_samples, draw
+from contrastive_sr.samples import Batch, SampleConfig, SampleGenerator, TeacherOutput, build_samples, draw
 
 EmbeddingConfig = Mapping[str, object] | Embedding
 Phase = Literal["random", "fixed"]
@@ -58,7 +58,8 @@ class EmbeddingMethod(Method):
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
             ``StationaryHaarDiscriminator``.
         train_embedding: whether it learns. None: if it can.
-        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators.
+        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None for a method that
+            has none.
         negatives: mappings or sample generators; None for a method that has none.
         phase: ``"random"`` or ``"fixed"``.
         every: steps from one application of the term to the next.
@@ -75,7 +76,7 @@ class EmbeddingMethod(Method):
         weight: TermWeight,
         embedding: EmbeddingConfig | None,
         train_embedding: bool | None,
-        positives: Sequence[SampleConfig],
+        positives: Sequence[SampleConfig] | None,
         negatives: Sequence[SampleConfig] | None = None,
         phase: Phase,
         every: int,
@@ -83,8 +84,9 @@ class EmbeddingMethod(Method):
         super().__init__(name, seed=seed, weights={"contrastive": weight}, every=every)
         check_choice(phase, get_args(Phase), f"{name}: phase")
         self.phase: Phase = phase
-        self.positives = build_samples(positives, f"{name}: positives")
+        self.positives = [] if positives is None else build_samples(positives, f"{name}: positives")
         self.negatives = [] if negatives is None else build_samples(negatives, f"{name}: negatives")
+        self.samples = nn.ModuleList(sample for sample in self._samples() if isinstance(sample, nn.Module))
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         embedding = DEFAULT if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
@@ -113,12 +115,25 @@ class EmbeddingMethod(Method):
         """The embedding network."""
         return self._embedding[0]
 
+    def build(self, net: nn.Module, dry: Batch) -> None:
+        """Show the samples the SR network; see :meth:`Method.build`."""
+        for sample in self._samples():
+            sample.attach(net)
+
+    def follow(self, net: nn.Module, step: Step) -> None:
+        """Show the samples what became of the SR network; see :meth:`Method.follow`."""
+        for sample in self._samples():
+            sample.follow(net, step.number)
+
+    def _samples(self) -> list[SampleGenerator]:
+        return [*self.positives, *self.negatives]
+
     def check_batch(self, batch: Batch) -> None:
         """Refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         self.embedding.check_size(*batch["hr"].shape[-2:])
         generator = Step(0).generator(batch["hr"].device)
         batch = {"sr": batch["hr"], **batch}  # the network has not been run yet
-        for sample in (*self.positives, *self.negatives):
+        for sample in self._samples():
             if not draw([sample], batch, generator).isfinite().all():
                 of = f" of the teacher, {type(sample.network).__name__}" if isinstance(sample, TeacherOutput) else ""
                 raise DataError(
@@ -173,7 +188,7 @@ class EmbeddingMethod(Method):
     def named_samples(self, batch: Batch, step: Step) -> list[tuple[str, str, Tensor]]:
         """Label, role and image (3, H, W) of each positive and negative that this step draws for the first image."""
         generator = step.generator(batch["hr"].device)
-        images = draw([*self.positives, *self.negatives], batch, generator)[0]
+        images = draw(self._samples(), batch, generator)[0]
         labels = [
             (f"{type(sample).__name__} {number + 1}" if sample.count > 1 else type(sample).__name__, role)
             for role, samples in (("positive", self.positives), ("negative", self.negatives))

@@ -246,6 +246,9 @@ class Methods(nn.Module):
         batch = dict(batch)
         if not self._checked:
             self.check_batch(batch)
+        if self.training:
+            for method in self:
+                method.follow(unwrapped(net), self._step(method))
         layers = self._layers(self._active())
         modules = {method.warmup_module for method in self._active()} if self.warming_up else {None}
         if "sr" in batch:

@@ -152,6 +152,7 @@ class MPF(ImageMethod):
         parts = VARIANTS[variant]
         if parts is None:
             Method.__init__(self, name, seed=seed, every=every)
+            self.positives, self.negatives = [], []
             self.trains_embedding, self.metrics = False, {}
             return
         super().__init__(

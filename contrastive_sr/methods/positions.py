@@ -84,6 +84,7 @@ class PositionMethod(EmbeddingMethod):
         Raises:
             ConfigError: without heads, layers whose channels are not those of the embedding's maps.
         """
+        super().build(net, dry)
         if not self.layers:
             return
         tapped = [dry[feature_key(name)].shape[1] for name in self.layers]

@@ -11,6 +11,7 @@ from contrastive_sr.samples.build import draw as draw
 from contrastive_sr.samples.images import HighResolution as HighResolution
 from contrastive_sr.samples.images import OtherInstances as OtherInstances
 from contrastive_sr.samples.images import UpsampledLowResolution as UpsampledLowResolution
+from contrastive_sr.samples.past import PastOutput as PastOutput
 from contrastive_sr.samples.pattern import PeriodicPattern as PeriodicPattern
 from contrastive_sr.samples.sharpen import Sharpen as Sharpen
 from contrastive_sr.samples.teacher import TeacherOutput as TeacherOutput

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.config import Registry
@@ -16,6 +16,8 @@ Batch = Mapping[str, Tensor]
 
 class SampleGenerator:
     """Makes ``count`` images for each HR image, on the device of the batch.
+
+    One that has a state is an ``nn.Module`` too: methods save it with their own.
 
     Args:
         count: how many images to make for each image of the batch.
@@ -45,6 +47,24 @@ class SampleGenerator:
             (B, count, C, H, W) images in [0, 1].
         """
         raise NotImplementedError
+
+    def attach(self, net: nn.Module) -> None:
+        """Make what depends on the SR network in training; called once, before optimizers are made. Most need nothing.
+
+        Args:
+            net: the network, without a wrapper for several processes.
+
+        Raises:
+            ConfigError: the network does not fit.
+        """
+
+    def follow(self, net: nn.Module, step: int) -> None:
+        """See the SR network at the beginning of a training step. Most look away.
+
+        Args:
+            net: the network, without a wrapper for several processes.
+            step: how many SR steps were done before it.
+        """
 
 
 SAMPLES = Registry(SampleGenerator, "samples")

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import describe, describe_error
+from contrastive_sr._checks import describe
 from contrastive_sr.config import build
-from contrastive_sr.embeddings import training_mode
 from contrastive_sr.embeddings.weights import load_weights
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.networks import NETWORKS
 from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
+from contrastive_sr.samples.fixed import fixed_output
 
 
 @SAMPLES.register
@@ -68,24 +68,7 @@ class TeacherOutput(SampleGenerator):
         Raises:
             DataError: the batch has no ``"lr"``, the teacher cannot take it, or is for another scale.
         """
-        if "lr" not in batch:
-            raise DataError(f"TeacherOutput: expected a batch with 'lr', got {sorted(batch)}.")
-        lr, hr = batch["lr"], batch["hr"]
-        if lr.device != self._device:
-            self.network.to(lr.device)
-            self._device = lr.device
-        name = type(self.network).__name__
-        with torch.no_grad(), torch.autocast(lr.device.type, enabled=False), training_mode(self.network, False):
-            try:
-                sr = self.network(lr.to(next(self.network.parameters(), lr).dtype))
-            except Exception as error:  # the errors of all networks have no common base
-                raise DataError(
-                    f"TeacherOutput: {name} fails on LR images {tuple(lr.shape)} ({describe_error(error)})."
-                ) from error
-        if not isinstance(sr, Tensor) or sr.shape != hr.shape:
-            got = tuple(sr.shape) if isinstance(sr, Tensor) else describe(sr)
-            raise DataError(
-                f"TeacherOutput: expected SR images {tuple(hr.shape)} of LR images {tuple(lr.shape)} from the teacher, "
-                f"{name}, got {got}. Is it of another scale?"
-            )
-        return sr.to(hr.dtype).clamp(0, 1)[:, None]
+        if "lr" in batch and batch["lr"].device != self._device:
+            self._device = batch["lr"].device
+            self.network.to(self._device)
+        return fixed_output(self.network, batch, "TeacherOutput", "the teacher").clamp(0, 1)[:, None]

@@ -17,8 +17,9 @@ from same import assert_same
 from skimage.metrics import structural_similarity
 from tolerances import assert_close, tolerance
 from torch import Tensor, nn
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from contrastive_sr.criteria import SSIM, VGG, Adversarial, CriteriaByName, Criterion, Pixel, Registered
+from contrastive_sr.criteria import MSSSIM, SSIM, VGG, Adversarial, CriteriaByName, Criterion, Pixel, Registered
 from contrastive_sr.embeddings import HaarDiscriminator, RGBDiscriminator, TrainableEmbedding
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -106,6 +107,46 @@ def test_the_top_layer_of_vgg_follows_the_model(tmp_path: Path) -> None:
         VGG(weights=tmp_path / "16")
     with pytest.raises(ConfigError, match=r"VGGFeatures\(model\): expected one of vgg19, vgg16, got 'vgg'"):
         CriteriaByName().add({"type": "VGG", "model": "vgg"}, "here")
+
+
+@pytest.mark.parametrize("scales", [1, 2, 3, None])
+def test_ms_ssim_is_torchmetrics(scales: int | None) -> None:
+    """With as many scales as 176 pixels allow, that of the paper; with fewer, their exponents over their sum."""
+    sr, hr = (F.avg_pool2d(images, 5, 1, 2) for images in pair(176 if scales is None else 60))
+    exponents = torch.tensor((0.0448, 0.2856, 0.3001, 0.2363, 0.1333))[:scales]
+    want = multiscale_structural_similarity_index_measure(
+        sr, hr, data_range=1.0, reduction="none", betas=tuple((exponents / exponents.sum()).tolist())
+    )
+    values = MSSSIM(scales=scales)(sr, hr)
+    assert values.shape == (2, 1, 1, 1)
+    assert_close(1 - values.flatten(), want, "loose", dtype=torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = MSSSIM(scales=scales)(sr.to(dtype), hr.to(dtype))
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half.double(), values, rtol=0, atol=tolerance(dtype, "loose"))
+
+
+def test_ms_ssim_takes_the_scales_that_the_patches_allow() -> None:
+    for size, scales in ((11, 1), (21, 1), (22, 2), (44, 3), (87, 3), (88, 4), (96, 4), (175, 4), (176, 5)):
+        sr, hr = (images[:1] for images in pair(size, torch.float32))
+        assert torch.equal(MSSSIM()(sr, hr), MSSSIM(scales=scales)(sr, hr))
+        if scales < 5:
+            with pytest.raises(DataError, match=rf"MSSSIM: expected HR patches of at least .* for {scales + 1} scales"):
+                MSSSIM(scales=scales + 1)(sr, hr)
+    with pytest.raises(DataError, match="at least 11 x 11 pixels for 1 scales, got 10 x 10"):
+        MSSSIM().check_size(10, 10)
+
+
+def test_ms_ssim_of_a_negative_has_a_finite_gradient() -> None:
+    """Where all scales anticorrelate, as they may in the first steps of a training."""
+    _, hr = pair(44, torch.float32)
+    sr = (1 - hr).requires_grad_()
+    value = MSSSIM()(sr, hr).mean()
+    value.backward()
+    assert value > 0.9
+    assert sr.grad is not None
+    assert sr.grad.isfinite().all()
 
 
 def test_vgg_compares_one_layer(vgg_file: Path) -> None:
@@ -235,11 +276,12 @@ class Weighted(nn.Module):
         return (self.weight * (sr - hr)).square().mean()
 
 
-@pytest.mark.parametrize("kind", ["pixel", "ssim", "vgg", "adversarial", "registered"])
+@pytest.mark.parametrize("kind", ["pixel", "ssim", "ms_ssim", "vgg", "adversarial", "registered"])
 def test_gradient_reaches_sr_and_nothing_else(kind: str, vgg_file: Path) -> None:
     make: dict[str, Callable[[], Criterion]] = {
         "pixel": Pixel,
         "ssim": SSIM,
+        "ms_ssim": MSSSIM,
         "vgg": lambda: VGG(layer="relu1_2", weights=vgg_file),
         "adversarial": Adversarial,
         "registered": lambda: Registered(Weighted()),
@@ -256,7 +298,7 @@ def test_gradient_reaches_sr_and_nothing_else(kind: str, vgg_file: Path) -> None
     assert_same(before, {name: criterion.state_dict()[name] for name in before})
 
 
-@pytest.mark.parametrize("kind", [Pixel, SSIM])
+@pytest.mark.parametrize("kind", [Pixel, SSIM, MSSSIM])
 def test_equal_images_have_no_difference(kind: type[Criterion]) -> None:
     _, hr = pair(16)
     sr = hr.clone().requires_grad_()
@@ -314,8 +356,8 @@ class Half(nn.MSELoss):
     [
         (
             ["Pixels"],
-            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, VGG.* "
-            "To add your own, put @register_criterion",
+            r"here: does not know the type 'Pixels'\. Did you mean 'Pixel'\? Accepted: Adversarial, Pixel, SSIM, "
+            "MSSSIM, VGG.* To add your own, put @register_criterion",
         ),
         ([{"norm": "l1"}], "expected a mapping with `type`"),
         ([{"type": "Pixel", "norm": "l3"}], r"Pixel\(norm\): expected one of l1, l2, got 'l3'"),

@@ -18,7 +18,7 @@ from versions import autocast_to_float16
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import embedded_nce, plain_embedded_nce
-from contrastive_sr.functional.embedded import Embed, Similarity, _contrast
+from contrastive_sr.functional.embedded import Embed, Similarity, _compare_by_nce, _embed_and_compare
 from contrastive_sr.functional.reduction import Reduction
 
 
@@ -200,7 +200,8 @@ def test_a_batch_at_once_as_on_a_gpu_is_the_same() -> None:
     expected, expected_similarity = embedded_nce(sr, near, far, embed, 0.3, reduction="none")
     (expected_gradient,) = torch.autograd.grad(expected.sum(), sr)
     gradient = torch.empty_like(sr)
-    losses, similarity = _contrast(sr, torch.cat((near, far), 1), 3, embed, 0.3, fill=gradient)
+    compare = partial(_compare_by_nce, positives=3, temperature=0.3)
+    losses, similarity = _embed_and_compare(sr, torch.cat((near, far), 1), embed, compare, fill=gradient)
     assert_close(losses, expected)
     assert_close(similarity, expected_similarity)
     assert relative_distance(gradient, expected_gradient) < tolerance(torch.float64)

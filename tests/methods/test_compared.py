@@ -199,8 +199,12 @@ def test_criteria_and_their_values() -> None:
 def test_every_method_fits_its_own_network_with_its_defaults(name: str) -> None:
     cls: Any = METHODS[name]
     net = nn.Upsample(scale_factor=2) if cls.network is None else cls.network(scale=2)
-    changes = {"variant": 5, "vgg_weights": None} if name == "CriaCL" else {}  # its default needs a host and weights
-    attached(net, cls(**changes))
+    changes: dict[str, dict[str, Any]] = {
+        "CriaCL": {"variant": 5, "vgg_weights": None},  # its default needs a host and weights
+        "MCL": {"embedding": {"type": "HaarDiscriminator"}},  # weights
+        "CriterionTerm": {"criterion": "SSIM"},
+    }
+    attached(net, cls(**changes.get(name, {})))
     dry = net(torch.rand(1, 3, 16, 16)) if name != "TrueKernel" else torch.rand(1, 3, 32, 32)
     assert dry.shape[-1] == 32
 
