@@ -79,13 +79,15 @@ class StudyHost(Protocol):
 
     Attributes:
         suffix: of its configs.
-        resume: flag of `contrastive-sr train` that goes on with a training.
+        resume: arguments of `contrastive-sr train` that go on with a training.
+        without_methods: the changes that take methods out of the base.
         scale: of the base's network.
         steps: of the base.
     """
 
     suffix: str
-    resume: str
+    resume: Sequence[str]
+    without_methods: Mapping[str, Any]
     scale: int
     steps: int
 
@@ -207,7 +209,7 @@ class Study:
         for name in plan.arms:
             check_arm_name(name)
         with named_in_errors("the start, which is the base without methods"):
-            start = host.options({"methods": None}) if self.has_start else None
+            start = host.options(host.without_methods) if self.has_start else None
         options = {}
         for name, changes in plan.arms.items():
             with named_in_errors(f"arm {name}"):
@@ -379,7 +381,7 @@ class Study:
         fresh = not training.config.is_file() or training.config.read_text() != training.text
         arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
         if not fresh and self.host.resumable(self.folder, run):
-            arguments.append(self.host.resume)
+            arguments += self.host.resume
             self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", RESUMED, float(self._step(training)))])
             report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
         else:
@@ -467,6 +469,25 @@ def _stop(training: _Training) -> None:
     except subprocess.TimeoutExpired:
         training.process.kill()
         training.process.wait()
+
+
+def check_not_set(changes: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    """Refuse changes to what the study sets itself.
+
+    Args:
+        changes: as mappings in mappings.
+        settings: dotted key to what to do instead.
+
+    Raises:
+        ConfigError: there is one of them.
+    """
+    for dotted, advice in settings.items():
+        *parents, key = dotted.split(".")
+        place: Any = changes
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, Mapping) else None
+        if isinstance(place, Mapping) and key in place:
+            raise ConfigError(f"{dotted} is set by the study: {advice}.")
 
 
 def digest_of(content: Any) -> str:
