@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
@@ -35,6 +36,8 @@ from contrastive_sr.hosts.logs import read_run
 from contrastive_sr.hosts.trained import trained_network
 
 LEDGER = "results.csv"
+NOTES = "notes.json"
+"""Sentences on what was trained and measured, for the report."""
 CROPS = "crops"
 RUNS = "runs"
 """Below it lie configs, logs and checkpoints; nothing of it is needed once all is measured."""
@@ -186,6 +189,7 @@ class _Training:
     text: str
     given: bool = False  # a start that is not trained here
     step: int = 0
+    resumed_at: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
 
@@ -228,7 +232,7 @@ class Study:
                 self.trainings.append(self._training(run, options[name], start_digest))
         for training in self.trainings:
             run = training.run
-            if any(result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
+            if any(result.dataset and result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
                 raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
 
     @property
@@ -330,9 +334,12 @@ class Study:
         Raises:
             ContrastiveSRError: a training failed, or a network cannot be measured; other trainings are stopped.
         """
+        with atomic_write(self.plan.out / NOTES) as unfinished:
+            unfinished.write_text(json.dumps(self._notes(tests), indent=1) + "\n", encoding="utf-8")
         began = time.monotonic()
         deadline = math.inf if minutes is None else began + 60 * minutes
-        self._check_images(tests)
+        if any(self._missing(training, tests) for training in self.trainings):
+            self._check_images(tests)
         waiting = self._to_train()
         queue = list(waiting)
         running: list[_Training] = []
@@ -367,6 +374,23 @@ class Study:
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
         return not queue and not running
 
+    def _notes(self, tests: Tests) -> list[str]:
+        """What was trained and measured, in sentences."""
+        plan, scale = self.plan, self.host.scale
+        start = "from new weights"
+        if plan.start is not None:
+            start = f"from {Path(plan.start).name}"
+        elif plan.start_steps is not None:
+            start = f"from a start of the same seed, {plan.start_steps:,} steps of the base without methods"
+        changes = {
+            name: json.dumps(changes, default=str) if changes else "the base" for name, changes in plan.arms.items()
+        }
+        return [
+            f"Base: {plan.base.name}. Each training: {self.steps:,} steps, {start}.",
+            *(f"{name}: {text}" for name, text in changes.items()),
+            f"x{scale}; LR: {tests.lr.words}. PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels.",
+        ]
+
     def _next(self, queue: Sequence[_Training], running: Sequence[_Training]) -> _Training | None:
         for training in queue:
             if training.run.start is None or training.run.start.is_file():
@@ -382,7 +406,7 @@ class Study:
         arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
         if not fresh and self.host.resumable(self.folder, run):
             arguments += self.host.resume
-            self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", RESUMED, float(self._step(training)))])
+            training.resumed_at = self._step(training)
             report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
         else:
             shutil.rmtree(self.host.run_folder(self.folder, run), ignore_errors=True)
@@ -408,7 +432,8 @@ class Study:
         mark_finished(training.config, training.text)
         seconds = read_run(self.host.run_folder(self.folder, training.run)).seconds_per_step
         run = training.run
-        self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", COST, seconds)])
+        own = {COST: seconds} | ({} if training.resumed_at is None else {RESUMED: float(training.resumed_at)})
+        self.ledger.add(Result(run.arm, run.seed, training.digest, "", "", name, value) for name, value in own.items())
         self.host.thin_out(self.folder, run)
 
     def _progress(
