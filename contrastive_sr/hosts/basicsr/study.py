@@ -150,7 +150,7 @@ def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:
 
 def _arguments(registry: Any, kind: object) -> Collection[str] | None:
     """The arguments of a class; None where there is no such class, or it takes any."""
-    named = dict(registry)
+    named = dict(iter(registry))
     cls = named.get(kind, named.get(f"{kind}_basicsr"))
     if cls is None:
         return None

@@ -152,14 +152,13 @@ def _without_methods(wrapper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:
-    from mmengine import registry
+    from mmagic import registry
 
     kind = content.get("type")
     own = _KEYS.get(place)
     if isinstance(kind, str):
         every = (registry.MODELS, registry.DATASETS, registry.OPTIMIZERS, registry.OPTIM_WRAPPERS, registry.LOOPS)
-        with registry.DefaultScope.overwrite_default_scope("mmagic"):
-            found = next((cls for one in every if (cls := one.get(kind)) is not None), None)
+        found = next((cls for one in every if (cls := one.get(kind)) is not None), None)
         if found is not None:
             parameters = inspect.signature(found).parameters
             if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
