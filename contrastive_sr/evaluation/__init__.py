@@ -5,18 +5,24 @@ from contrastive_sr.evaluation.cost import Cost, cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
 from contrastive_sr.evaluation.evaluate import Metric, Pair, Score, bicubic, bicubic_pair, evaluate, summary
 from contrastive_sr.evaluation.metrics import luma, psnr_y, ssim_y
+from contrastive_sr.evaluation.study import Difference, Ledger, Measured, Result, Summary, paired_difference, summarise
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
 
 __all__ = [
     "Cost",
     "DataSet",
+    "Difference",
     "Evaluation",
     "LRSource",
+    "Ledger",
+    "Measured",
     "Metric",
     "MetricNote",
     "NamedNetwork",
     "Pair",
+    "Result",
     "Score",
+    "Summary",
     "bicubic",
     "bicubic_lr",
     "bicubic_pair",
@@ -26,8 +32,10 @@ __all__ = [
     "evaluate",
     "given_lr",
     "luma",
+    "paired_difference",
     "psnr_y",
     "ssim_y",
+    "summarise",
     "summary",
     "super_resolve_in_tiles",
 ]

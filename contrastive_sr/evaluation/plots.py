@@ -166,9 +166,9 @@ def _draw_frontier(axes: Axes, plot: Frontier) -> dict[str, _Mean]:
     others = [label for label in plot.points if label != plot.origin]
     for label, points in plot.points.items():
         colour = "#777777" if label == plot.origin else _COLOURS[others.index(label) % len(_COLOURS)]
-        x, y = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
-        means[label] = _Mean(x, y, colour)
-        axes.scatter(*zip(*points, strict=True), s=10, color=colour, alpha=0.55, linewidths=0, zorder=2)
+        every_x, every_y = zip(*points, strict=True)
+        means[label] = _Mean(math.fsum(every_x) / len(points), math.fsum(every_y) / len(points), colour)
+        axes.scatter(every_x, every_y, s=10, color=colour, alpha=0.55, linewidths=0, zorder=2)
     for label, (x, y, colour) in means.items():
         if label != plot.origin:
             start = means[plot.origin][:2]

@@ -5,6 +5,7 @@ What is in the ledger is not done again. A training that was stopped goes on fro
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -33,7 +34,7 @@ from contrastive_sr.evaluation.study import COST, RESUMED, START, Ledger, Result
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.launch import check_ended, is_finished, mark_finished, start_training
 from contrastive_sr.hosts.logs import read_run
-from contrastive_sr.hosts.trained import trained_network
+from contrastive_sr.hosts.trained import network_of_config, trained_network
 
 LEDGER = "results.csv"
 NOTES = "notes.json"
@@ -186,11 +187,16 @@ class _Training:
     options: dict[str, Any]
     digest: str
     config: Path
-    text: str
+    host: StudyHost = field(repr=False)
     given: bool = False  # a start that is not trained here
     step: int = 0
     resumed_at: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """Of its config; MMEngine takes a while to write one."""
+        return self.host.text(self.options, self.run)
 
 
 class Study:
@@ -212,13 +218,21 @@ class Study:
         self.ledger = Ledger(plan.out / LEDGER)
         for name in plan.arms:
             check_arm_name(name)
-        with named_in_errors("the start, which is the base without methods"):
-            start = host.options(host.without_methods) if self.has_start else None
-        options = {}
+        start, options = None, {}
+        self._shapes: dict[str, torch.Size] | None = None
+        if self.has_start:
+            with named_in_errors("the start, which is the base without methods"):
+                start = host.options(host.without_methods)
+                self._shapes = self._check(START, start)
         for name, changes in plan.arms.items():
             with named_in_errors(f"arm {name}"):
                 options[name] = host.options(changes)
-                self._check(name, options[name])
+                shapes = self._check(name, options[name])
+                if self._shapes not in (None, shapes):
+                    raise ConfigError(
+                        "its network is not the base's, so that it cannot start from the same checkpoint. Leave the "
+                        "start out, or the network as it is."
+                    )
         self.trainings: list[_Training] = []
         for seed in plan.seeds:
             start_digest = None
@@ -240,16 +254,13 @@ class Study:
         """Whether arms of a seed start from one checkpoint."""
         return self.plan.start is not None or self.plan.start_steps is not None
 
-    @property
-    def names(self) -> list[str]:
-        """Of the arms in their order."""
-        return list(self.plan.arms)
-
-    def _check(self, name: str, options: Mapping[str, Any]) -> None:
+    def _check(self, name: str, options: Mapping[str, Any]) -> dict[str, torch.Size]:
+        """Write the config of an arm and try it; the shapes of its network's state."""
         config = self.folder / "check" / f"{name}{self.host.suffix}"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(self.host.text(options, Run(name, self.plan.seeds[0], self.steps)))
         self.host.check(config)
+        return {key: value.shape for key, value in network_of_config(config).state_dict().items()}
 
     def _start_file(self, seed: int) -> Path:
         return self.folder / "starts" / f"{START}-{seed}.pth"
@@ -263,7 +274,10 @@ class Study:
         training.config.parent.mkdir(parents=True, exist_ok=True)
         training.config.write_text(training.text)
         if file.is_file():
-            self._write_start(seed, read_network(file, "--start"))
+            state = read_network(file, "--start")
+            if {key: value.shape for key, value in state.items()} != self._shapes:
+                raise ConfigError(f"--start: {file} is not of the base's network. Take a checkpoint that is.")
+            self._write_start(seed, state)
         elif not self.ledger.results:
             raise ConfigError(f"--start: expected an existing checkpoint, got {file}. Check the path.")
         return training
@@ -271,12 +285,13 @@ class Study:
     def _write_start(self, seed: int, state: Mapping[str, Tensor]) -> None:
         path = self._start_file(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.host.save_start(state, path)
+        with atomic_write(path) as unfinished:
+            self.host.save_start(state, unfinished)
 
     def _training(self, run: Run, options: dict[str, Any], start: str | None) -> _Training:
         content = {"options": self.host.fingerprint(options), "seed": run.seed, "steps": run.steps, "start": start}
         config = self.folder / "configs" / f"{run.name}{self.host.suffix}"
-        return _Training(run, options, digest_of(content), config, self.host.text(options, run))
+        return _Training(run, options, digest_of(content), config, self.host)
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -299,7 +314,7 @@ class Study:
 
     def _to_train(self) -> list[_Training]:
         """Trainings that are neither in the ledger nor finished; a start also for those that go on from it."""
-        needed = [t for t in self.trainings if not (self._is_trained(t) or self._is_measured(t) or t.given)]
+        needed = [t for t in self.trainings if not (t.given or self._is_measured(t) or self._is_trained(t))]
         starts = {t.run.start for t in needed if t.run.start is not None and not t.run.start.is_file()}
         again = [t for t in self.trainings if t.run.arm == START and not t.given]
         again = [t for t in again if self._start_file(t.run.seed) in starts]

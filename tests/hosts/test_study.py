@@ -248,6 +248,16 @@ def test_settings_are_refused(folder: Path, options: dict[str, Any], error: type
 
 
 @pytest.mark.basicsr
+def test_a_start_is_of_the_network_of_all_arms(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="arm wide: its network is not the base's"):
+        study("base.yml", "l1", "wide=network_g.num_feat=16", start_steps=3)
+    net = network_of_options("{type: EDSR, num_feat: 16, num_block: 1}", 4)
+    torch.save({"params": net.state_dict()}, "start.pth")
+    with pytest.raises(ConfigError, match=r"--start: start\.pth is not of the base's network"):
+        study("base.yml", "l1", start="start.pth")
+
+
+@pytest.mark.basicsr
 def test_other_settings_under_an_old_name_are_refused(folder: Path) -> None:
     """And a ledger is that of the same settings on every machine."""
     printed = study("base.yml", "l1", minutes=1e-9)

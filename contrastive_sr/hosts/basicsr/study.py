@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from torch import Tensor
 from contrastive_sr._checks import check_count
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import check_options, plain, read_options
-from contrastive_sr.hosts.basicsr.runner import registered, sr_network
+from contrastive_sr.hosts.basicsr.runner import registered
 from contrastive_sr.hosts.overrides import merged, nested
 from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
@@ -51,7 +51,7 @@ class BasicSRStudy:
     """See `StudyHost`."""
 
     suffix = ".yml"
-    resume = ("--auto_resume",)
+    resume: Sequence[str] = ("--auto_resume",)
     without_methods: Mapping[str, Any] = MappingProxyType({"methods": None})
 
     def __init__(self, base: Path) -> None:
@@ -85,7 +85,7 @@ class BasicSRStudy:
         return {**content, "datasets": options["datasets"]["train"]}
 
     def text(self, options: Mapping[str, Any], run: Run) -> str:
-        options = with_paths(options)
+        options = dict(with_paths(options))
         logger = options["logger"]
         options.update(name=run.name, manual_seed=run.seed, datasets={"train": options["datasets"]["train"]})
         options.pop("val", None)  # a study measures at the end
@@ -102,7 +102,6 @@ class BasicSRStudy:
     def check(self, config: Path) -> None:
         options = read_options(config)
         check_options(options, *registered())
-        sr_network(config)
         parsed: dict[str, Any] = {**options, "dist": False, "world_size": 1}
         if parsed["num_gpu"] == "auto":
             parsed["num_gpu"] = torch.cuda.device_count()

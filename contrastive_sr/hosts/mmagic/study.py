@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +43,7 @@ class MMagicStudy:
     """See `StudyHost`."""
 
     suffix = ".py"
-    resume = ("--resume", "--cfg-options", "load_from=None")  # or MMEngine would resume from the start
+    resume: Sequence[str] = ("--resume", "--cfg-options", "load_from=None")  # or MMEngine would resume from the start
     without_methods: Mapping[str, Any] = MappingProxyType({"model.methods": None})
 
     def __init__(self, base: Path) -> None:
@@ -83,7 +83,7 @@ class MMagicStudy:
     def text(self, options: Mapping[str, Any], run: Run) -> str:
         from mmengine.config import Config
 
-        options = with_paths(options)
+        options = dict(with_paths(options))
         options.update(dict.fromkeys(("val_dataloader", "val_cfg", "val_evaluator")))  # a study measures at the end
         options.update(dict.fromkeys(("test_dataloader", "test_cfg", "test_evaluator")))
         options["train_cfg"].update(max_iters=run.steps, val_interval=run.steps + 1)
@@ -102,7 +102,6 @@ class MMagicStudy:
 
     def check(self, config: Path) -> None:
         check_config(config)
-        sr_network(config)
         from mmagic.registry import DATASETS
         from mmengine.registry import DefaultScope
 
@@ -135,7 +134,7 @@ class MMagicStudy:
 
 def _with_methods(wrapper: Mapping[str, Any], trains: bool) -> dict[str, Any]:
     """Optimizers for the generator and the methods, where the base has one for all."""
-    parts = dict(wrapper) if "generator" in wrapper else {"generator": dict(wrapper)}
+    parts: dict[str, Any] = dict(wrapper) if "generator" in wrapper else {"generator": dict(wrapper)}
     parts["constructor"] = f"contrastive_sr.{_MULTI}"
     if trains:
         parts.setdefault("methods", deepcopy(_ADAM))
