@@ -52,7 +52,17 @@ NAVIGATION = {
         "losses/criteria",
         "losses/contrastive_regularization",
     ],
-    "Guides": ["data", "degradations", "evaluate", "look", "cost", "distributed", "troubleshooting", "add_a_method"],
+    "Guides": [
+        "data",
+        "degradations",
+        "evaluate",
+        "study",
+        "look",
+        "cost",
+        "distributed",
+        "troubleshooting",
+        "add_a_method",
+    ],
     "Measured": ["evidence", "benchmarks", "reliability"],
     "API": [
         "api/functional",

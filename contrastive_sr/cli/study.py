@@ -80,7 +80,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
         DataError: images that cannot be used.
         HostError: a training failed, or something that is needed is not installed.
     """
-    settings = _together(base, options)
+    settings = together(base, options)
     out = settings.out or Path("study")
     with needs_plot():
         import PIL  # noqa: F401
@@ -152,14 +152,14 @@ def _host(base: Path) -> StudyHost:
 
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
-    from contrastive_sr.evaluation.study import Ledger, summarise
+    from contrastive_sr.evaluation.study import START, Ledger, summarise
     from contrastive_sr.evaluation.study_report import notes_of, tables_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
     from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops
 
     ledger = Ledger(out / LEDGER)
-    if not any(result.dataset for result in ledger.results):
-        console.print("Nothing was measured so far: there is nothing to report.")
+    if not any(result.dataset and result.arm != START for result in ledger.results):
+        console.print("No arm was measured so far: there is nothing to report.")
         return
     summary = summarise(ledger.results, arms)
     notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
@@ -302,8 +302,16 @@ def _arms(content: Any, where: str) -> dict[str, Any]:
     return arms
 
 
-def _together(base: Path | None, options: Settings) -> Settings:
-    """The settings of a study file, if `base` is one, with the command line's over them."""
+def together(base: Path | None, options: Settings) -> Settings:
+    """The settings of a study file, if `base` is one, with the command line's over them.
+
+    Args:
+        base: a study file, an option file or a config; None: no file.
+        options: of the command line.
+
+    Raises:
+        ConfigError: no such file, or settings that are unknown or of another kind.
+    """
     if base is None:
         return options
     if base.suffix not in (".yml", ".yaml", ".py"):
@@ -316,6 +324,9 @@ def _together(base: Path | None, options: Settings) -> Settings:
         return options
     with named_in_errors(str(base)):
         settings = _of_file(content)
+    # either takes the place of the other
+    if options.start is not None or options.start_steps is not None:
+        settings.start, settings.start_steps = None, None
     for item in fields(Settings):
         given = getattr(options, item.name)
         if given not in (None, [], {}):

@@ -45,6 +45,7 @@ RUNS = "runs"
 SHOWN = 2
 """Images of each data set of which a part is kept, for the page."""
 _POLL = 0.5
+_KNOWN = 0.02  # part of the steps after which the time left is told
 _CHANGED = (
     "{where}: the ledger has results of other settings. Give the arm another name, choose another --out, or take "
     "its lines out of {ledger}."
@@ -172,7 +173,7 @@ class Progress(NamedTuple):
         steps: done, of all trainings that were not in the ledger at the beginning.
         total: how many these are.
         running: label to (step, steps) of the trainings that run.
-        left: seconds, by the speed so far; None before the first steps.
+        left: seconds, by the speed so far; None at first.
     """
 
     steps: int
@@ -457,7 +458,7 @@ class Study:
         done = sum(training.step for training in waiting)
         total = sum(training.run.steps for training in waiting)
         here = done - sum(before.values())
-        left = (time.monotonic() - began) * (total - done) / here if here > 0 else None
+        left = (time.monotonic() - began) * (total - done) / here if here >= _KNOWN * total else None
         steps = {training.run.label: (training.step, training.run.steps) for training in running}
         return Progress(done, total, steps, left)
 
