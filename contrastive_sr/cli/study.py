@@ -153,7 +153,7 @@ def _host(base: Path) -> StudyHost:
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     from contrastive_sr.evaluation.study import START, Ledger, summarise
-    from contrastive_sr.evaluation.study_report import notes_of, tables_of, write_study
+    from contrastive_sr.evaluation.study_report import notes_of, tables_of, warnings_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
     from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops
 
@@ -178,6 +178,8 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         for row in table.rows:
             shown.add_row(*map(escape, row))
         wide.print(shown)
+    for warning in warnings_of(summary):
+        console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
     console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
