@@ -92,7 +92,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
         return
     from contrastive_sr.hosts.launch import alone
     from contrastive_sr.hosts.metrics import load_metrics
-    from contrastive_sr.hosts.study import Plan, Study, Tests
+    from contrastive_sr.hosts.study import Measurement, Plan, Study
 
     if settings.base is None:
         raise ConfigError("Expected a BasicSR option file (.yml), an MMagic config (.py) or a study file, got none.")
@@ -127,7 +127,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
             console.print(f"- {line}", soft_wrap=True, highlight=False, markup=False)
         with _Shown(console) as show:
             done = study.run(
-                Tests(sets, lr, metrics, device),
+                Measurement(sets, lr, metrics, device),
                 processes=processes,
                 minutes=settings.minutes,
                 report=show.line,
@@ -223,7 +223,7 @@ class _Shown:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
 
 
 # ----------------------------------------------------------------------------------------------------- settings

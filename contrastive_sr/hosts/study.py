@@ -150,7 +150,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Measurement:
     """What is measured.
 
     Args:
@@ -307,7 +307,7 @@ class Study:
             return self._start_file(training.run.seed)
         return self.host.checkpoint(self.folder, training.run)
 
-    def _missing(self, training: _Training, tests: Tests) -> list[DataSet]:
+    def _missing(self, training: _Training, tests: Measurement) -> list[DataSet]:
         """The data sets on which something was not measured yet."""
         there = {(result.dataset, result.metric) for result in self.ledger.of(training.run.arm, training.run.seed)}
         wanted = ("psnr_y", *tests.metrics)
@@ -328,7 +328,7 @@ class Study:
 
     def run(
         self,
-        tests: Tests,
+        tests: Measurement,
         *,
         processes: int = 1,
         minutes: float | None = None,
@@ -390,7 +390,7 @@ class Study:
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
         return not queue and not running
 
-    def _notes(self, tests: Tests) -> list[str]:
+    def _notes(self, tests: Measurement) -> list[str]:
         """What was trained and measured, in sentences."""
         plan, scale = self.plan, self.host.scale
         start = "from new weights"
@@ -464,14 +464,14 @@ class Study:
 
     # -------------------------------------------------------------------------------------------------- measure
 
-    def _check_images(self, tests: Tests) -> None:
+    def _check_images(self, tests: Measurement) -> None:
         """Read every image once, so that a damaged one is named now and not after hours."""
         for data in tests.sets:
             with named_in_errors(data.name):
                 for pair in read_pairs(data, tests.lr, self.host.scale):
                     check_pair(pair, self.host.scale)
 
-    def _measure(self, training: _Training, tests: Tests, report: Callable[[str], None]) -> None:
+    def _measure(self, training: _Training, tests: Measurement, report: Callable[[str], None]) -> None:
         run, missing = training.run, self._missing(training, tests)
         if not missing:
             return
