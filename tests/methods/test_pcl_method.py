@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from contrastive_sr.embeddings import HaarDiscriminator, VGGFeatures
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
-from contrastive_sr.methods import METHODS, PCL, Methods, build_methods
+from contrastive_sr.methods import METHODS, PCL, ContrastiveRegularization, Methods, build_methods
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SAMPLES, GaussianBlur, SampleGenerator, Sharpen
 
@@ -545,11 +545,13 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
         pcl(**arguments)
 
 
-def test_neither_weight_nor_share_is_a_share_of_five_percent() -> None:
+@pytest.mark.parametrize(("kind", "share"), [(PCL, 1.0), (ContrastiveRegularization, 0.05)])
+def test_neither_weight_nor_share_is_the_share_that_was_measured_or_a_safe_one(kind: Any, share: float) -> None:
     torch.manual_seed(0)
-    methods, _, batch = ready(PCL(embedding=SmoothEmbedding()))
+    method = kind(embedding=SmoothEmbedding())
+    methods, _, batch = ready(method)
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
-    assert_close(losses.metrics["pcl_contrastive_share"], 0.05, dtype=torch.float32)
+    assert_close(losses.metrics[f"{method.name}_contrastive_share"], share, dtype=torch.float32)
 
 
 # Several methods
