@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -151,18 +152,18 @@ def _host(base: Path) -> StudyHost:
 
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
-    from contrastive_sr.evaluation.report import COLUMNS
     from contrastive_sr.evaluation.study import Ledger, summarise
     from contrastive_sr.evaluation.study_report import notes_of, tables_of, write_study
-    from contrastive_sr.hosts.metrics import NOTES
-    from contrastive_sr.hosts.study import CROPS, LEDGER, read_crops
+    from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
+    from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops
 
     ledger = Ledger(out / LEDGER)
     if not any(result.dataset for result in ledger.results):
         console.print("Nothing was measured so far: there is nothing to report.")
         return
     summary = summarise(ledger.results, arms)
-    notes = [f"{note.text}." for name, note in NOTES.items() if name in summary.metrics() and name in COLUMNS]
+    notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
+    notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
     try:
         files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
     except ImportError as error:
@@ -188,6 +189,7 @@ class _Shown:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = progress_bars()
+        self.plain = self.bars.disable
         self.tasks: dict[str, TaskID] = {}
         self.next_line = 0.0
 
@@ -202,20 +204,19 @@ class _Shown:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def progress(self, progress: Progress) -> None:
-        for label in [label for label in self.tasks if label not in progress.running]:
+        if self.plain:
+            if time.monotonic() >= self.next_line:
+                left = "" if progress.left is None else f", about {_duration(progress.left)} left"
+                self.line(f"{progress.steps:,} of {progress.total:,} steps{left}")
+                self.next_line = time.monotonic() + _LINE_SECONDS
+            return
+        shown = {"all trainings": (progress.steps, progress.total), **progress.running}
+        for label in [label for label in self.tasks if label not in shown]:
             self.bars.remove_task(self.tasks.pop(label))
-        for label, (step, steps) in progress.running.items():
+        for label, (step, steps) in shown.items():
             if label not in self.tasks:
-                self.tasks[label] = self.bars.add_task(label, total=steps)
+                self.tasks[label] = self.bars.add_task(label, total=steps, completed=step)
             self.bars.update(self.tasks[label], completed=step)
-        left = "" if progress.left is None else f", about {_duration(progress.left)} left"
-        self._tell(f"{progress.steps:,} of {progress.total:,} steps{left}")
-
-    def _tell(self, text: str) -> None:
-        now = time.monotonic()
-        if now >= self.next_line:
-            self.line(text)
-            self.next_line = now + _LINE_SECONDS
 
 
 def _duration(seconds: float) -> str:
@@ -332,7 +333,7 @@ def _study_file(file: Path) -> Mapping[str, Any] | None:
 
 
 def _of_file(content: Mapping[str, Any]) -> Settings:
-    names = [item.name for item in fields(Settings)]
+    names = ["import" if item.name == "imports" else item.name for item in fields(Settings)]
     for key in content:
         if key not in names:
             raise ConfigError(f"a study {unknown('key', key, names)}")
@@ -348,11 +349,15 @@ def _of_file(content: Mapping[str, Any]) -> Settings:
             settings.seeds = _distinct(seeds)
         elif key == "hr" and isinstance(value, Mapping):
             settings.hr = [f"{name}={folder}" for name, folder in value.items()]
-        elif key in ("hr", "lr", "imports"):
+        elif key in ("hr", "lr", "import"):
             entries = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, str) for entry in entries):
                 raise ConfigError(f"{key}: expected paths, got {describe(value)}.")
-            setattr(settings, key, entries if key == "hr" else [Path(entry) for entry in entries])
+            setattr(
+                settings,
+                "imports" if key == "import" else key,
+                entries if key == "hr" else [Path(entry) for entry in entries],
+            )
         elif key in ("base", "lpips_weights", "out", "start", "degradation"):
             if not isinstance(value, str):
                 raise ConfigError(f"{key}: expected text, got {describe(value)}.")

@@ -12,18 +12,24 @@ from contrastive_sr.evaluation.pattern import (
     pattern_warnings,
     periodic_pattern,
 )
+from contrastive_sr.evaluation.study import Difference, Ledger, Measured, Result, Summary, paired_difference, summarise
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
 
 __all__ = [
     "Cost",
     "DataSet",
+    "Difference",
     "Evaluation",
     "LRSource",
+    "Ledger",
+    "Measured",
     "Metric",
     "MetricNote",
     "NamedNetwork",
     "Pair",
+    "Result",
     "Score",
+    "Summary",
     "bicubic",
     "bicubic_lr",
     "bicubic_pair",
@@ -34,12 +40,14 @@ __all__ = [
     "given_lr",
     "load_pattern",
     "luma",
+    "paired_difference",
     "pattern_excess",
     "pattern_note",
     "pattern_warnings",
     "periodic_pattern",
     "psnr_y",
     "ssim_y",
+    "summarise",
     "summary",
     "super_resolve_in_tiles",
 ]

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox, BboxBase
 
 from contrastive_sr.data.files import atomic_write
@@ -21,6 +23,8 @@ from contrastive_sr.evaluation.report import Box
 Series = Sequence[tuple[int, float]]
 
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")  # told apart by the colour-blind too
+
+_DISTANCES = (7, 18, 30, 44)  # of a label from its point, in points
 
 
 @dataclass(frozen=True)
@@ -143,27 +147,37 @@ def save_frontier(path: Path, plots: Sequence[Frontier], title: str) -> None:
     drawn = []
     for number, plot in enumerate(plots, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        drawn.append((axes, _draw_frontier(axes, plot)))
+        drawn.append((axes, _draw_frontier(axes, plot), plot.origin))
     figure.draw_without_rendering()  # labels need to know where the points lie
-    for axes, means in drawn:
-        _place_labels(axes, means)
+    for axes, means, origin in drawn:
+        _place_labels(axes, means, origin)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 
 
-def _draw_frontier(axes: Axes, plot: Frontier) -> dict[str, tuple[float, float, str]]:
+class _Mean(NamedTuple):
+    x: float
+    y: float
+    colour: str
+
+
+def _draw_frontier(axes: Axes, plot: Frontier) -> dict[str, _Mean]:
     means = {}
-    for number, (label, points) in enumerate(plot.points.items()):
-        colour = "#777777" if label == plot.origin else _COLOURS[number % len(_COLOURS)]
-        x, y = (math.fsum(values) / len(values) for values in zip(*points, strict=True))
-        means[label] = x, y, colour
-        axes.scatter(*zip(*points, strict=True), s=10, color=colour, alpha=0.55, linewidths=0, zorder=2)
+    others = [label for label in plot.points if label != plot.origin]
+    for label, points in plot.points.items():
+        colour = "#777777" if label == plot.origin else _COLOURS[others.index(label) % len(_COLOURS)]
+        every_x, every_y = zip(*points, strict=True)
+        means[label] = _Mean(math.fsum(every_x) / len(points), math.fsum(every_y) / len(points), colour)
+        axes.scatter(every_x, every_y, s=10, color=colour, alpha=0.55, linewidths=0, zorder=2)
     for label, (x, y, colour) in means.items():
         if label != plot.origin:
             start = means[plot.origin][:2]
-            arrow = dict(arrowstyle="-|>", color=colour, alpha=0.6, linewidth=1.2, shrinkA=4, shrinkB=4)
-            axes.annotate("", (x, y), xytext=start, arrowprops=arrow, zorder=1)
-        axes.scatter([x], [y], s=46, color=colour, edgecolors="white", linewidths=0.8, zorder=3)
+            style = dict(arrowstyle="-|>", color=colour, alpha=0.6, linewidth=1.2, shrinkA=4, shrinkB=4)
+            axes.annotate("", (x, y), xytext=start, arrowprops=style, zorder=1)
+        # a colour that comes again has another shape
+        again = 0 if label == plot.origin else others.index(label) // len(_COLOURS)
+        shape = ("o", "s", "D", "^")[again % 4]
+        axes.scatter([x], [y], s=46, color=colour, marker=shape, edgecolors="white", linewidths=0.8, zorder=3)
     axes.margins(0.16)
     axes.set_title(plot.title, fontsize=12)
     axes.set_xlabel(plot.x)
@@ -174,34 +188,50 @@ def _draw_frontier(axes: Axes, plot: Frontier) -> dict[str, tuple[float, float, 
     return means
 
 
-def _place_labels(axes: Axes, means: Mapping[str, tuple[float, float, str]]) -> None:
-    """Put each label at the nearest place around its point where it covers no other label and no point."""
+def _place_labels(axes: Axes, means: Mapping[str, _Mean], origin: str) -> list[Bbox]:
+    """Put each label at the nearest place around its point where it covers no label, point or arrow, and a line from it
+    to its point where that is not near; the labels' boxes."""
     frame = axes.get_window_extent()
-    points = [axes.transData.transform((x, y)) for x, y, _ in means.values()]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
-    for label, (x, y, colour) in means.items():
-        best = None
-        for distance in (7, 16, 28, 42):
+    points = {label: axes.transData.transform((mean.x, mean.y)) for label, mean in means.items()}
+    taken = [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in points.values()]
+    for point in points.values():  # an arrow, as a row of small boxes
+        along = np.linspace(points[origin], point, 2 + int(np.hypot(*(point - points[origin])) / 6))
+        taken += [Bbox.from_bounds(x - 1.5, y - 1.5, 3, 3) for x, y in along]
+    boxes: list[Bbox] = []
+    for label, mean in means.items():
+        places = []
+        for distance in _DISTANCES:
             for turn in range(12):
-                angle = math.pi * turn / 6 + math.pi / 6
-                right, up = math.cos(angle), math.sin(angle)
-                text = axes.annotate(
-                    label, (x, y), xytext=(distance * right, distance * up), textcoords="offset points", fontsize=9,
-                    color=colour, ha="left" if right > 0.1 else "right" if right < -0.1 else "center",
-                    va="bottom" if up > 0.1 else "top" if up < -0.1 else "center", zorder=4,
-                )  # fmt: skip
+                text = _label(axes, label, mean, distance, turn)
                 box = text.get_window_extent().padded(1)
-                covered = sum(_shared(box, other) for other in taken) + box.width * box.height - _shared(box, frame)
-                if best is None or covered < best[0]:
-                    if best is not None:
-                        best[1].remove()
-                    best = covered, text, box
-                else:
-                    text.remove()
-            if best is not None and best[0] == 0:
+                text.remove()
+                outside = box.width * box.height - _shared(box, frame)
+                covered = outside + sum(_shared(box, other) for other in [*taken, *boxes])
+                places.append((covered, distance, turn, box))
+            if min(place[0] for place in places) == 0:
                 break
-        assert best is not None
-        taken.append(best[2])
+        _, distance, turn, box = min(places, key=lambda place: place[:3])
+        _label(axes, label, mean, distance, turn, line=distance > _DISTANCES[0])
+        boxes.append(box)
+    return boxes
+
+
+def _label(axes: Axes, label: str, mean: _Mean, distance: float, turn: int, line: bool = False) -> Annotation:
+    angle = math.pi * (turn + 1) / 6
+    right, up = math.cos(angle), math.sin(angle)
+    style = dict(arrowstyle="-", color=mean.colour, linewidth=0.7, shrinkA=0, shrinkB=3)
+    return axes.annotate(
+        label,
+        (mean.x, mean.y),
+        xytext=(distance * right, distance * up),
+        textcoords="offset points",
+        fontsize=9,
+        color="#222222",
+        ha="left" if right > 0.1 else "right" if right < -0.1 else "center",
+        va="bottom" if up > 0.1 else "top" if up < -0.1 else "center",
+        arrowprops=style if line else None,
+        zorder=4,
+    )
 
 
 def _shared(first: BboxBase, second: BboxBase) -> float:

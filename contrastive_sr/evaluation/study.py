@@ -78,8 +78,8 @@ class Ledger:
             with path.open(newline="", encoding="utf-8") as file:
                 for line in csv.DictReader(file):
                     value = float(line["value"]) if line["value"] else None
-                    of = (line[name] for name in ("dataset", "image", "metric"))
-                    self.results.append(Result(line["arm"], int(line["seed"]), line["digest"], *of, value))
+                    arm, seed, digest, dataset, image, metric = (line[name] for name in Result._fields[:-1])
+                    self.results.append(Result(arm, int(seed), digest, dataset, image, metric, value))
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise DataError(
                 f"{path}: expected the results of a study, a CSV with {', '.join(Result._fields)}; got another file "

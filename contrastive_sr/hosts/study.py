@@ -5,6 +5,7 @@ What is in the ledger is not done again. A training that was stopped goes on fro
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
@@ -32,9 +34,11 @@ from contrastive_sr.evaluation.study import COST, RESUMED, START, Ledger, Result
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.launch import check_ended, is_finished, mark_finished, start_training
 from contrastive_sr.hosts.logs import read_run
-from contrastive_sr.hosts.trained import trained_network
+from contrastive_sr.hosts.trained import network_of_config, trained_network
 
 LEDGER = "results.csv"
+NOTES = "notes.json"
+"""Sentences on what was trained and measured, for the report."""
 CROPS = "crops"
 RUNS = "runs"
 """Below it lie configs, logs and checkpoints; nothing of it is needed once all is measured."""
@@ -79,13 +83,15 @@ class StudyHost(Protocol):
 
     Attributes:
         suffix: of its configs.
-        resume: flag of `contrastive-sr train` that goes on with a training.
+        resume: arguments of `contrastive-sr train` that go on with a training.
+        without_methods: the changes that take methods out of the base.
         scale: of the base's network.
         steps: of the base.
     """
 
     suffix: str
-    resume: str
+    resume: Sequence[str]
+    without_methods: Mapping[str, Any]
     scale: int
     steps: int
 
@@ -181,10 +187,16 @@ class _Training:
     options: dict[str, Any]
     digest: str
     config: Path
-    text: str
+    host: StudyHost = field(repr=False)
     given: bool = False  # a start that is not trained here
     step: int = 0
+    resumed_at: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """Of its config; MMEngine takes a while to write one."""
+        return self.host.text(self.options, self.run)
 
 
 class Study:
@@ -206,13 +218,21 @@ class Study:
         self.ledger = Ledger(plan.out / LEDGER)
         for name in plan.arms:
             check_arm_name(name)
-        with named_in_errors("the start, which is the base without methods"):
-            start = host.options({"methods": None}) if self.has_start else None
-        options = {}
+        start, options = None, {}
+        self._shapes: dict[str, torch.Size] | None = None
+        if self.has_start:
+            with named_in_errors("the start, which is the base without methods"):
+                start = host.options(host.without_methods)
+                self._shapes = self._check(START, start)
         for name, changes in plan.arms.items():
             with named_in_errors(f"arm {name}"):
                 options[name] = host.options(changes)
-                self._check(name, options[name])
+                shapes = self._check(name, options[name])
+                if self._shapes not in (None, shapes):
+                    raise ConfigError(
+                        "its network is not the base's, so that it cannot start from the same checkpoint. Leave the "
+                        "start out, or the network as it is."
+                    )
         self.trainings: list[_Training] = []
         for seed in plan.seeds:
             start_digest = None
@@ -226,7 +246,7 @@ class Study:
                 self.trainings.append(self._training(run, options[name], start_digest))
         for training in self.trainings:
             run = training.run
-            if any(result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
+            if any(result.dataset and result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
                 raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
 
     @property
@@ -234,16 +254,13 @@ class Study:
         """Whether arms of a seed start from one checkpoint."""
         return self.plan.start is not None or self.plan.start_steps is not None
 
-    @property
-    def names(self) -> list[str]:
-        """Of the arms in their order."""
-        return list(self.plan.arms)
-
-    def _check(self, name: str, options: Mapping[str, Any]) -> None:
+    def _check(self, name: str, options: Mapping[str, Any]) -> dict[str, torch.Size]:
+        """Write the config of an arm and try it; the shapes of its network's state."""
         config = self.folder / "check" / f"{name}{self.host.suffix}"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(self.host.text(options, Run(name, self.plan.seeds[0], self.steps)))
         self.host.check(config)
+        return {key: value.shape for key, value in network_of_config(config).state_dict().items()}
 
     def _start_file(self, seed: int) -> Path:
         return self.folder / "starts" / f"{START}-{seed}.pth"
@@ -257,7 +274,10 @@ class Study:
         training.config.parent.mkdir(parents=True, exist_ok=True)
         training.config.write_text(training.text)
         if file.is_file():
-            self._write_start(seed, read_network(file, "--start"))
+            state = read_network(file, "--start")
+            if {key: value.shape for key, value in state.items()} != self._shapes:
+                raise ConfigError(f"--start: {file} is not of the base's network. Take a checkpoint that is.")
+            self._write_start(seed, state)
         elif not self.ledger.results:
             raise ConfigError(f"--start: expected an existing checkpoint, got {file}. Check the path.")
         return training
@@ -265,12 +285,13 @@ class Study:
     def _write_start(self, seed: int, state: Mapping[str, Tensor]) -> None:
         path = self._start_file(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.host.save_start(state, path)
+        with atomic_write(path) as unfinished:
+            self.host.save_start(state, unfinished)
 
     def _training(self, run: Run, options: dict[str, Any], start: str | None) -> _Training:
         content = {"options": self.host.fingerprint(options), "seed": run.seed, "steps": run.steps, "start": start}
         config = self.folder / "configs" / f"{run.name}{self.host.suffix}"
-        return _Training(run, options, digest_of(content), config, self.host.text(options, run))
+        return _Training(run, options, digest_of(content), config, self.host)
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -293,7 +314,7 @@ class Study:
 
     def _to_train(self) -> list[_Training]:
         """Trainings that are neither in the ledger nor finished; a start also for those that go on from it."""
-        needed = [t for t in self.trainings if not (self._is_trained(t) or self._is_measured(t) or t.given)]
+        needed = [t for t in self.trainings if not (t.given or self._is_measured(t) or self._is_trained(t))]
         starts = {t.run.start for t in needed if t.run.start is not None and not t.run.start.is_file()}
         again = [t for t in self.trainings if t.run.arm == START and not t.given]
         again = [t for t in again if self._start_file(t.run.seed) in starts]
@@ -328,9 +349,12 @@ class Study:
         Raises:
             ContrastiveSRError: a training failed, or a network cannot be measured; other trainings are stopped.
         """
+        with atomic_write(self.plan.out / NOTES) as unfinished:
+            unfinished.write_text(json.dumps(self._notes(tests), indent=1) + "\n", encoding="utf-8")
         began = time.monotonic()
         deadline = math.inf if minutes is None else began + 60 * minutes
-        self._check_images(tests)
+        if any(self._missing(training, tests) for training in self.trainings):
+            self._check_images(tests)
         waiting = self._to_train()
         queue = list(waiting)
         running: list[_Training] = []
@@ -365,6 +389,23 @@ class Study:
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
         return not queue and not running
 
+    def _notes(self, tests: Tests) -> list[str]:
+        """What was trained and measured, in sentences."""
+        plan, scale = self.plan, self.host.scale
+        start = "from new weights"
+        if plan.start is not None:
+            start = f"from {Path(plan.start).name}"
+        elif plan.start_steps is not None:
+            start = f"from a start of the same seed, {plan.start_steps:,} steps of the base without methods"
+        changes = {
+            name: json.dumps(changes, default=str) if changes else "the base" for name, changes in plan.arms.items()
+        }
+        return [
+            f"Base: {plan.base.name}. Each training: {self.steps:,} steps, {start}.",
+            *(f"{name}: {text}" for name, text in changes.items()),
+            f"x{scale}; LR: {tests.lr.words}. PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels.",
+        ]
+
     def _next(self, queue: Sequence[_Training], running: Sequence[_Training]) -> _Training | None:
         for training in queue:
             if training.run.start is None or training.run.start.is_file():
@@ -379,8 +420,8 @@ class Study:
         fresh = not training.config.is_file() or training.config.read_text() != training.text
         arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
         if not fresh and self.host.resumable(self.folder, run):
-            arguments.append(self.host.resume)
-            self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", RESUMED, float(self._step(training)))])
+            arguments += self.host.resume
+            training.resumed_at = self._step(training)
             report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
         else:
             shutil.rmtree(self.host.run_folder(self.folder, run), ignore_errors=True)
@@ -406,7 +447,8 @@ class Study:
         mark_finished(training.config, training.text)
         seconds = read_run(self.host.run_folder(self.folder, training.run)).seconds_per_step
         run = training.run
-        self.ledger.add([Result(run.arm, run.seed, training.digest, "", "", COST, seconds)])
+        own = {COST: seconds} | ({} if training.resumed_at is None else {RESUMED: float(training.resumed_at)})
+        self.ledger.add(Result(run.arm, run.seed, training.digest, "", "", name, value) for name, value in own.items())
         self.host.thin_out(self.folder, run)
 
     def _progress(
@@ -467,6 +509,25 @@ def _stop(training: _Training) -> None:
     except subprocess.TimeoutExpired:
         training.process.kill()
         training.process.wait()
+
+
+def check_not_set(changes: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    """Refuse changes to what the study sets itself.
+
+    Args:
+        changes: as mappings in mappings.
+        settings: dotted key to what to do instead.
+
+    Raises:
+        ConfigError: there is one of them.
+    """
+    for dotted, advice in settings.items():
+        *parents, key = dotted.split(".")
+        place: Any = changes
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, Mapping) else None
+        if isinstance(place, Mapping) and key in place:
+            raise ConfigError(f"{dotted} is set by the study: {advice}.")
 
 
 def digest_of(content: Any) -> str:

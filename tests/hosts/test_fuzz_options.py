@@ -172,7 +172,7 @@ def test_a_config_with_a_mistake(name: str, folder: Path, monkeypatch: pytest.Mo
     def check(seed: int, junk: object) -> None:
         bad, _ = with_mistake(good, seed, junk)
         path.write_text("nan = float('nan')\n" + "".join(f"{key} = {value!r}\n" for key, value in bad.items()))
-        message = refusal(mmagic_runner._check_config, path)
+        message = refusal(mmagic_runner.check_config, path)
         assert message is None or len(message) > 20
 
     check()

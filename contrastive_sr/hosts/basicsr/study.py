@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,12 +15,11 @@ import yaml
 from torch import Tensor
 
 from contrastive_sr._checks import check_count
-from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import check_options, plain, read_options
-from contrastive_sr.hosts.basicsr.runner import registered, sr_network
+from contrastive_sr.hosts.basicsr.runner import registered
 from contrastive_sr.hosts.overrides import merged, nested
-from contrastive_sr.hosts.study import Run, with_paths
+from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
 _WITH_METHODS = {"SRModel": "ContrastiveSRModel", "ESRGANModel": "ContrastiveSRGANModel"}
 _WITHOUT_METHODS = {ours: stock for stock, ours in _WITH_METHODS.items()}
@@ -51,7 +51,8 @@ class BasicSRStudy:
     """See `StudyHost`."""
 
     suffix = ".yml"
-    resume = "--auto_resume"
+    resume: Sequence[str] = ("--auto_resume",)
+    without_methods: Mapping[str, Any] = MappingProxyType({"methods": None})
 
     def __init__(self, base: Path) -> None:
         models, networks = registered()
@@ -64,13 +65,7 @@ class BasicSRStudy:
 
     def options(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         changes = nested(changes)
-        for dotted, advice in _SET.items():
-            *parents, key = dotted.split(".")
-            place: Any = changes
-            for parent in parents:
-                place = place.get(parent) or {}
-            if key in place:
-                raise ConfigError(f"{dotted} is set by the study: {advice}.")
+        check_not_set(changes, _SET)
         options = deepcopy(merged(self.base, changes, _known))
         trains_methods = bool(options.get("methods") or options.get("degradation"))
         if "model_type" not in changes:
@@ -90,7 +85,7 @@ class BasicSRStudy:
         return {**content, "datasets": options["datasets"]["train"]}
 
     def text(self, options: Mapping[str, Any], run: Run) -> str:
-        options = with_paths(options)
+        options = dict(with_paths(options))
         logger = options["logger"]
         options.update(name=run.name, manual_seed=run.seed, datasets={"train": options["datasets"]["train"]})
         options.pop("val", None)  # a study measures at the end
@@ -107,7 +102,6 @@ class BasicSRStudy:
     def check(self, config: Path) -> None:
         options = read_options(config)
         check_options(options, *registered())
-        sr_network(config)
         parsed: dict[str, Any] = {**options, "dist": False, "world_size": 1}
         if parsed["num_gpu"] == "auto":
             parsed["num_gpu"] = torch.cuda.device_count()
@@ -155,7 +149,7 @@ def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:
 
 def _arguments(registry: Any, kind: object) -> Collection[str] | None:
     """The arguments of a class; None where there is no such class, or it takes any."""
-    named = dict(registry)
+    named = dict(iter(registry))
     cls = named.get(kind, named.get(f"{kind}_basicsr"))
     if cls is None:
         return None

@@ -44,7 +44,7 @@ def train(config: Path, arguments: list[str]) -> None:
     importlib.import_module("contrastive_sr.hosts.mmagic")
     importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
-    _check_config(config)
+    check_config(config)
     script = _training_script()
     options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
     before = sys.argv
@@ -62,9 +62,13 @@ def train(config: Path, arguments: list[str]) -> None:
             dist.destroy_process_group()
 
 
-def _check_config(path: Path) -> None:
-    """Refuse a file that is no config, and keys, degradations and methods that our models do not take."""
-    config = _config(path)
+def check_config(path: Path) -> None:
+    """Refuse a file that is no config, and keys, degradations and methods that our models do not take.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    config = read_config(path)
     model = config.model
     models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
     for cls in (models.ContrastiveSR, models.ContrastiveSRGAN):
@@ -90,7 +94,7 @@ def _check_validation(generator: Any, loaders: Any) -> None:
         check_known(folder, generator.get("kernel_size", 21))
 
 
-def _config(path: Path) -> Any:
+def read_config(path: Path) -> Any:
     """A config that has a `model`.
 
     Raises:
@@ -152,7 +156,7 @@ def sr_network(path: Path) -> nn.Module:
     importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     from mmagic.registry import MODELS
 
-    generator = _config(path).model.get("generator")
+    generator = read_config(path).model.get("generator")
     if not isinstance(generator, dict):
         raise ConfigError(f"{path}: expected a model with a `generator`, got none.")
     try:
@@ -173,6 +177,6 @@ def model_of(path: Path) -> tuple[Any, Any, Mapping[str, Any]]:
     """
     importlib.import_module("contrastive_sr.hosts.mmagic")
     importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
-    model = _config(path).model
+    model = read_config(path).model
     methods = model.get("methods")
     return methods and [dict(method) for method in methods], model.get("degradation"), model["generator"]

@@ -1,0 +1,312 @@
+"""Studies through both hosts: killed and gone on with, equal batches over arms, and a ledger that is enough."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mmagic_helpers as helpers
+import pytest
+import torch
+from basicsr_options import write_options
+from PIL import Image
+from rich.console import Console
+
+from contrastive_sr.cli.study import Settings, parse_arm, run_study
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError
+from contrastive_sr.evaluation.study import RESUMED, Ledger
+from contrastive_sr.hosts.study import digest_of, with_paths
+from contrastive_sr.hosts.trained import network_of_options
+
+BATCHES = Path(__file__).with_name("study_batches.py")
+TINY = {"methods": None, "model_type": "SRModel", "train:optim_methods": None, "datasets:val": None, "val": None}
+TINY |= {"network_g:num_feat": 8, "network_g:num_block": 1, "train:total_iter": 1000}
+PCL = "methods=[{type: PCL, loss_share: 0.2, positives: [{type: HighResolution}], negatives: [{type: GaussianBlur}]}]"
+STEPS = 12
+
+
+@pytest.fixture
+def folder(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `base.yml`, whose paths are relative, and a small set of images to test on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, BATCHES.stem, raising=False)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/demo").symlink_to(demo_data)
+    write_options(tmp_path, "demo_pcl_edsr", Path("datasets/demo"), TINY, file="base.yml")
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        with Image.open(demo_data / "val/HR/chelsea.png") as image:
+            for number in range(2):
+                image.crop((60 * number, 20, 60 * number + 64, 84)).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def study(base: str | None, *arms: str, report_only: bool = False, **options: Any) -> str:
+    """The command in this process; what it prints."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    settings = Settings(arms=dict(map(parse_arm, arms)), **{"out": Path("out"), "hr": ["mine"], **options})
+    run_study(None if base is None else Path(base), settings, report_only=report_only, console=console)
+    return console.export_text()
+
+
+def batches(run: str) -> list[str]:
+    return Path(f"out/runs/batches-{run}.txt").read_text().split()
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    while not what():
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("study.json", "study.md", "study.html", "results.csv")}
+
+
+@pytest.mark.slow
+@pytest.mark.basicsr
+@pytest.mark.timeout(600)
+def test_study_through_basicsr(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while two trainings run; gone on with; then everything but the ledger and crops is thrown away."""
+    monkeypatch.setenv("STUDY_HOST", "basicsr")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = network_of_options("{type: EDSR, num_feat: 8, num_block: 1, res_scale: 1}", 4)
+        torch.save({"params": net.state_dict()}, f"start-{seed}.pth")
+    arms = ("l1", f"pcl={PCL}")
+    options: dict[str, Any] = {"seeds": [0, 1], "steps": STEPS, "start": "start-{seed}.pth", "processes": 2}
+    command = [sys.executable, "-m", "contrastive_sr.cli", "study", "base.yml", "--seeds", "2", "--steps", str(STEPS)]
+    command += [part for arm in arms for part in ("--arm", arm)]
+    command += ["--start", "start-{seed}.pth", "--processes", "2", "--hr", "mine", "--out", "out"]
+    command += ["--import", str(BATCHES)]
+    slow = {**os.environ, "PYTHONPATH": str(helpers.ROOT), "STUDY_SLEEP": "0.5"}
+    with subprocess.Popen(command, env=slow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        runs = [Path("out/runs/experiments", name) for name in ("l1-0", "pcl-0")]
+        wait_for(lambda: all(any(run.glob("training_states/*.state")) for run in runs), process)
+        with pytest.raises(HostError, match="Another study is writing into out"):
+            study("base.yml", *arms, **options)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    # the trainings end with it
+    before = [batches("l1-0"), batches("pcl-0")]
+    time.sleep(1)
+    assert before == [batches("l1-0"), batches("pcl-0")]
+    assert all(len(seen) < STEPS for seen in before)
+    assert {result.arm for result in Ledger(Path("out/results.csv")).results} == {"start"}
+
+    printed = study("base.yml", *arms, imports=[BATCHES], **options)
+    assert printed.count("goes on from its last checkpoint") == 2
+    assert printed.index("l1, seed 1: trains") > printed.index("l1, seed 0: goes on")
+    ledger = Ledger(Path("out/results.csv")).results
+    counts = Counter((result.arm, result.seed) for result in ledger if result.metric == "psnr_y")
+    assert counts == {(arm, seed): 2 for arm in ("start", "l1", "pcl") for seed in (0, 1)}
+    assert {(result.arm, result.seed) for result in ledger if result.metric == RESUMED} == {("l1", 0), ("pcl", 0)}
+    assert "Stopped and gone on from a checkpoint" in printed
+
+    # one seed: the same batches, which are those of no other seed; and the same start, which arms do not leave alike
+    assert batches("l1-1") == batches("pcl-1")
+    assert len(set(batches("l1-1"))) == STEPS
+    assert not set(batches("l1-1")) & set(batches("l1-0"))
+    content = json.loads(Path("out/study.json").read_text())
+    of = content["results"]["mine"]
+    assert of["l1"]["psnr_y"]["mean"] > of["start"]["psnr_y"]["mean"]
+    assert of["pcl"]["psnr_y"]["difference"]["mean"] != 0
+    assert content["cost"]["pcl"]["ratio"] > 1
+    # what was saved to go on from is gone
+    assert [path.name for path in sorted(Path("out/runs").rglob("*.pth")) if "net_g" in path.name] == [
+        "net_g_latest.pth"
+    ] * 4
+    assert not list(Path("out/runs").rglob("*.state"))
+
+    # another set of images is measured with the networks that are there
+    printed = study("base.yml", *arms, **{**options, "hr": ["mine", "other"], "start": "start-{seed}.pth"})
+    assert "trains" not in printed
+    assert printed.count("dB on other") == 6
+
+    # the ledger alone: nothing is trained, and tables and page are the same to the byte
+    kept = tables(Path("out"))
+    shutil.rmtree("out/runs")
+    for name in ("study.json", "study.md", "study.html", "frontier.png"):
+        Path("out", name).unlink(missing_ok=True)
+    for seed in (0, 1):
+        Path(f"start-{seed}.pth").unlink()
+    printed = study("base.yml", *arms, **{**options, "hr": ["mine", "other"]})
+    assert "trains" not in printed
+    assert tables(Path("out")) == kept
+    Path("base.yml").unlink()
+    printed = study(None, report_only=True)
+    assert tables(Path("out")) == kept
+    assert "Differences from l1" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.mmagic
+@pytest.mark.timeout(600)
+def test_study_through_mmagic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config with PCL, and an arm without it; both from one start, which is a checkpoint."""
+    monkeypatch.setenv("STUDY_HOST", "mmagic")
+    base = helpers.write_config(folder / "base.py", "demo_pcl_edsr", steps=4, save=4, more=MMAGIC)
+    net = network_of_options(
+        "{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1, upscale_factor: 4, res_scale: 1}", 4
+    )
+    torch.save(net.state_dict(), "start.pth")
+    printed = study(base.name, "l1=model.methods=null", "pcl", seeds=[0], steps=4, start="start.pth", imports=[BATCHES])
+    assert batches("l1-0") == batches("pcl-0")
+    assert len(set(batches("l1-0"))) == 4
+    of = json.loads(Path("out/study.json").read_text())["results"]["mine"]
+    assert of["pcl"]["psnr_y"]["difference"]["interval"] is None
+    assert of["start"]["psnr_y"]["mean"] < of["l1"]["psnr_y"]["mean"] != of["pcl"]["psnr_y"]["mean"]
+    assert "(one seed)" in printed
+    assert "pcl" in Path("out/runs/configs/pcl-0.py").read_text()
+    shutil.rmtree("out/runs")
+    again = study(base.name, "l1=model.methods=null", "pcl", seeds=[0], steps=4, start="start.pth")
+    assert "trains" not in again
+
+
+MMAGIC = """
+model = dict(generator=dict(mid_channels=8, num_blocks=1))
+"""
+
+
+# ---------------------------------------------------------------------------------------- refused before training
+
+
+@pytest.mark.basicsr
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("a=train.optim_g.lrr=1.0", r"arm a: train\.optim_g does not know the key 'lrr'\. Did you mean 'lr'\?"),
+        ("a=method=[{type: PCL}]", r"arm a: the base does not know the key 'method'\. Did you mean 'methods'\?"),
+        ("a=methods=[{type: PCL, loss_shar: 0.2}]", r"arm a: .*PCL does not know the key 'loss_shar'.*'loss_share'"),
+        ("a=methods=[{type: PCK}]", r"arm a: .*does not know the type 'PCK'.*Did you mean 'PCL'"),
+        ("a=network_g.num_feet=4", r"arm a: network_g does not know the key 'num_feet'\. Did you mean 'num_feat'\?"),
+        ("a=network_g={type: RCAN, num_feet: 4}", r"arm a: .*network_g cannot be built.*num_feet"),
+        ("a=train.pixel_opt.loss_wieght=2", r"arm a: train\.pixel_opt .*Did you mean 'loss_weight'\?"),
+        ("a=datasets.train.gt_sise=64", r"arm a: datasets\.train .*Did you mean 'gt_size'\?"),
+        ("a=train.total_iter=9", r"arm a: train\.total_iter is set by the study: use --steps\."),
+        ("a=datasets.train.dataroot_gt=nowhere", r"arm a: datasets: train: dataroot_gt: expected an existing folder"),
+        ("a b", r"arm 'a b': expected a name of letters"),
+    ],
+)
+def test_arms_are_refused_before_training_with_basicsr(folder: Path, arm: str, message: str) -> None:
+    with pytest.raises(ContrastiveSRError, match=message):
+        study("base.yml", "l1", arm)
+    assert not list(folder.glob("out/runs/experiments"))
+
+
+@pytest.mark.mmagic
+def test_arms_are_refused_before_training_with_mmagic(folder: Path) -> None:
+    from contrastive_sr.hosts.mmagic.study import MMagicStudy
+
+    base = helpers.write_config(folder / "base.py", "demo_pcl_edsr", steps=4, save=4, more=MMAGIC)
+    host = MMagicStudy(base)
+    for arm, message in {
+        "a=model.metods=null": r"model does not know the key 'metods'\. Did you mean 'methods'\?",
+        "a=model.generator.mid_chanels=4": r"model\.generator .*Did you mean 'mid_channels'\?",
+        "a=optim_wrapper.generator.optimizer.lrr=1.0": r"optim_wrapper\.generator\.optimizer .*mean 'lr'",
+        "a=train_dataloader.batch_sise=1": r"train_dataloader .*Did you mean 'batch_size'\?",
+        "a=randomness.seed=1": r"randomness\.seed is set by the study: use --seeds\.",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            host.options(parse_arm(arm)[1])
+    for arm, message in {
+        "a=model.methods=[{type: PCL, loss_shar: 0.2}]": r"arm a: .*PCL does not know the key 'loss_shar'",
+        "a=train_dataloader.dataset.data_root=nowhere": r"arm a: .*nowhere",
+    }.items():
+        with pytest.raises(ContrastiveSRError, match=message):
+            study(base.name, arm)
+    assert not list(folder.glob("out/runs/work_dirs"))
+
+
+@pytest.mark.basicsr
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"hr": []}, ConfigError, "--hr: expected a folder of HR images"),
+        ({"start": "nowhere.pth"}, ConfigError, "--start: expected an existing checkpoint, got nowhere.pth"),
+        ({"start": "a", "start_steps": 3}, ConfigError, "Expected one of --start, .* and --start-steps"),
+        ({"steps": 0}, ConfigError, "--steps: expected a whole number of at least 1"),
+        ({"minutes": -1.0}, ConfigError, "--minutes: expected a number above 0"),
+        ({"lr": [Path("nowhere")]}, DataError, "--lr: expected a folder of images"),
+    ],
+)
+def test_settings_are_refused(folder: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        study("base.yml", "l1", f"pcl={PCL}", **options)
+
+
+@pytest.mark.basicsr
+def test_a_start_is_of_the_network_of_all_arms(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="arm wide: its network is not the base's"):
+        study("base.yml", "l1", "wide=network_g.num_feat=16", start_steps=3)
+    net = network_of_options("{type: EDSR, num_feat: 16, num_block: 1}", 4)
+    torch.save({"params": net.state_dict()}, "start.pth")
+    with pytest.raises(ConfigError, match=r"--start: start\.pth is not of the base's network"):
+        study("base.yml", "l1", start="start.pth")
+
+
+@pytest.mark.basicsr
+def test_other_settings_under_an_old_name_are_refused(folder: Path) -> None:
+    """And a ledger is that of the same settings on every machine."""
+    printed = study("base.yml", "l1", minutes=1e-9)
+    assert "The time is up" in printed
+    digest = yaml_digest("l1")
+    path = Path("out/results.csv")
+    with path.open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arm", "seed", "digest", "dataset", "image", "metric", "value"])
+        writer.writerow(["l1", 0, digest, "mine", "0.png", "psnr_y", 20.0])
+    study("base.yml", "l1", minutes=1e-9)
+    shutil.copytree("datasets/demo", "elsewhere/demo")
+    text = Path("base.yml").read_text()
+    assert "datasets/demo/train/HR" in text
+    Path("base.yml").write_text(text.replace("datasets/demo", str(folder / "elsewhere/demo")))
+    assert yaml_digest("l1") != digest  # a relative path of before is another place
+    Path("base.yml").write_text(re.sub(r"^  print_freq: .*$", "  print_freq: 7", text, flags=re.MULTILINE))
+    study("base.yml", "l1", minutes=1e-9)
+    with pytest.raises(ConfigError, match=r"arm l1, seed 0: the ledger has results of other settings"):
+        study("base.yml", "l1=train.optim_g.lr=0.1", minutes=1e-9)
+    with pytest.raises(ConfigError, match=r"the ledger has results of other settings"):
+        study("base.yml", "l1", steps=3, minutes=1e-9)
+
+
+def yaml_digest(arm: str) -> str:
+    from contrastive_sr.hosts.basicsr.study import BasicSRStudy
+    from contrastive_sr.hosts.study import Plan, Study
+
+    made = Study(Plan(Path("base.yml"), {arm: {}}, [0], Path("other_out")), BasicSRStudy(Path("base.yml")))
+    return made.trainings[0].digest
+
+
+def test_digests_do_not_tell_machines_apart() -> None:
+    first = {"dataroot_gt": "/home/me/DIV2K/HR", "lr": 1e-4, "list": [("~/a/vgg.pth", 3)]}
+    second = {"list": [["/data/vgg.pth", 3]], "lr": 1e-4, "dataroot_gt": "/data/set/HR"}
+    assert digest_of(first) == digest_of(second)
+    assert digest_of(first) != digest_of({**first, "lr": 2e-4})
+
+
+def test_paths_hold_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/HR").mkdir(parents=True)
+    (tmp_path / "vgg.pth").touch()
+    (tmp_path / "EDSR").touch()
+    given = {"dataroot_gt": "data", "gt": ["data/HR", "vgg.pth"], "type": "EDSR", "w": "gone.pth", "n": 3}
+    assert with_paths(given) == {
+        **given,
+        "dataroot_gt": str(tmp_path / "data"),
+        "gt": [str(tmp_path / "data/HR"), str(tmp_path / "vgg.pth")],
+    }
+    below = {"data_root": "data", "data_prefix": {"gt": "data/HR"}}
+    assert with_paths(below) == {**below, "data_root": str(tmp_path / "data")}
