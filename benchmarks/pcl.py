@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from contrastive_sr.embeddings import HaarDiscriminator, frozen
 from contrastive_sr.embeddings.discriminator import Block
 from contrastive_sr.functional import multi_positive_nce
 from contrastive_sr.losses import ImageContrastLoss
+from contrastive_sr.methods import PCL, Method, Methods
 from contrastive_sr.samples import GaussianBlur, Sharpen
 
 BATCH, SIZE = 4, 192
@@ -98,7 +99,46 @@ def report() -> Iterator[tuple[str, str, str]]:
     yield "its gradient's distance from float64, relative", "at most 1e-5", f"{gradient_error():.1e}"
     for name, share in step_shares(seconds["lean"]).items():
         yield f"contrastive part / step of {name}", "at most 10 %" if name == "RCAN" else "-", f"{100 * share:.1f} %"
+    yield from lazy_report()
     yield from sample_report()
+
+
+def lazy_report(intervals: Sequence[int] = (1, 2, 4, 8)) -> Iterator[tuple[str, str, str]]:
+    """Rows for what PCL, its learning embedding included, adds to a step of EDSR-S when it takes part in some alone."""
+    from contrastive_sr.hosts.basicsr.host import import_basicsr
+
+    edsr = import_basicsr("basicsr.archs.edsr_arch").EDSR
+    batch = {"lr": torch.rand(BATCH, 3, SIZE // 4, SIZE // 4), "hr": torch.rand(BATCH, 3, SIZE, SIZE)}
+    batch = {name: images.to(DEVICE) for name, images in batch.items()}
+
+    def steps(methods: Sequence[Method]) -> Run:
+        network, engine = edsr(3, 3, 64, 16, 4).to(DEVICE), Methods(methods)
+        engine.attach(network)
+        engine.to(DEVICE)
+        optimizers = [torch.optim.Adam(network.parameters(), 1e-4)]
+        if engine.trainable:
+            optimizers.append(torch.optim.Adam(engine.parameters(), 1e-4))
+
+        def run() -> None:
+            for _ in range(max(intervals)):
+                done = engine.run(network, batch)
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                for loss in engine.auxiliary_losses(done).values():
+                    loss.backward()
+                pixel_loss = F.l1_loss(done["sr"], done["hr"])
+                (pixel_loss + engine.sr_losses(done, pixel_loss).loss).backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+
+        return run
+
+    runs = {"L1": steps([])} | {str(every): steps([PCL(loss_share=0.5, every=every)]) for every in intervals}
+    seconds = compare(runs, repeats=2)
+    for every in intervals:
+        added = seconds[str(every)] / seconds["L1"] - 1
+        goal = "at most 15 %" if every == max(intervals) else "-"
+        yield f"what PCL adds to a step of EDSR-S, every: {every}", goal, f"{100 * added:.1f} %"
 
 
 def gradient_error() -> float:

@@ -53,7 +53,17 @@ NAVIGATION = {
         "losses/contrastive_regularization",
         "losses/feature_distance",
     ],
-    "Guides": ["data", "degradations", "evaluate", "look", "cost", "distributed", "troubleshooting", "add_a_method"],
+    "Guides": [
+        "data",
+        "degradations",
+        "evaluate",
+        "study",
+        "look",
+        "cost",
+        "distributed",
+        "troubleshooting",
+        "add_a_method",
+    ],
     "Measured": ["evidence", "benchmarks", "reliability"],
     "API": [
         "api/functional",

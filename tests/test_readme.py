@@ -135,7 +135,7 @@ def test_mmagic_commands_of_the_readme(newcomer: Path) -> None:
     (newcomer / "demo").mkdir()  # `make demo` leaves it, and MMEngine once took it for a file of metadata
     assert "pcl_contrastive_share" in show(newcomer, stock)
     assert "pcl_contrastive_share" in show(newcomer, ours)
-    assert "resumed epoch: 0, iter: 200" in show(newcomer, resume)
+    assert "resumed epoch: 0, iter: 80" in show(newcomer, resume)
 
 
 def test_every_make_target_is_there() -> None:

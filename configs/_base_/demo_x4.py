@@ -21,10 +21,10 @@ val_dataloader = dict(
     ),
 )
 
-train_cfg = dict(max_iters=200, val_interval=100)
-param_scheduler = dict(milestones=[150])
+train_cfg = dict(max_iters=80, val_interval=40)
+param_scheduler = dict(milestones=[60])
 # a short training needs larger steps
 optim_wrapper = dict(generator=dict(optimizer=dict(lr=5e-4)))
 
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=50))
-log_processor = dict(window_size=20)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=20))
+log_processor = dict(window_size=10)

@@ -80,7 +80,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
         DataError: images that cannot be used.
         HostError: a training failed, or something that is needed is not installed.
     """
-    settings = _together(base, options)
+    settings = together(base, options)
     out = settings.out or Path("study")
     with needs_plot():
         import PIL  # noqa: F401
@@ -92,7 +92,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
         return
     from contrastive_sr.hosts.launch import alone
     from contrastive_sr.hosts.metrics import load_metrics
-    from contrastive_sr.hosts.study import Plan, Study, Tests
+    from contrastive_sr.hosts.study import Measurement, Plan, Study
 
     if settings.base is None:
         raise ConfigError("Expected a BasicSR option file (.yml), an MMagic config (.py) or a study file, got none.")
@@ -127,7 +127,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
             console.print(f"- {line}", soft_wrap=True, highlight=False, markup=False)
         with Trainings(console) as show:
             done = study.run(
-                Tests(sets, lr, metrics, device),
+                Measurement(sets, lr, metrics, device),
                 processes=processes,
                 minutes=settings.minutes,
                 report=show.line,
@@ -153,14 +153,14 @@ def study_host(base: Path) -> StudyHost:
 
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
-    from contrastive_sr.evaluation.study import Ledger, summarise
-    from contrastive_sr.evaluation.study_report import notes_of, tables_of, write_study
+    from contrastive_sr.evaluation.study import START, Ledger, summarise
+    from contrastive_sr.evaluation.study_report import notes_of, tables_of, warnings_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
     from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops
 
     ledger = Ledger(out / LEDGER)
-    if not any(result.dataset for result in ledger.results):
-        console.print("Nothing was measured so far: there is nothing to report.")
+    if not any(result.dataset and result.arm != START for result in ledger.results):
+        console.print("No arm was measured so far: there is nothing to report.")
         return
     summary = summarise(ledger.results, arms)
     notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
@@ -179,6 +179,8 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         for row in table.rows:
             shown.add_row(*map(escape, row))
         wide.print(shown)
+    for warning in warnings_of(summary):
+        console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
     console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
@@ -222,7 +224,7 @@ class Trainings:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
 
 
 # ----------------------------------------------------------------------------------------------------- settings
@@ -303,8 +305,16 @@ def _arms(content: Any, where: str) -> dict[str, Any]:
     return arms
 
 
-def _together(base: Path | None, options: Settings) -> Settings:
-    """The settings of a study file, if `base` is one, with the command line's over them."""
+def together(base: Path | None, options: Settings) -> Settings:
+    """The settings of a study file, if `base` is one, with the command line's over them.
+
+    Args:
+        base: a study file, an option file or a config; None: no file.
+        options: of the command line.
+
+    Raises:
+        ConfigError: no such file, or settings that are unknown or of another kind.
+    """
     if base is None:
         return options
     if base.suffix not in (".yml", ".yaml", ".py"):
@@ -317,6 +327,9 @@ def _together(base: Path | None, options: Settings) -> Settings:
         return options
     with named_in_errors(str(base)):
         settings = _of_file(content)
+    # either takes the place of the other
+    if options.start is not None or options.start_steps is not None:
+        settings.start, settings.start_steps = None, None
     for item in fields(Settings):
         given = getattr(options, item.name)
         if given not in (None, [], {}):

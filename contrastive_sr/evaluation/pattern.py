@@ -178,13 +178,13 @@ def pattern_warnings(results: Results, scale: int) -> list[str]:
     return [warning for warning in found if warning is not None]
 
 
-def excess_warning(what: str, excess: float, period: int) -> str | None:
+def excess_warning(what: str, excess: float, period: int | None) -> str | None:
     """A sentence on a pattern of more than :data:`MOST_EXCESS` above HR's own; None if it is not.
 
     Args:
         what: whose, for the sentence.
         excess: see :func:`pattern_excess`; the mean over images.
-        period: of the pattern.
+        period: of the pattern, in pixels; None: the scale, whatever it is.
 
     Example:
         >>> excess_warning("Set5", 3.1, 4)[:44]
@@ -194,6 +194,7 @@ def excess_warning(what: str, excess: float, period: int) -> str | None:
     if excess <= MOST_EXCESS:
         return None
     return (
-        f"{what}: periodic dots, {excess:.2f} grey levels above HR's own at a period of {period} pixels. Look at flat "
-        "areas of the images; LPIPS rewards such dots."
+        f"{what}: periodic dots, {excess:.2f} grey levels above HR's own at a period of "
+        f"{'the scale' if period is None else f'{period} pixels'}. Look at flat areas of the images; "
+        "LPIPS rewards such dots."
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.evaluation.evaluate import Score
+from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.evaluation.plots import Frontier, save_frontier
 from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html
 from contrastive_sr.evaluation.study import COST, START, Difference, Measured, Summary
@@ -34,7 +35,7 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
     Returns:
         The files.
     """
-    tables, notes = tables_of(summary), [*notes_of(summary), *notes]
+    tables, notes, warnings = tables_of(summary), [*notes_of(summary), *notes], warnings_of(summary)
     pictures = {}
     if plots := frontiers_of(summary):
         save_frontier(out / PICTURE, plots, title)
@@ -42,8 +43,10 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
     results, scores = page_of(summary)
     texts = {
         "study.json": as_json(summary),
-        "study.md": as_markdown(title, tables, notes, [file.name for file in pictures.values()]),
-        "study.html": as_html(title, results, scores, shown, notes, tables=tables, pictures=pictures),
+        "study.md": as_markdown(title, tables, notes, [file.name for file in pictures.values()], warnings),
+        "study.html": as_html(
+            title, results, scores, shown, notes, tables=tables, pictures=pictures, warnings=warnings
+        ),
     }
     for name, text in texts.items():
         with atomic_write(out / name) as unfinished:
@@ -134,6 +137,22 @@ def difference_text(name: str, difference: Difference) -> str:
     return text if difference.shown else f"{text} {NOT_SHOWN}"
 
 
+def warnings_of(summary: Summary) -> list[str]:
+    """A sentence for each arm on each data set whose images have more of a periodic pattern than HR has."""
+    found = []
+    for dataset, arms in summary.measured.items():
+        for arm, of in arms.items():
+            excess = {
+                period: of[name].mean - of[f"hr_{name}"].mean
+                for name, period in (("pattern_2", 2), ("pattern_scale", None))
+                if name in of and f"hr_{name}" in of
+            }
+            if excess:
+                worst = max(excess, key=excess.__getitem__)
+                found.append(excess_warning(f"{arm} on {dataset}", excess[worst], worst))
+    return [warning for warning in found if warning is not None]
+
+
 def notes_of(summary: Summary) -> list[str]:
     """How the differences were made, in sentences."""
     counts = {len(summary.measured[dataset][arm][name].seeds) for dataset, arm, name in _keys(summary) if arm != START}
@@ -200,7 +219,13 @@ def as_json(summary: Summary) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def as_markdown(title: str, tables: Sequence[Table], notes: Sequence[str], pictures: Sequence[str]) -> str:
+def as_markdown(
+    title: str,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+    pictures: Sequence[str],
+    warnings: Sequence[str] = (),
+) -> str:
     """A page of tables and notes.
 
     Args:
@@ -208,6 +233,7 @@ def as_markdown(title: str, tables: Sequence[Table], notes: Sequence[str], pictu
         tables: as of :func:`tables_of`.
         notes: sentences.
         pictures: their paths, relative to the page.
+        warnings: sentences, to stand in bold before the notes.
     """
     parts = [f"# {title}"]
     for table in tables:
@@ -215,7 +241,8 @@ def as_markdown(title: str, tables: Sequence[Table], notes: Sequence[str], pictu
         rows = [table.heads, sides, *([cell.replace("|", "\\|") for cell in row] for row in table.rows)]
         parts += [f"## {table.title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
     parts += [f"![{Path(picture).stem}]({picture})" for picture in pictures]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+    said = [*(f"- **{warning}**" for warning in warnings), *(f"- {note}" for note in notes)]
+    return "\n\n".join([*parts, "\n".join(said)]) + "\n"
 
 
 def page_of(summary: Summary) -> tuple[Results, Scores]:

@@ -45,6 +45,7 @@ RUNS = "runs"
 SHOWN = 2
 """Images of each data set of which a part is kept, for the page."""
 _POLL = 0.5
+_KNOWN = 0.02  # part of the steps after which the time left is told
 _CHANGED = (
     "{where}: the ledger has results of other settings. Give the arm another name, choose another --out, or take "
     "its lines out of {ledger}."
@@ -149,7 +150,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Measurement:
     """What is measured.
 
     Args:
@@ -172,7 +173,7 @@ class Progress(NamedTuple):
         steps: done, of all trainings that were not in the ledger at the beginning.
         total: how many these are.
         running: label to (step, steps) of the trainings that run.
-        left: seconds, by the speed so far; None before the first steps.
+        left: seconds, by the speed so far; None at first.
     """
 
     steps: int
@@ -306,7 +307,7 @@ class Study:
             return self._start_file(training.run.seed)
         return self.host.checkpoint(self.folder, training.run)
 
-    def _missing(self, training: _Training, tests: Tests) -> list[DataSet]:
+    def _missing(self, training: _Training, tests: Measurement) -> list[DataSet]:
         """The data sets on which something was not measured yet."""
         there = {(result.dataset, result.metric) for result in self.ledger.of(training.run.arm, training.run.seed)}
         wanted = ("psnr_y", *tests.metrics)
@@ -327,7 +328,7 @@ class Study:
 
     def run(
         self,
-        tests: Tests,
+        tests: Measurement,
         *,
         processes: int = 1,
         minutes: float | None = None,
@@ -389,7 +390,7 @@ class Study:
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
         return not queue and not running
 
-    def _notes(self, tests: Tests) -> list[str]:
+    def _notes(self, tests: Measurement) -> list[str]:
         """What was trained and measured, in sentences."""
         plan, scale = self.plan, self.host.scale
         start = "from new weights"
@@ -457,20 +458,20 @@ class Study:
         done = sum(training.step for training in waiting)
         total = sum(training.run.steps for training in waiting)
         here = done - sum(before.values())
-        left = (time.monotonic() - began) * (total - done) / here if here > 0 else None
+        left = (time.monotonic() - began) * (total - done) / here if here >= _KNOWN * total else None
         steps = {training.run.label: (training.step, training.run.steps) for training in running}
         return Progress(done, total, steps, left)
 
     # -------------------------------------------------------------------------------------------------- measure
 
-    def _check_images(self, tests: Tests) -> None:
+    def _check_images(self, tests: Measurement) -> None:
         """Read every image once, so that a damaged one is named now and not after hours."""
         for data in tests.sets:
             with named_in_errors(data.name):
                 for pair in read_pairs(data, tests.lr, self.host.scale):
                     check_pair(pair, self.host.scale)
 
-    def _measure(self, training: _Training, tests: Tests, report: Callable[[str], None]) -> None:
+    def _measure(self, training: _Training, tests: Measurement, report: Callable[[str], None]) -> None:
         run, missing = training.run, self._missing(training, tests)
         if not missing:
             return

@@ -30,7 +30,8 @@ class CriterionTerm(Method):
         loss_weight: fixed weight of the term.
         loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next.
+        share_interval: applications of the term from one measurement of the share to the next.
+        every: steps from one at which the term is applied to the next; its weight is so many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -53,8 +54,9 @@ class CriterionTerm(Method):
         loss_share: float | None = None,
         name: str = "criterion",
         share_interval: int = 5,
+        every: int = 1,
     ) -> None:
-        super().__init__(name)  # nothing is drawn
+        super().__init__(name, every=every)  # nothing is drawn
         weight = TermWeight(name, loss_weight, loss_share, interval=share_interval)
         self.criteria = CriteriaByName()
         self.label = self.criteria.add(criterion, f"{name}: criterion")

@@ -27,7 +27,7 @@ from contrastive_sr.evaluation.study import (
     paired_difference,
     summarise,
 )
-from contrastive_sr.evaluation.study_report import difference_text, tables_of, write_study
+from contrastive_sr.evaluation.study_report import as_markdown, difference_text, tables_of, warnings_of, write_study
 
 
 def oracle(table: list[list[float]]) -> tuple[float, float]:
@@ -210,6 +210,17 @@ def test_everything_is_written(tmp_path: Path) -> None:
         assert words in page
     with Image.open(tmp_path / "frontier.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_dots_are_warned_about() -> None:
+    lines = []
+    for arm, (two, scale) in {"l1": (0.1, 0.2), "pcl": (0.5, 1.4), "fine": (0.5, 0.6)}.items():
+        values = {"pattern_2": two, "pattern_scale": scale, "hr_pattern_2": 0.1, "hr_pattern_scale": 0.2}
+        for metric, value in values.items():
+            lines += results(arm, {0: [value, value], 1: [value, value]}, metric)
+    (warning,) = warnings_of(summarise(lines))
+    assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
+    assert f"- **{warning}**" in as_markdown("title", [], ["note"], [], [warning])
 
 
 def test_labels_of_the_picture_cover_nothing() -> None:

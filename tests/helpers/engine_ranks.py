@@ -20,11 +20,15 @@ EMBEDDING = {"type": "HaarDiscriminator", "out_indices": [0]}
 CONFIGS = [
     {"type": "PCL", "embedding": EMBEDDING},
     {"type": "MPF", "variant": 6, "embedding": EMBEDDING, "warmup_steps": 2, "loss_weight": 0.001},
+    {"type": "PCL", "name": "rare", "every": 3, "embedding": EMBEDDING, "loss_weight": 0.001},
 ]
 
 
 def work(index: int, folder: str) -> None:
-    """Four steps with two methods, of which the second begins at the third; saves both states and the logs."""
+    """Four steps with three methods: the second begins at the third, the third takes part in the first and the last.
+
+    Saves all states and the logs.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=index, world_size=WORLD)
     torch.manual_seed(0)
@@ -32,13 +36,15 @@ def work(index: int, folder: str) -> None:
     methods.attach(net)
     before = {name: value.clone() for name, value in methods.state_dict().items()}
     wrapped_net, wrapped = DistributedDataParallel(net), DistributedDataParallel(methods)
-    optimizers = [torch.optim.SGD(part.parameters(), 0.01) for part in (net, methods)]
+    # with momentum, which would move parts that rest
+    optimizers = [torch.optim.SGD(part.parameters(), 0.01, momentum=0.9) for part in (net, methods)]
     logs: list[dict[str, float]] = []
     states: list[dict[str, Tensor]] = []
     for step in range(STEPS):
         batch = methods.run(wrapped_net, images_batch(seed=WORLD * step + index))
         optimizers[1].zero_grad()
         sum(wrapped(batch).values()).backward()
+        methods.drop_idle_gradients()
         optimizers[1].step()
         pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
         with warnings.catch_warnings():
