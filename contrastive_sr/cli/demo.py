@@ -135,7 +135,7 @@ def _run_in(
     for line in left_out:
         _say(console, f"- {line}")
     _say(console, verdict(results["mean"]["L1"], results["mean"]["L1 + PCL"], steps))
-    _say(console, f"Two further seeds: contrastive-sr study {_shorter(folder / 'study.yml')}")
+    _say(console, f"Further seeds: contrastive-sr study {_shorter(folder / 'study.yml')}")
     _say(console, f"\nFor a look: {folder / 'crops.png'} {folder / 'curves.png'}")
     _say(console, f"All figures: {folder / 'results.json'}")
     for training in study.trainings:
