@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/contrastive-sr doctor --fix
 	@touch $(STAMP)
 
-demo: install ## train EDSR with L1 and with L1 + PCL, and compare (ARGS="--framework mmagic")
+demo: install ## train EDSR with L1, then on with L1 and with L1 + PCL, and compare (ARGS="--framework mmagic")
 	@$(BIN)/contrastive-sr demo $(ARGS)
 
 lint: install ## ruff and mypy

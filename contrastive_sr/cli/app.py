@@ -458,14 +458,21 @@ def demo(
     framework: Annotated[Framework, typer.Option(help="The host that trains.")] = Framework.basicsr,
     out: Annotated[Path, typer.Option(help="Folder for results, checkpoints and logs.")] = Path("demo"),
     data: Annotated[Path, typer.Option(help="Root of the data set; written if missing.")] = Path("datasets/demo"),
-    steps: Annotated[int | None, typer.Option(min=20, help="Training steps of each network.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if there are finished trainings.")] = False,
+    steps: Annotated[
+        int, typer.Option(min=20, help="Training steps with L1 and with L1 + PCL; their start has three times as many.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all trainings.")] = 0,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw finished trainings away, and train again.")] = False,
 ) -> None:
-    """Train EDSR twice from one seed, with L1 and with L1 + PCL, and show the difference."""
+    """Train EDSR with L1, and from there on with L1 and with L1 + PCL, and show the difference."""
     from contrastive_sr.cli.demo import run_demo
 
-    run_demo(framework.value, out, data, steps=steps, seed=seed, fresh=fresh, console=console)
+    run_demo(
+        framework.value, out, data, steps=steps, seed=seed, lpips_weights=lpips_weights, fresh=fresh, console=console
+    )
 
 
 @app.command(no_args_is_help=True)

@@ -113,7 +113,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, "study"):
         with console.status("getting ready ..."):
-            host = _host(settings.base)
+            host = study_host(settings.base)
             sets = data_sets(settings.hr, settings.lr, host.scale)
             lr = lr_source(settings.lr, settings.degradation, host.scale, 0)
             device = find_device(None)
@@ -125,7 +125,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
             study = Study(plan, host)
         for line in left_out:
             console.print(f"- {line}", soft_wrap=True, highlight=False, markup=False)
-        with _Shown(console) as show:
+        with Trainings(console) as show:
             done = study.run(
                 Measurement(sets, lr, metrics, device),
                 processes=processes,
@@ -138,7 +138,8 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
         console.print("The time is up. The same command goes on.")
 
 
-def _host(base: Path) -> StudyHost:
+def study_host(base: Path) -> StudyHost:
+    """What changes a base, by the kind of its file: an option file of BasicSR, or a config (.py) of MMagic."""
     if base.suffix == ".py":
         from contrastive_sr.hosts.mmagic.study import MMagicStudy
 
@@ -185,7 +186,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
 
 
-class _Shown:
+class Trainings:
     """Lines about trainings, and bars on a terminal; elsewhere a line about the time left now and then."""
 
     def __init__(self, console: Console) -> None:
@@ -195,7 +196,7 @@ class _Shown:
         self.tasks: dict[str, TaskID] = {}
         self.next_line = 0.0
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Trainings:
         self.bars.start()
         return self
 

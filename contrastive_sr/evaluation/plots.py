@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox, BboxBase
 
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.evaluation.evaluate import Metric
 from contrastive_sr.evaluation.metrics import psnr_y
 from contrastive_sr.evaluation.report import Box
 
@@ -46,7 +47,12 @@ class Panel:
     overlap: bool = False
 
 
-def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Image]]], reference: str) -> None:
+def save_crops(
+    path: Path,
+    rows: Sequence[tuple[str, Box, Mapping[str, UInt8Image]]],
+    reference: str,
+    metrics: Mapping[str, Metric] | None = None,
+) -> None:
     """Draw one row of equal crops for each photograph, enlarged without smoothing.
 
     Args:
@@ -54,10 +60,11 @@ def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Imag
         rows: per row its name, the crop box (left, top, right, bottom) and the whole images, (H, W, 3) uint8 RGB, by
             label, in the order of the columns.
         reference: label of the HR image; every other crop is labelled with its PSNR on Y against it.
+        metrics: further ones by title, of the crops too.
     """
     columns = len(rows[0][2])
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(3.0 * columns, 3.32 * len(rows)), dpi=128, layout=layout)
+    figure = Figure(figsize=(3.0 * columns, (3.52 if metrics else 3.32) * len(rows)), dpi=128, layout=layout)
     plots = figure.subplots(len(rows), columns, squeeze=False)
     for index, (name, (left, top, right, bottom), images) in enumerate(rows):
         crops = {label: image[top:bottom, left:right] for label, image in images.items()}
@@ -66,6 +73,8 @@ def save_crops(path: Path, rows: Sequence[tuple[str, Box, Mapping[str, UInt8Imag
                 title = f"{label} ({name})"
             else:
                 title = f"{label}: {psnr_y(crop, crops[reference], border=0):.2f} dB"
+                values = {metric: measure(crop, crops[reference]) for metric, measure in (metrics or {}).items()}
+                title += "".join(f"\n{metric} {value:.3f}" for metric, value in values.items() if value is not None)
             plot.imshow(crop, interpolation="nearest")
             plot.set_title(title, fontsize=12, pad=4)
             plot.set_axis_off()

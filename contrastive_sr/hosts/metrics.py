@@ -49,8 +49,8 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
             metrics["lpips"] = load_lpips(weights, device)
         else:
             left_out.append(
-                "LPIPS is left out: the AlexNet it needs is not on this machine. --fetch-lpips has torchvision "
-                f"download it; or give torchvision's {weights.name} by --lpips-weights."
+                "LPIPS is left out: the AlexNet it needs is not on this machine. contrastive-sr evaluate "
+                f"--fetch-lpips has torchvision download it; or give torchvision's {weights.name} by --lpips-weights."
             )
     except HostError as error:
         left_out.append(f"LPIPS is left out: {error}")

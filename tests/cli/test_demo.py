@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from contrastive_sr.cli.demo import Framework, run_demo
 from contrastive_sr.hosts.demo import verdict
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -21,53 +24,66 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.parametrize(
     "framework", [pytest.param("basicsr", marks=pytest.mark.basicsr), pytest.param("mmagic", marks=pytest.mark.mmagic)]
 )
-def test_demo(framework: str, demo_data: Path, tmp_path: Path, command_line: Run) -> None:
+def test_demo(
+    framework: Framework, demo_data: Path, tmp_path: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ("demo", "--framework", framework, "--steps", "20", "--data", demo_data)
     done = command_line(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "100 % (20/20)" in done.stderr  # progress of the trainings
+    assert "of 100 steps" in done.stdout  # progress of the trainings
 
     folder = tmp_path / "demo" / framework
     results = json.loads((folder / "results.json").read_text())
-    assert set(results["mean"]) == {"bicubic", "L1", "L1 + PCL"}
-    assert set(results["photographs"]) == {"chelsea", "motorcycle_left"}
-    assert results["mean"]["bicubic"]["psnr"] == pytest.approx(26.61, abs=0.02)
-    assert results["seconds_per_step"]["L1"] > 0
-    assert results["seconds_per_step"]["L1 + PCL"] > 0
-    for label, names in (
-        ("L1", {"pixel", "psnr"}),
-        ("L1 + PCL", {"pixel", "contrastive", "positive", "negative", "psnr"}),
-    ):
+    assert results["steps"] == {"start": 60, "l1": 20, "l1_pcl": 20}
+    trained = ["start", "L1", "L1 + PCL"]
+    assert list(results["mean"]) == ["bicubic", *trained]
+    assert set(results["photographs"]) == {"chelsea.png", "motorcycle_left.png"}
+    assert results["mean"]["bicubic"]["psnr_y"] == pytest.approx(26.61, abs=0.02)
+    assert all(results["seconds_per_step"][label] > 0 for label in trained)
+    contrast = {"contrastive", "share", "positive", "negative"}
+    for label, names in (("L1", {"pixel"}), ("L1 + PCL", {"pixel", *contrast})):
         curves = results["curves"][label]
         assert set(curves) == names
-        assert [step for step, _ in curves["psnr"]] == list(range(2, 21, 2))
-        assert [step for step, _ in curves["pixel"]] == list(range(1, 21))
+        assert all([step for step, _ in curve] == list(range(1, 21)) for curve in curves.values())
+    assert results["curves"]["L1 + PCL"]["share"][0][1] == pytest.approx(1, rel=0.01)
     for name in ("crops.png", "curves.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 700
 
-    # the last validation that the host itself logged is what the table says
-    for plan, label in (("l1", "L1"), ("l1_pcl", "L1 + PCL")):
-        log = (folder / f"{plan}.console.log").read_text()
-        mark = "# psnr: " if framework == "basicsr" else "PSNR: "
-        assert float(log.rsplit(mark, 1)[1].split()[0]) == pytest.approx(results["mean"][label]["psnr"], abs=0.01)
-        assert f"{results['mean'][label]['psnr']:.2f}" in done.stdout
+    # a training that learns, and what is printed; two fine-tunings of one start differ
+    means = results["mean"]
+    assert means["start"]["psnr_y"] > 20
+    assert means["L1"]["psnr_y"] > means["start"]["psnr_y"]
+    assert means["L1"] != means["L1 + PCL"]
+    assert all(f"{means[label]['psnr_y']:.2f}" in done.stdout for label in trained)
+    pixel, contrastive = means["L1"], means["L1 + PCL"]
+    assert verdict(pixel, contrastive, 20) in done.stdout
 
     # whatever is announced is there
     announced = [line.split(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith("  ") and ": " in line]
-    assert len(announced) == 6
+    assert len(announced) == 9
     assert all((tmp_path / path).exists() for path in announced)
-    assert any((tmp_path / announced[2]).glob("events.out.tfevents.*"))
 
-    # one seed: the first step saw the same batch and the same network
-    first, second = (results["curves"][label]["pixel"][0] for label in ("L1", "L1 + PCL"))
+    # one seed and one start: the first step saw the same batch and the same network, which is that of the start
+    first, second = (results["curves"][label]["pixel"][0][1] for label in ("L1", "L1 + PCL"))
     assert first == pytest.approx(second, rel=1e-4)
+    assert first < results["curves"]["start"]["pixel"][0][1]
 
     (folder / "crops.png").unlink()
-    again = command_line(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("found, trained with") == 2
-    assert "100 %" not in again.stderr
+    monkeypatch.chdir(tmp_path)  # in this process, which has loaded torch already
+    again = io.StringIO()
+    run_demo(
+        framework,
+        Path("demo"),
+        demo_data,
+        steps=20,
+        seed=0,
+        lpips_weights=None,
+        fresh=False,
+        console=Console(file=again),
+    )
+    assert again.getvalue().count("found, trained with") == 3
+    assert "trains" not in again.getvalue()
     assert (folder / "crops.png").is_file()
     assert json.loads((folder / "results.json").read_text()) == results
 
@@ -75,12 +91,12 @@ def test_demo(framework: str, demo_data: Path, tmp_path: Path, command_line: Run
 @pytest.mark.basicsr
 def test_a_training_that_fails_says_where_its_log_is(demo_data: Path, tmp_path: Path, command_line: Run) -> None:
     """A file lies where the host has to make its folder of experiments."""
-    (tmp_path / "demo" / "basicsr").mkdir(parents=True)
-    (tmp_path / "demo" / "basicsr" / "experiments").write_text("in the way")
+    (tmp_path / "demo" / "basicsr" / "runs").mkdir(parents=True)
+    (tmp_path / "demo" / "basicsr" / "runs" / "experiments").write_text("in the way")
     done = command_line("demo", "--steps", "20", "--data", demo_data)
     assert done.returncode == 1
-    assert "The training with L1 ended with exit code 1. The end of" in done.stderr
-    assert "l1.console.log" in done.stderr
+    assert "The training with start, seed 0 ended with exit code 1. The end of" in done.stderr
+    assert "start-0.console.log" in done.stderr
     assert not (tmp_path / "demo" / "basicsr" / "results.json").exists()
 
 
@@ -96,9 +112,10 @@ def test_two_demos_do_not_share_a_folder(demo_data: Path, tmp_path: Path, comman
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize(
-    ("pixel", "contrastive", "shown"),
-    [(27.0, 27.139, "+0.14 dB"), (27.0, 26.87, "-0.13 dB"), (27.0, 26.999, "+0.00 dB")],
-)
-def test_the_verdict_says_what_one_run_can(pixel: float, contrastive: float, shown: str) -> None:
-    assert f"{shown}, one run of 600 steps" in verdict(pixel, contrastive, 600)
+def test_the_verdict_says_which_way_each_figure_went() -> None:
+    before = {"psnr_y": 27.2, "ssim_y": 0.7, "niqe": 7.0, "lpips": 0.42}
+    said = verdict(before, {"psnr_y": 27.061, "ssim_y": 0.6, "niqe": 7.204, "lpips": 0.396}, 500)
+    assert "PSNR -0.14 dB (worse), NIQE +0.20 (worse), LPIPS -0.024 (better)" in said
+    assert "500 steps each from one start" in said
+    assert "PSNR +0.00 dB (equal), NIQE -1.00 (better)." in verdict(before, {"psnr_y": 27.199, "niqe": 6.0}, 500)
+    assert "LPIPS +0.080 (worse)" in verdict(before, {"psnr_y": 27.2, "niqe": None, "lpips": 0.5}, 500)

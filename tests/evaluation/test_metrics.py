@@ -86,7 +86,15 @@ def test_pictures_have_content(tmp_path) -> None:  # type: ignore[no-untyped-def
     from PIL import Image as Pillow
 
     sr, hr = _pair(0, 64, 64, 60)
-    save_crops(tmp_path / "crops.png", [("a", (0, 0, 32, 32), {"SR": sr, "HR": hr})] * 2, "HR")
+    measured = []
+
+    def share(sr: Image, hr: Image) -> float:
+        measured.append((sr.shape, hr.shape))
+        return 0.5
+
+    rows = [("a", (0, 0, 32, 32), {"SR": sr, "HR": hr})] * 2
+    save_crops(tmp_path / "crops.png", rows, "HR", {"share": share})
+    assert measured == [((32, 32, 3), (32, 32, 3))] * 2  # the crops, and not HR itself
     with Pillow.open(tmp_path / "crops.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 600
