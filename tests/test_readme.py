@@ -44,8 +44,10 @@ def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
 
 def test_readme_has_the_plain_loop_the_loss_and_the_functions() -> None:
     runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
-    marks = ("PCL(", "ImageContrastLoss(", "bidirectional_nce(")
-    assert [[mark in code for mark in marks] for code in runnable] == [[i == j for j in range(3)] for i in range(3)]
+    loop, alone = runnable
+    assert "PCL()" in loop
+    assert "ImageContrastLoss(" in alone
+    assert "bidirectional_nce(" in alone
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

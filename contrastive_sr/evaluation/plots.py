@@ -62,20 +62,36 @@ def save_crops(
         reference: label of the HR image; every other crop is labelled with its PSNR on Y against it.
         metrics: further ones by title, of the crops too.
     """
-    columns = len(rows[0][2])
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(3.0 * columns, (3.52 if metrics else 3.32) * len(rows)), dpi=128, layout=layout)
-    plots = figure.subplots(len(rows), columns, squeeze=False)
-    for index, (name, (left, top, right, bottom), images) in enumerate(rows):
+    titled = []
+    for name, (left, top, right, bottom), images in rows:
         crops = {label: image[top:bottom, left:right] for label, image in images.items()}
-        for plot, (label, crop) in zip(plots[index], crops.items(), strict=True):
-            if label == reference:
-                title = f"{label} ({name})"
-            else:
+        parts = []
+        for label, crop in crops.items():
+            title = f"{label} ({name})"
+            if label != reference:
                 title = f"{label}: {psnr_y(crop, crops[reference], border=0):.2f} dB"
                 values = {metric: measure(crop, crops[reference]) for metric, measure in (metrics or {}).items()}
                 title += "".join(f"\n{metric} {value:.3f}" for metric, value in values.items() if value is not None)
-            plot.imshow(crop, interpolation="nearest")
+            parts.append((title, crop))
+        titled.append(parts)
+    save_grid(path, titled)
+
+
+def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> None:
+    """Draw rows of images with a title each, enlarged without smoothing.
+
+    Args:
+        path: PNG to write.
+        rows: per row the title and the image, (H, W, 3) uint8 RGB, of each column.
+    """
+    columns = len(rows[0])
+    lines = max(title.count("\n") for row in rows for title, _ in row)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(3.0 * columns, (3.32 + 0.2 * lines) * len(rows)), dpi=128, layout=layout)
+    plots = figure.subplots(len(rows), columns, squeeze=False)
+    for row, images in zip(plots, rows, strict=True):
+        for plot, (title, image) in zip(row, images, strict=True):
+            plot.imshow(image, interpolation="nearest")
             plot.set_title(title, fontsize=12, pad=4)
             plot.set_axis_off()
     figure.savefig(path)

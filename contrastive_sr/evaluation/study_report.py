@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.evaluation.evaluate import Score
 from contrastive_sr.evaluation.pattern import excess_warning
-from contrastive_sr.evaluation.plots import Frontier, save_frontier
-from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html
+from contrastive_sr.evaluation.plots import Frontier, save_frontier, save_grid
+from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html, most_detailed
 from contrastive_sr.evaluation.study import COST, START, Difference, Measured, Summary
 
 QUALITY = "psnr_y"
@@ -20,10 +21,13 @@ PERCEPTUAL = ("lpips", "niqe")
 """What the picture's second axis may be, the best first."""
 NOT_SHOWN = "n.s."
 PICTURE = "frontier.png"
+PARTS = "crops.png"
+PART = 96
+"""Sides of what that picture shows of an image, in HR pixels."""
 
 
 def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown], notes: Sequence[str]) -> list[Path]:
-    """Write `study.json`, `study.md`, `study.html`, and the picture if there is a perceptual metric.
+    """Write `study.json`, `study.md`, `study.html`, the picture if there is a perceptual metric, and one of the parts.
 
     Args:
         out: the folder.
@@ -40,6 +44,9 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
     if plots := frontiers_of(summary):
         save_frontier(out / PICTURE, plots, title)
         pictures["PSNR against perceptual quality"] = out / PICTURE
+    rows = rows_of(shown, summary)
+    if rows:
+        save_grid(out / PARTS, rows)
     results, scores = page_of(summary)
     texts = {
         "study.json": as_json(summary),
@@ -51,7 +58,25 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
     for name, text in texts.items():
         with atomic_write(out / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
-    return [*(out / name for name in texts), *pictures.values()]
+    return [*(out / name for name in texts), *pictures.values(), *([out / PARTS] if rows else [])]
+
+
+def rows_of(shown: Sequence[Shown], summary: Summary) -> list[list[tuple[str, UInt8Image]]]:
+    """The steepest part of each image that all arms have, by arm, with the values of the whole image; HR last.
+
+    Args:
+        shown: parts of images.
+        summary: whose arms they are of.
+    """
+    rows = []
+    for item in shown:
+        arms = [arm for arm in summary.arms if arm in summary.measured[item.dataset]]
+        if all(arm in item.images for arm in arms):
+            left, top, right, bottom = most_detailed(item.images["HR"], PART)
+            parts = {label: item.images[label][top:bottom, left:right] for label in (*arms, "HR")}
+            said = {label: f": {note}".replace(", ", "\n") for label in parts if (note := item.notes.get(label))}
+            rows.append([(label + said.get(label, f" ({item.name})"), part) for label, part in parts.items()])
+    return rows
 
 
 def frontiers_of(summary: Summary) -> list[Frontier]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -610,7 +610,7 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
 
     Args:
         folder: where they lie.
-        summary: whose arms and data sets they are of; the PSNR beside them is its.
+        summary: whose arms and data sets they are of; PSNR and LPIPS beside them are its.
     """
     from PIL import Image
 
@@ -627,9 +627,14 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
                         left, top, right, bottom = map(int, png.text["box"].split())  # type: ignore[attr-defined]
                         box = left, top, right, bottom
                         images[label] = np.asarray(png.convert("RGB"))
-                    values = summary.values.get((dataset, label, "psnr_y"), {})
-                    of = values[min(values)].get(name) if values else None
-                    notes[label] = "" if of is None else f"{of:.2f} dB"
+                    notes[label] = ", ".join(_said(summary, dataset, label, name))
             if len(images) > 1 and "HR" in images:
                 shown.append(Shown(dataset, name, box, images, notes))
     return shown
+
+
+def _said(summary: Summary, dataset: str, arm: str, image: str) -> Iterator[str]:
+    for metric, text in (("psnr_y", "{:.2f} dB"), ("lpips", "LPIPS {:.3f}")):
+        seeds = summary.values.get((dataset, arm, metric), {})
+        if seeds and (value := seeds[min(seeds)].get(image)) is not None:
+            yield text.format(value)

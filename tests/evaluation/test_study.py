@@ -27,7 +27,14 @@ from contrastive_sr.evaluation.study import (
     paired_difference,
     summarise,
 )
-from contrastive_sr.evaluation.study_report import as_markdown, difference_text, tables_of, warnings_of, write_study
+from contrastive_sr.evaluation.study_report import (
+    as_markdown,
+    difference_text,
+    rows_of,
+    tables_of,
+    warnings_of,
+    write_study,
+)
 
 
 def oracle(table: list[list[float]]) -> tuple[float, float]:
@@ -210,6 +217,25 @@ def test_everything_is_written(tmp_path: Path) -> None:
         assert words in page
     with Image.open(tmp_path / "frontier.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_parts_of_images_that_all_arms_have_are_drawn_with_their_values(tmp_path: Path) -> None:
+    lines = results("l1", {0: [28.0, 26.0]}) + results("pcl", {0: [27.9, 25.9]})
+    hr = np.random.default_rng(0).integers(0, 256, (120, 130, 3)).astype(np.uint8)
+    images = {"l1": hr // 2, "pcl": hr // 3, "HR": hr}
+    box = (10, 10, 140, 130)
+    shown = [
+        Shown("Set5", "0.png", box, images, {"l1": "28.00 dB, LPIPS 0.213", "pcl": "27.90 dB", "HR": ""}),
+        Shown("Set5", "1.png", box, {"l1": hr, "HR": hr}, {}),
+    ]
+    summary = summarise(lines)
+    (row,) = rows_of(shown, summary)
+    assert [title for title, _ in row] == ["l1: 28.00 dB\nLPIPS 0.213", "pcl: 27.90 dB", "HR (0.png)"]
+    assert all(part.shape == (96, 96, 3) for _, part in row)
+    assert np.array_equal(row[0][1], row[2][1] // 2)
+    assert tmp_path / "crops.png" in write_study(tmp_path, "title", summary, shown, [])
+    with Image.open(tmp_path / "crops.png") as picture:
+        assert picture.width > 2 * picture.height
 
 
 def test_dots_are_warned_about() -> None:
