@@ -226,7 +226,7 @@ def test_parts_of_images_that_all_arms_have_are_drawn_with_their_values(tmp_path
     box = (10, 10, 140, 130)
     shown = [
         Shown("Set5", "0.png", box, images, {"l1": "28.00 dB, LPIPS 0.213", "pcl": "27.90 dB", "HR": ""}),
-        Shown("Set5", "1.png", box, {"l1": hr, "HR": hr}, {}),
+        Shown("Set5", "1.png", box, {"l1": hr, "HR": hr}, {"l1": "", "HR": ""}),
     ]
     summary = summarise(lines)
     (row,) = rows_of(shown, summary)
