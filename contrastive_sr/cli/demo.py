@@ -102,7 +102,7 @@ def _run_in(
     from contrastive_sr.evaluation.pattern import pattern_warnings
     from contrastive_sr.hosts.demo import LABELS, compare, device_name, draw, plan_study, results_of, verdict
     from contrastive_sr.hosts.launch import console_log, is_finished
-    from contrastive_sr.hosts.study import LEDGER, RUNS, Study, Tests
+    from contrastive_sr.hosts.study import LEDGER, RUNS, Measurement, Study
 
     if fresh:
         shutil.rmtree(folder / RUNS, ignore_errors=True)
@@ -115,7 +115,7 @@ def _run_in(
         if is_finished(training.config, training.text):
             _say(console, f"{training.run.label}: found, trained with {_shorter(training.config)}")
     with Trainings(console) as show:
-        study.run(Tests([], given_lr(), {}, device), report=show.line, on_progress=show.progress)
+        study.run(Measurement([], given_lr(), {}, device), report=show.line, on_progress=show.progress)
 
     with console.status("Measuring and drawing ..."):
         evaluation = compare(study, data, metrics, device)

@@ -168,7 +168,8 @@ def draw(folder: Path, evaluation: Evaluation, results: Mapping[str, Any], lpips
         title: of the curves.
     """
     shown = {image.name: image for image in evaluation.shown}
-    boxes = [(name, most_detailed(image.images["HR"], _SIDE)) for name, image in shown.items()]
+    # by bicubic enlargement: the edges that an LR image has, chosen without a look at what is compared
+    boxes = [(name, most_detailed(image.images["bicubic"], _SIDE)) for name, image in shown.items()]
     columns = {
         name: {label: part for label, part in image.images.items() if label != START} for name, image in shown.items()
     }
