@@ -43,7 +43,7 @@ lint: install ## ruff and mypy
 test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 $(ARGS)
 
-test-long: install ## what takes an hour: 20 kills of each host's training, 2,000 steps of each method
+test-long: install ## what takes an hour: 20 kills of each host's training, 2,000 steps of each method, evidence runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=0 $(ARGS)
 
 # Without hosts, which have pins of their own: with their tests, and those of what stands right of them, left out.

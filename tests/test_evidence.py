@@ -25,6 +25,8 @@ from benchmarks.evidence.training import Bicubic, Study
 from contrastive_sr.embeddings import DegradationEncoder
 from contrastive_sr.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 PARTS = tuple(ARMS)
 TINY = Size(

@@ -24,7 +24,7 @@ from benchmarks.evidence.training import SRTraining, Study
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods import CriaCL
 
-pytestmark = pytest.mark.basicsr
+pytestmark = [pytest.mark.basicsr, pytest.mark.long]
 CPU = torch.device("cpu")
 PARTS = tuple(real_report.ARMS)
 TINY = Size(
