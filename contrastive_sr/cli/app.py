@@ -459,7 +459,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for results, checkpoints and logs.")] = Path("demo"),
     data: Annotated[Path, typer.Option(help="Root of the data set; written if missing.")] = Path("datasets/demo"),
     steps: Annotated[
-        int, typer.Option(min=20, help="Training steps with L1 and with L1 + PCL; their start has three times as many.")
+        int, typer.Option(min=10, help="Training steps with L1 and with L1 + PCL; their start has three times as many.")
     ] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all trainings.")] = 0,
     lpips_weights: Annotated[

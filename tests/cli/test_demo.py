@@ -27,14 +27,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_demo(
     framework: Framework, demo_data: Path, tmp_path: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("demo", "--framework", framework, "--steps", "20", "--data", demo_data)
+    arguments = ("demo", "--framework", framework, "--steps", "10", "--data", demo_data)
     done = command_line(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of 100 steps" in done.stdout  # progress of the trainings
+    assert "of 50 steps" in done.stdout  # progress of the trainings
 
     folder = tmp_path / "demo" / framework
     results = json.loads((folder / "results.json").read_text())
-    assert results["steps"] == {"start": 60, "l1": 20, "l1_pcl": 20}
+    assert results["steps"] == {"start": 30, "l1": 10, "l1_pcl": 10}
     trained = ["start", "L1", "L1 + PCL"]
     assert list(results["mean"]) == ["bicubic", *trained]
     assert set(results["photographs"]) == {"chelsea.png", "motorcycle_left.png"}
@@ -44,7 +44,7 @@ def test_demo(
     for label, names in (("L1", {"pixel"}), ("L1 + PCL", {"pixel", *contrast})):
         curves = results["curves"][label]
         assert set(curves) == names
-        assert all([step for step, _ in curve] == list(range(1, 21)) for curve in curves.values())
+        assert all([step for step, _ in curve] == list(range(1, 11)) for curve in curves.values())
     assert results["curves"]["L1 + PCL"]["share"][0][1] == pytest.approx(1, rel=0.01)
     for name in ("crops.png", "curves.png"):
         with Image.open(folder / name) as picture:
@@ -57,7 +57,7 @@ def test_demo(
     assert means["L1"] != means["L1 + PCL"]
     assert all(f"{means[label]['psnr_y']:.2f}" in done.stdout for label in trained)
     pixel, contrastive = means["L1"], means["L1 + PCL"]
-    assert verdict(pixel, contrastive, 20) in done.stdout
+    assert verdict(pixel, contrastive, 10) in done.stdout
 
     # whatever is announced is there
     announced = [line.split(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith("  ") and ": " in line]
@@ -76,7 +76,7 @@ def test_demo(
         framework,
         Path("demo"),
         demo_data,
-        steps=20,
+        steps=10,
         seed=0,
         lpips_weights=None,
         fresh=False,
@@ -93,7 +93,7 @@ def test_a_training_that_fails_says_where_its_log_is(demo_data: Path, tmp_path: 
     """A file lies where the host has to make its folder of experiments."""
     (tmp_path / "demo" / "basicsr" / "runs").mkdir(parents=True)
     (tmp_path / "demo" / "basicsr" / "runs" / "experiments").write_text("in the way")
-    done = command_line("demo", "--steps", "20", "--data", demo_data)
+    done = command_line("demo", "--steps", "10", "--data", demo_data)
     assert done.returncode == 1
     assert "The training with start, seed 0 ended with exit code 1. The end of" in done.stderr
     assert "start-0.console.log" in done.stderr
@@ -106,7 +106,7 @@ def test_two_demos_do_not_share_a_folder(demo_data: Path, tmp_path: Path, comman
     folder.mkdir(parents=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = command_line("demo", "--steps", "20", "--data", demo_data)
+        done = command_line("demo", "--steps", "10", "--data", demo_data)
     assert done.returncode == 1
     assert "Another demo is writing into demo/basicsr" in done.stderr
     assert [path.name for path in folder.iterdir()] == [".lock"]
