@@ -142,7 +142,7 @@ def train(kind: str, indices: list[int]) -> dict[str, list[Any]]:
     torch.manual_seed(0)
     weight = {"loss_share": 0.05} if kind == "share" else {"loss_weight": 1e-4}
     samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
-    method, net = PCL(embedding=SmoothEmbedding(), share_interval=2, **samples, **weight), CountingNet()
+    method, net = PCL(embedding=SmoothEmbedding(), share_interval=2, phase="fixed", **samples, **weight), CountingNet()
     methods = methods_on(net, method)
     out: dict[str, list[Any]] = {"ratios": [], "weights": [], "keys": []}
     for step in range(STEPS):
