@@ -34,18 +34,15 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
         ConfigError: a file that is missing or holds something else.
         HostError: the file is given, and torchmetrics or torchvision is not installed.
     """
-    metrics = load_pattern(scale)
     left_out = []
+    metrics: dict[str, Metric] = {}
     try:
         metrics["niqe"] = load_niqe(scale)
     except HostError:
         left_out.append("NIQE is left out: it is BasicSR's, which is not installed or broken (contrastive-sr doctor).")
-    if lpips_weights is not None:
-        metrics["lpips"] = load_lpips(lpips_weights, device)
-        return metrics, left_out
     try:
-        weights = cached_weights()
-        if weights.is_file():
+        weights = cached_weights() if lpips_weights is None else lpips_weights
+        if lpips_weights is not None or weights.is_file():
             metrics["lpips"] = load_lpips(weights, device)
         else:
             left_out.append(
@@ -53,5 +50,7 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
                 f"--fetch-lpips has torchvision download it; or give torchvision's {weights.name} by --lpips-weights."
             )
     except HostError as error:
+        if lpips_weights is not None:
+            raise
         left_out.append(f"LPIPS is left out: {error}")
-    return metrics, left_out
+    return {**metrics, **load_pattern(scale)}, left_out
