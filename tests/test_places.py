@@ -288,6 +288,7 @@ REALLY_USED = {
     "embeddings.HaarDiscriminator": {"criteria/adversarial.py", "hosts/subjects.py"},
     "embeddings.VGGFeatures": {"criteria/vgg.py"},  # whose difference the criterion is
     "criteria.Adversarial": {"criteria/build.py"},  # which cannot be tried on random images
+    "methods.PCL": {"hosts/demo.py"},  # which shows this very one
     "networks.DASR": {"hosts/kernels.py"},  # whose variant "oracle" reads kernels
 }
 

@@ -46,6 +46,8 @@ class FeatureDistanceLoss(nn.Module):
         tensor(True)
     """
 
+    paper = "Model Contrastive Learning"
+
     def __init__(
         self,
         embedding: nn.Module,

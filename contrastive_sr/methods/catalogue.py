@@ -25,6 +25,9 @@ PAPERS: Mapping[str, str] = {
     "DASR": "Unsupervised Degradation Representation Learning for Blind Super-Resolution, CVPR 2021",
     "Cria-CL": "Criteria Comparative Learning for Real-scene Image Super-Resolution, TCSVT 2022",
     "MPF-Net": "Learning from Multi-Perception Features for Real-World Image Super-resolution",
+    "Model Contrastive Learning": (
+        "Learning from History: Task-agnostic Model Contrastive Learning for Image Restoration, arXiv 2309.06023"
+    ),
 }
 """Title and place of each paper, by the name that classes have as ``paper``."""
 

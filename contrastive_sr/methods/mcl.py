@@ -70,6 +70,8 @@ class MCL(EmbeddingMethod):
         ['mcl_discriminator']
     """
 
+    paper = "Model Contrastive Learning"
+
     def __init__(
         self,
         *,

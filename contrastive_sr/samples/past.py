@@ -55,6 +55,8 @@ class PastOutput(SampleGenerator, nn.Module):
         torch.Size([2, 2, 3, 32, 32])
     """
 
+    paper = "Model Contrastive Learning"
+
     def __init__(self, *, decay: float | Sequence[float] = 0.999, interval: int | Sequence[int] = 1) -> None:
         nn.Module.__init__(self)
         decays = _each(decay, "PastOutput(decay)", _check_decay)

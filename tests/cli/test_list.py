@@ -32,7 +32,7 @@ REGISTRIES = {
     "criteria": CRITERIA,
     "networks": NETWORKS,
 }
-OF_NO_PAPER = {"TimmFeatures", "random-field"}
+OF_NO_PAPER = {"TimmFeatures", "random-field", "CriterionTerm", "MSSSIM", "PeriodicPattern"}
 
 OWN = '''
 """Mine."""

@@ -256,7 +256,7 @@ def test_pcl_in_image_and_bands(tmp_path: Path) -> None:
     printed = look(tmp_path / "sub" / "pcl.png", method="pcl")
     assert "Taken: 64 x 64 from the middle of 451 x 300." in printed
     assert "untrained embedding" in printed
-    assert [printed.count(f" {role} ") for role in ("positive", "negative")] == [4, 4]
+    assert [printed.count(f" {role} ") for role in ("positive", "negative")] == [4, 5]
     with Image.open(tmp_path / "sub" / "pcl.png") as picture:
         wide, high = picture.size
         assert wide > 9 * 195

@@ -38,7 +38,7 @@ def train(kind: str, indices: list[int], seed: int = 0, wrap: bool = False) -> d
     torch.manual_seed(0)
     embedding = SmoothEmbedding()
     past = {"type": "PastOutput", "decay": [0.9, 0.1], "interval": [1, 2]}
-    method = MCL(embedding=embedding, train_embedding=False, loss_share=0.3, negatives=[past])
+    method = MCL(embedding=embedding, train_embedding=False, loss_share=0.3, negatives=[past], phase="fixed")
     torch.manual_seed(seed)
     net = NETS[kind]().double()
     training = Training(net, methods_on(net, method).double(), partial(torch.optim.SGD, lr=1.0), wrap)

@@ -36,10 +36,10 @@ def train(training: str, indices: list[int], wrap: bool) -> dict[str, Any]:
     """Both phases of MPF on the joined batches of some ranks; the method's state and logs."""
     torch.manual_seed(0 if not wrap else indices[0])  # DistributedDataParallel gives all ranks the first one's weights
     embedding = {"type": "SNResNet18", "out_indices": [0]}
-    config = {"type": "MPF", "variant": 6, "loss_weight": 0.1, "embedding": embedding, "embedding_training": training}
+    config = {"type": "MPF", "variant": 6, "loss_weight": 0.1, "embedding": embedding, "phase": "fixed"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        methods = build_methods([{**config, "warmup_steps": WARMUP}])
+        methods = build_methods([{**config, "embedding_training": training, "warmup_steps": WARMUP}])
     torch.manual_seed(0)
     net = CountingNet()
     methods.attach(net)

@@ -162,7 +162,8 @@ def test_study_through_mmagic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1, upscale_factor: 4, res_scale: 1}", 4
     )
     torch.save(net.state_dict(), "start.pth")
-    printed = study(base.name, "l1=model.methods=null", "pcl", seeds=[0], steps=4, start="start.pth", imports=[BATCHES])
+    pcl = "pcl=model.methods=[{type: PCL, loss_share: 3.0}]"
+    printed = study(base.name, "l1=model.methods=null", pcl, seeds=[0], steps=4, start="start.pth", imports=[BATCHES])
     assert batches("l1-0") == batches("pcl-0")
     assert len(set(batches("l1-0"))) == 4
     of = json.loads(Path("out/study.json").read_text())["results"]["mine"]
@@ -171,7 +172,7 @@ def test_study_through_mmagic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "(one seed)" in printed
     assert "pcl" in Path("out/runs/configs/pcl-0.py").read_text()
     shutil.rmtree("out/runs")
-    again = study(base.name, "l1=model.methods=null", "pcl", seeds=[0], steps=4, start="start.pth")
+    again = study(base.name, "l1=model.methods=null", pcl, seeds=[0], steps=4, start="start.pth")
     assert "trains" not in again
 
 

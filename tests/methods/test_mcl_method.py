@@ -120,7 +120,9 @@ def test_a_past_is_a_negative_of_any_method_with_an_embedding(kind: str) -> None
     """Also beside others; from the first step on, where it is the network itself, everything is finite."""
     negatives = [{"type": "PastOutput", "decay": 0.9}, {"type": "GaussianBlur", "count": 1}]
     haar = {"type": "HaarDiscriminator", "out_indices": [0]}
-    (method,) = build_methods([{"type": kind, "embedding": haar, "negatives": negatives, "positives": HR}])
+    (method,) = build_methods(
+        [{"type": kind, "embedding": haar, "negatives": negatives, "positives": HR, "loss_share": 0.05}]
+    )
     run = training(method, net=NormNet())
     for step in range(3):
         run.step(images_batch(seed=step))

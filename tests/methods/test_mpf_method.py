@@ -167,7 +167,7 @@ def test_row_2_has_vgg_which_does_not_learn(tmp_path: Path) -> None:
 def test_the_embedding_is_the_row_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(mpf(embedding=...).embedding, SNResNet18)
 
-    def nowhere(source: str) -> dict[str, Tensor]:
+    def nowhere(source: str, model: str) -> dict[str, Tensor]:
         raise ConfigError(f"asked for {source}")
 
     monkeypatch.setattr("contrastive_sr.embeddings.vgg._download", nowhere)
