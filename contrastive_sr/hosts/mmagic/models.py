@@ -35,7 +35,8 @@ _OPTIM_EXAMPLE = (
 
 def generator_scale(generator: Any) -> int | None:
     """The scale that a generator's config says, or has by default; None if there is none in it."""
-    if not isinstance(generator, Mapping) or (network := NETWORKS.get(generator.get("type"))) is None:
+    kind = generator.get("type") if isinstance(generator, Mapping) else None
+    if not isinstance(kind, str) or (network := NETWORKS.get(kind)) is None:
         return None
     stated = stated_scale(network, generator)
     return None if stated is None else stated[1]
