@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import re
 import time
@@ -281,11 +282,13 @@ class _Meter:
 def _measurable() -> bool:
     """Let Linux measure the highest resident memory of this process anew; False where it cannot.
 
-    What glibc has kept of freed memory is given back before, or an image would seem to take nothing after a like one.
+    Garbage is collected and what glibc has kept of freed memory is given back before, or an image would seem to take
+    less by what was freed meanwhile, and nothing after a like one.
     """
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if give_back is None:
         return False
+    gc.collect()
     give_back(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")

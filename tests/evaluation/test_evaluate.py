@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_memory_of_every_image_is_its_own(photo: UInt8Image) -> None:
     for size in (40, 200):
         used = [score.values["memory_mib"] for score in evaluate(Hungry(size).eval(), pairs, 4)]
         assert all(memory is not None and size - 1 <= memory < size + 15 for memory in used), used
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process' peak of memory")
+def test_garbage_is_no_memory_of_the_image_during_which_it_is_freed(photo: UInt8Image) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself, self.content = self, torch.ones(50 * 2**18)
+
+    class Littering(Hungry):
+        clean = True
+
+        def forward(self, lr: Tensor) -> Tensor:
+            if self.clean:  # the trial, which is not measured
+                Cycle()
+                self.clean = False
+                return nn.functional.interpolate(lr, scale_factor=4)
+            gc.collect()
+            return super().forward(lr)
+
+    (score,) = evaluate(Littering(100).eval(), [bicubic_pair("a", photo, 4)], 4)
+    memory = score.values["memory_mib"]
+    assert memory is not None
+    assert 99 <= memory < 115
 
 
 def test_tiles_and_measures_of_ones_own(photo: UInt8Image) -> None:

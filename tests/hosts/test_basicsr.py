@@ -281,6 +281,17 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
     assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["step.count"] == 3
 
 
+def test_a_forced_seed_seeds_the_whole_training(train_here: Callable[..., Path], demo_data: Path) -> None:
+    def trained(seed: int, *arguments: str) -> Any:
+        name = f"seed_{seed}_{len(arguments)}"
+        experiment = train_here("demo_pcl_edsr", demo_data, *arguments, options={"manual_seed": seed, "name": name})
+        return load(experiment.with_name(name) / "models/net_g_latest.pth")["params"]
+
+    of_file, of_other, forced = trained(7), trained(8), trained(8, "--force_yml", "manual_seed=7")
+    assert_same(forced, of_file)
+    assert any(not torch.equal(of_other[key], value) for key, value in of_file.items())
+
+
 def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
         train_here("demo_pcl_edsr", demo_data, options={"methods": [{"type": "PCL", "temprature": 1.0}]})

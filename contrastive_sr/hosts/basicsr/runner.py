@@ -26,7 +26,8 @@ def train(config: Path, arguments: list[str]) -> None:
 
     The installed BasicSR needs no change. The option file is read without running code in it. ``experiments/`` and
     ``tb_logger/`` are written into the current folder. Resuming works on a CPU and reads nothing but tensors
-    and plain containers. ``--launcher pytorch`` works on CPUs too. A progress bar is shown.
+    and plain containers. ``--launcher pytorch`` works on CPUs too. ``--force_yml manual_seed=1`` seeds the whole training.
+    A progress bar is shown.
 
     Args:
         config: the option file.
@@ -45,6 +46,8 @@ def train(config: Path, arguments: list[str]) -> None:
     def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
         # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
         datasets.update(start.check_start(opt))
+        # BasicSR seeds before it reads --force_yml
+        options.set_random_seed(opt["manual_seed"] + opt["rank"])
         return _load_resume_state(host, opt)
 
     with ExitStack() as stack:
