@@ -9,7 +9,7 @@ methods[0]["queue_size"] = 256  # the paper's 8192 would not fill in so short a 
 model = dict(generator=dict(channels=32, groups=1, blocks=2), methods=methods)
 
 train_pipeline = _base_.two_crops_pipeline
-train_pipeline[2]["crop_size"] = (96, 96)
+train_pipeline[1]["patch_size"] = 96
 train_dataloader = dict(
     num_workers=0,
     batch_size=8,

@@ -13,11 +13,10 @@ train_pipeline = [
     dict(type="RandomTransposeHW", keys=["gt"], transpose_ratio=0.5),
     dict(type="PackInputs"),
 ]
-# For methods that compare two crops of an image: `Crop` takes each of its keys where it likes.
+# For methods that compare two crops of an image.
 two_crops_pipeline = [
     load_hr,
-    dict(type="CopyValues", src_keys=["gt"], dst_keys=["gt_key"]),
-    dict(type="Crop", keys=["gt", "gt_key"], crop_size=(patch_size, patch_size)),
+    dict(type="contrastive_sr.TwoCrops", patch_size=patch_size),
     dict(type="Flip", keys=["gt", "gt_key"], flip_ratio=0.5, direction="horizontal"),
     dict(type="Flip", keys=["gt", "gt_key"], flip_ratio=0.5, direction="vertical"),
     dict(type="RandomTransposeHW", keys=["gt", "gt_key"], transpose_ratio=0.5),

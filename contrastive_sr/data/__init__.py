@@ -3,6 +3,7 @@
 `contrastive_sr.data.prepare` writes training sets from archives, `contrastive_sr.data.demo` the small set of the demo.
 """
 
+from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.degraded import DegradedSet, write_degraded
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import IMAGE_SUFFIXES, RGB_SUFFIXES, as_image, as_tensor, list_images, read_rgb
@@ -20,5 +21,6 @@ __all__ = [
     "list_images",
     "pair_folders",
     "read_rgb",
+    "two_corners",
     "write_degraded",
 ]

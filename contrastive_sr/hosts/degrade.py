@@ -96,8 +96,8 @@ class TrainingDegradation:
             if hr_key is None:
                 raise ConfigError(
                     "A method wants 'lr_key', and the data have one crop of each HR image. Set `crops: 2` in a BasicSR "
-                    "dataset HighResolutionImageDataset; in an MMagic pipeline copy 'gt' to 'gt_key', crop both, and "
-                    'end with PackInputs(keys=["gt", "gt_key"]).'
+                    "dataset HighResolutionImageDataset; in an MMagic pipeline put contrastive_sr.TwoCrops in place of "
+                    'Crop, and end with PackInputs(keys=["gt", "gt_key"]).'
                 )
             batch["lr_key"] = self.degradation.apply(hr_key, parameters, generator)
         if "lr_key_other" in self.wants:

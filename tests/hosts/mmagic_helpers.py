@@ -36,6 +36,8 @@ train_pipeline = _base_.train_pipeline
 for _step in train_pipeline:
     if _step["type"] == "Crop":
         _step["crop_size"] = ({patch}, {patch})
+    if _step["type"] == "contrastive_sr.TwoCrops":
+        _step["patch_size"] = {patch}
 train_dataloader = dict(batch_size=2, dataset=dict(patch_size={patch}, pipeline=train_pipeline))
 train_cfg = dict(max_iters={steps}, val_interval={val})
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={save}))

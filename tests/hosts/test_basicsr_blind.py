@@ -344,6 +344,11 @@ def test_two_crops_of_one_image_are_whole(tmp_path: Path) -> None:
         corners.add(pair)
     assert len(corners) > 10
     assert any(first != second for first, second in corners)
+    found = dataset(tmp_path, crops=2, gt_size=8)  # so that there is room for two wherever the first lies
+    for _ in range(20):
+        item = found[0]
+        first, second = (assert_crop(item[key], ramp()) for key in ("gt", "gt_key"))
+        assert max(abs(a - b) for a, b in zip(first, second, strict=True)) >= 8
     assert set(dataset(tmp_path)[0]) == {"gt", "gt_path"}
 
 

@@ -397,7 +397,8 @@ def dataset(folder: Path, **changes: Any) -> Any:
 def test_the_pipeline_gives_two_crops_of_each_image(tmp_path: Path) -> None:
     helpers.write_pairs(tmp_path, 3)
     pipeline = Config.fromfile(helpers.CONFIGS / "demo_dasr_x4.py").train_pipeline
-    pipeline[2]["crop_size"] = (32, 32)
+    assert pipeline[1]["type"] == "contrastive_sr.TwoCrops"
+    pipeline[1]["patch_size"] = 32
     found = dataset(tmp_path, pipeline=pipeline)
     assert len(found) == 3
     items = [found[1] for _ in range(8)]
@@ -406,6 +407,23 @@ def test_the_pipeline_gives_two_crops_of_each_image(tmp_path: Path) -> None:
         assert torch.equal(item["inputs"]["gt"], item["data_samples"].gt_img)
         assert item["data_samples"].gt_path.endswith("1.png")
     assert any(not torch.equal(item["inputs"]["gt"], item["inputs"]["gt_key"]) for item in items)
+
+
+def test_two_crops_share_no_pixel_where_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "HR").mkdir()
+    image = np.arange(80 * 80, dtype=np.uint16).reshape(80, 80)
+    Image.fromarray(np.stack([image // 256, image % 256, image * 0], -1).astype(np.uint8)).save(tmp_path / "HR/a.png")
+    load = {"type": "LoadImageFromFile", "key": "gt", "channel_order": "rgb"}
+    crops = {"type": "contrastive_sr.TwoCrops", "patch_size": 32}
+    pack = {"type": "PackInputs", "keys": ["gt", "gt_key"]}
+    found = dataset(tmp_path, pipeline=[load, crops, pack])
+    for _ in range(10):
+        inputs = found[0]["inputs"]
+        pixels = [{tuple(pixel) for pixel in inputs[key].flatten(1).T.tolist()} for key in ("gt", "gt_key")]
+        assert len(pixels[0]) == len(pixels[1]) == 32 * 32
+        assert not pixels[0] & pixels[1]
+    with pytest.raises(DataError, match="at least 96 x 96 pixels, got 80 x 80"):
+        dataset(tmp_path, pipeline=[load, {**crops, "patch_size": 96}, pack])[0]
 
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen"])
@@ -472,8 +490,8 @@ def test_full_and_demo_configs_say_the_same(name: str, millions: float | None, t
     assert full.model.methods == demo.model.methods
     assert full.model.degradation == demo.model.degradation
     assert (full.train_dataloader.batch_size, full.train_dataloader.dataset.patch_size) == (32, 192)
-    crops = [step.crop_size for step in full.train_dataloader.dataset.pipeline if step.type == "Crop"]
-    assert crops == [(192, 192)]
+    (crop,) = [step for step in full.train_dataloader.dataset.pipeline if "Crop" in step.type]
+    assert crop.get("patch_size") == 192 or crop.crop_size == (192, 192)
     if millions is not None:
         network = MODELS.build({"_scope_": "mmagic", **full.model.generator.to_dict()})
         assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)

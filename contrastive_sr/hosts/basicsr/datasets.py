@@ -15,6 +15,7 @@ from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, list_images
 from contrastive_sr.data.pairs import check_high_resolution, check_template, pair_folders
 from contrastive_sr.errors import ConfigError, DataError
@@ -95,8 +96,9 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
     """HR images alone, for trainings whose ``degradation:`` makes the LR images on the device.
 
     Gives ``gt``, a random crop, and with ``crops: 2`` also ``gt_key``, another crop of the same image with the same
-    flips, for methods that compare two crops under one degradation. Images are read as BasicSR reads them: grey ones
-    as three equal channels, of 16 bits the upper 8.
+    flips, for methods that compare two crops under one degradation; they overlap only in images with no room for two
+    (:func:`contrastive_sr.data.two_corners`). Images are read as BasicSR reads them: grey ones as three equal channels,
+    of 16 bits the upper 8.
 
     Args:
         opt: dataset options as those of BasicSR's ``PairedImageDataset`` (``dataroot_gt``, ``io_backend``,
@@ -141,7 +143,7 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
         data = self.client.get(path, "gt")
         try:
             image = imfrombytes(data, float32=False)
-            crops = [self._crop(image, path) for _ in range(self.crops)]
+            crops = self._cropped(image, path)
         except Exception:
             check_readable(data, path)
             raise
@@ -149,13 +151,13 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
         tensors = [img2tensor(crop).div_(255) for crop in (crops if isinstance(crops, list) else [crops])]
         return {**dict(zip(("gt", "gt_key"), tensors, strict=False)), "gt_path": path}
 
-    def _crop(self, image: np.ndarray, path: str) -> np.ndarray:
-        spare = [length - self.size for length in image.shape[:2]]
-        if min(spare) < 0:  # in an lmdb, whose images were not checked
+    def _cropped(self, image: np.ndarray, path: str) -> list[np.ndarray]:
+        height, width = image.shape[:2]
+        if min(height, width) < self.size:  # in an lmdb, whose images were not checked
             raise DataError(f"{path} is smaller than the patches of {self.size} x {self.size}. Take it out.")
-        top, left = (random.randint(0, pixels) for pixels in spare)
-        # a copy: augment() flips in place, and two crops may overlap
-        return image[top : top + self.size, left : left + self.size].copy()
+        corners = two_corners(height, width, self.size, random.randrange)[: self.crops]
+        # copies: augment() flips in place
+        return [image[top : top + self.size, left : left + self.size].copy() for top, left in corners]
 
 
 def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def train(config: Path, arguments: list[str]) -> None:
 
     The installed BasicSR needs no change. The option file is read without running code in it. ``experiments/`` and
     ``tb_logger/`` are written into the current folder. Resuming works on a CPU and reads nothing but tensors
-    and plain containers. ``--launcher pytorch`` works on CPUs too. ``--force_yml manual_seed=1`` seeds the whole training.
+    and plain containers. ``--launcher pytorch`` works on CPUs too. A seed by ``--force_yml`` seeds the whole training.
     A progress bar is shown.
 
     Args:

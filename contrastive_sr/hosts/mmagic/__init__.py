@@ -2,9 +2,10 @@
 
     custom_imports = dict(imports=["contrastive_sr.hosts.mmagic"], allow_failed_imports=False)
 
-Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`,
-`DASR`, `CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`,
-the metric `Pattern`, the hook `CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
+Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`, `DASR`,
+`CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`, the
+transform `TwoCrops`, the metric `Pattern`, the hook `CheckpointHook`, and the constructor of optimizers
+`MultiOptimWrapperConstructor`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -13,7 +14,7 @@ from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
 load_host()
 allow_own_checkpoints()
 
-from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset  # noqa: E402
+from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset, TwoCrops  # noqa: E402
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
 from contrastive_sr.hosts.mmagic.metrics import Pattern  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
@@ -36,5 +37,6 @@ __all__ = [
     "PairedImageDataset",
     "Pattern",
     "ProgressHook",
+    "TwoCrops",
     "rcan",
 ]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmagic.datasets import BasicImageDataset
+from mmcv.transforms import BaseTransform
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.images import check_readable, list_images
 from contrastive_sr.data.pairs import check_high_resolution, check_pairs
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.hosts.mmagic.registry import DATASETS
+from contrastive_sr.hosts.mmagic.registry import DATASETS, TRANSFORMS
 from contrastive_sr.hosts.prepared import how_to_prepare
 
 
@@ -98,9 +101,8 @@ class PairedImageDataset(CheckedDataset):
 class HighResolutionImageDataset(CheckedDataset):
     """HR images alone (`data_prefix=dict(gt=HR)`), for models whose `degradation` makes the LR images on the device.
 
-    The pipeline loads and crops `gt` and ends with `PackInputs()`. For methods that compare two crops of an image:
-    `CopyValues(src_keys=["gt"], dst_keys=["gt_key"])`, `Crop(keys=["gt", "gt_key"], ...)`, which takes each where it
-    likes, and at the end `PackInputs(keys=["gt", "gt_key"])`.
+    The pipeline loads and crops `gt` and ends with `PackInputs()`. For methods that compare two crops of an image it
+    has `contrastive_sr.TwoCrops` for `Crop`, and at the end `PackInputs(keys=["gt", "gt_key"])`.
 
     Args:
         patch_size: height and width of the pipeline's patches; images must be no smaller, for which `Crop` itself would
@@ -128,3 +130,31 @@ class HighResolutionImageDataset(CheckedDataset):
         if self._local and self.check_sizes:
             check_high_resolution([entry["gt_path"] for entry in entries], self.patch_size)
         return entries
+
+
+@TRANSFORMS.register_module()
+class TwoCrops(BaseTransform):
+    """Two crops of `gt`, as `gt` and `gt_key`, for methods that compare two crops of an image.
+
+    They overlap only in images with no room for two (:func:`contrastive_sr.data.two_corners`).
+
+    Args:
+        patch_size: height and width of the crops.
+
+    Raises:
+        ConfigError: a size below 1.
+        DataError: an image is smaller.
+    """
+
+    def __init__(self, patch_size: int) -> None:
+        self.patch_size = check_count(patch_size, "patch_size")
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The same entries, with `gt` cropped and `gt_key` beside."""
+        image, size = results["gt"], self.patch_size
+        height, width = image.shape[:2]
+        if min(height, width) < size:
+            raise DataError(f"TwoCrops: expected images of at least {size} x {size} pixels, got {height} x {width}.")
+        for key, (top, left) in zip(("gt", "gt_key"), two_corners(height, width, size, np.random.randint), strict=True):
+            results[key] = image[top : top + size, left : left + size]
+        return results

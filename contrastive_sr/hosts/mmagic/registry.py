@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as _OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import Registry
 from torch import nn
 
@@ -18,6 +19,7 @@ _LOCATIONS = ["contrastive_sr.hosts.mmagic"]
 
 MODELS = Registry("model", parent=_MODELS, scope=_SCOPE, locations=_LOCATIONS)
 DATASETS = Registry("dataset", parent=_DATASETS, scope=_SCOPE, locations=_LOCATIONS)
+TRANSFORMS = Registry("transform", parent=_TRANSFORMS, scope=_SCOPE, locations=_LOCATIONS)
 HOOKS = Registry("hook", parent=_HOOKS, scope=_SCOPE, locations=_LOCATIONS)
 METRICS = Registry("metric", parent=_METRICS, scope=_SCOPE, locations=_LOCATIONS)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
