@@ -82,6 +82,7 @@ def run_evaluation(
         ) from error
     from contrastive_sr._checks import check_count
     from contrastive_sr.evaluation import compare_networks
+    from contrastive_sr.evaluation.blur import blur_note
     from contrastive_sr.evaluation.comparison import CHECKING, check_networks
     from contrastive_sr.evaluation.pattern import pattern_note, pattern_warnings
     from contrastive_sr.evaluation.report import write_reports
@@ -129,7 +130,10 @@ def run_evaluation(
             on_progress=show,
         )
     results = evaluation.results()
-    notes = evaluation.notes({**NOTES, "pattern_2": pattern_note(results, scale)}) + left_out
+    of_metrics = {**NOTES, "pattern_2": pattern_note(results, scale)}
+    if "blur" in metrics:
+        of_metrics["blur"] = blur_note(results)
+    notes = evaluation.notes(of_metrics) + left_out
     warnings = pattern_warnings(results, scale)
     _print_table(results, notes, warnings, console)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"

@@ -1,5 +1,6 @@
 """Image quality as the papers measure it, networks compared on data sets, and what a network costs."""
 
+from contrastive_sr.evaluation.blur import blur_note, load_blur
 from contrastive_sr.evaluation.comparison import Evaluation, MetricNote, NamedNetwork, compare_networks
 from contrastive_sr.evaluation.cost import Cost, cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
@@ -33,11 +34,13 @@ __all__ = [
     "bicubic",
     "bicubic_lr",
     "bicubic_pair",
+    "blur_note",
     "compare_networks",
     "cost",
     "degraded_lr",
     "evaluate",
     "given_lr",
+    "load_blur",
     "load_pattern",
     "luma",
     "paired_difference",

@@ -50,6 +50,7 @@ COLUMNS = {
     "ssim_y": Column("SSIM-Y", "{:.4f}".format, 1),
     "niqe": Column("NIQE", "{:.3f}".format, -1),
     "lpips": Column("LPIPS", "{:.4f}".format, -1),
+    "blur": Column("blur", "{:.3f}".format, -1),
     "pattern_2": Column("pattern 2", "{:.2f}".format, -1),
     "pattern_scale": Column("pattern scale", "{:.2f}".format, -1),
     "seconds": Column("s / image", "{:.3f}".format, -1),

@@ -32,9 +32,9 @@ PCL: Mapping[str, Any] = {"type": "PCL", "name": "pcl", "loss_share": 1.0, "ever
 """What is added to L1. At the paper's weight nothing is to be seen after so short a training."""
 HELD_OUT = "held-out"
 """Name of the data set."""
-MEASURED = ("psnr_y", "ssim_y", "niqe", "lpips", "pattern_scale")
+MEASURED = ("psnr_y", "ssim_y", "niqe", "lpips", "blur", "pattern_scale")
 """What is reported, as far as it is there."""
-_SAID = {"psnr_y": ("PSNR", 2, " dB"), "niqe": ("NIQE", 2, ""), "lpips": ("LPIPS", 3, "")}
+_SAID = {"psnr_y": ("PSNR", 2, " dB"), "niqe": ("NIQE", 2, ""), "lpips": ("LPIPS", 3, ""), "blur": ("blur", 3, "")}
 _SIDE = 64  # of the crops
 _FLAT = ("motorcycle_left.png", (56, 28, 56 + _SIDE, 28 + _SIDE))  # the tank, where dots would be seen
 CURVES = {

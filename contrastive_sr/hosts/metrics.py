@@ -9,6 +9,7 @@ import torch
 
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation import Metric, MetricNote
+from contrastive_sr.evaluation.blur import load_blur
 from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
 from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
 from contrastive_sr.evaluation.pattern import load_pattern
@@ -20,10 +21,10 @@ NOTES: Mapping[str, MetricNote] = {"niqe": NIQE_NOTE, "lpips": LPIPS_NOTE}
 
 
 def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
-    """Periodic patterns; NIQE and LPIPS if what they need is there, and else a line for each.
+    """Periodic patterns; NIQE, LPIPS and blur if what they need is there, and else a line for each.
 
     Args:
-        scale: how many times larger HR is; the border that NIQE leaves out.
+        scale: how many times larger HR is; the border that NIQE and blur leave out.
         lpips_weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
         device: where LPIPS is computed.
 
@@ -53,4 +54,8 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
         if lpips_weights is not None:
             raise
         left_out.append(f"LPIPS is left out: {error}")
+    try:
+        metrics |= load_blur(scale)
+    except HostError as error:
+        left_out.append(f"Blur is left out: {error}")
     return {**metrics, **load_pattern(scale)}, left_out

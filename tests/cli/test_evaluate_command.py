@@ -88,7 +88,8 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     assert [list(methods) for methods in content.values()] == [["bicubic"], ["bicubic"]]
     first = content["first"]["bicubic"]
     patterns = ["pattern_2", "hr_pattern_2", "pattern_scale", "hr_pattern_scale"]
-    assert list(first)[:9] == ["psnr_y", "ssim_y", "niqe", *patterns, "seconds", "memory_mib"]
+    blur = ["blur", "hr_blur"]
+    assert list(first)[:11] == ["psnr_y", "ssim_y", "niqe", *blur, *patterns, "seconds", "memory_mib"]
     assert (first["images"], first["scale"], first["parameters"]) == (2, 4, None)
     assert content["second"]["bicubic"]["niqe"] is None
 
@@ -99,7 +100,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         ("second", "cat.png"),
     ]
     assert (rows[1]["width"], rows[1]["height"]) == ("128", "148")
-    for name in ("psnr_y", "ssim_y", "niqe", *patterns):
+    for name in ("psnr_y", "ssim_y", "niqe", *blur, *patterns):
         assert first[name] == pytest.approx((float(rows[0][name]) + float(rows[1][name])) / 2, rel=1e-5)
 
     # BasicSR's own functions, on images that its own bicubic made
