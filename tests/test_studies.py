@@ -32,7 +32,7 @@ def test_every_arm_can_be_trained(file: Path, demo_data: Path, tmp_path: Path, m
 
     settings = together(file, Settings())
     assert settings.base is not None
-    assert list(settings.arms)[0] == "l1"
+    assert next(iter(settings.arms)) == "l1"
     plan = Plan(settings.base, settings.arms, settings.seeds or [0], tmp_path / "out", settings.steps)
     study = Study(plan, study_host(settings.base))
     assert len({training.digest for training in study.trainings}) == len(settings.arms) * len(plan.seeds)

@@ -28,8 +28,8 @@ class Adversarial(Criterion):
     are normalised together, as in its training.
 
     Args:
-        discriminator: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding, with logits. Default:
-            ``HaarDiscriminator``.
+        discriminator: a mapping such as ``{"type": "SNResNet18"}``, or an embedding, with logits. Default:
+            ``RGBDiscriminator``, which also sees a shift of colour; those over Haar bands do not.
 
     Raises:
         ConfigError: an embedding that is unknown or cannot learn.
@@ -43,7 +43,7 @@ class Adversarial(Criterion):
 
     def __init__(self, discriminator: Mapping[str, object] | Embedding | None = None) -> None:
         super().__init__()
-        discriminator = {"type": "HaarDiscriminator"} if discriminator is None else discriminator
+        discriminator = {"type": "RGBDiscriminator"} if discriminator is None else discriminator
         network = build(EMBEDDINGS, discriminator, "Adversarial(discriminator)")
         if not isinstance(network, TrainableEmbedding):
             able = ", ".join(name for name, cls in EMBEDDINGS.items() if issubclass(cls, TrainableEmbedding))

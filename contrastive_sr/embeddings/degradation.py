@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape
-from contrastive_sr.embeddings.head import MLPHead
 from contrastive_sr.embeddings.weights import load_weights
 
 CHANNELS = (64, 64, 128, 128, 256, 256)
@@ -20,8 +19,8 @@ class DegradationEncoder(nn.Module):
 
     Conv 3x3 (no bias, since BatchNorm follows), BatchNorm, LeakyReLU 0.1, six times, with 64, 64, 128, 128, 256, 256
     channels and strides 1, 1, 2, 1, 2, 1; then the mean over all positions, which is the representation R. ``head``
-    (256-256-256, with ReLU as in MoCo v2, which the paper follows) makes of R the vector that is contrasted; the SR
-    network reads R itself. 1.28 M parameters, 1.15 M of them without the head.
+    (256-256-256, with LeakyReLU 0.1 between, as the authors' code has it) makes of R the vector that is contrasted; the
+    SR network reads R itself. 1.28 M parameters, 1.15 M of them without the head.
 
     Args:
         weights: a file that holds one trained encoder: a network's, such as DASR's, a training's, or a plain state
@@ -47,7 +46,7 @@ class DegradationEncoder(nn.Module):
             layers += [convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(0.1, inplace=True)]
         self.body = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = MLPHead(self.dim, dim=self.dim)
+        self.head = nn.Sequential(nn.Linear(self.dim, self.dim), nn.LeakyReLU(0.1), nn.Linear(self.dim, self.dim))
         if weights is not None:
             load_weights(
                 self, weights, key="DegradationEncoder(weights)", hint=" DASR's variant 'oracle' has no encoder."

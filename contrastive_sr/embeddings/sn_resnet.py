@@ -41,10 +41,10 @@ class Block(nn.Module):
 class SNResNet18(TrainableEmbedding):
     """MPF-Net's embedding network (section III-D), that of ContraD (Jeong and Shin, arXiv 2103.09742).
 
-    Images as 2x - 1; conv 3x3 to 64; four stages of two residual blocks with 64, 128, 256, 512 channels and strides 1,
-    2, 2, 2; LeakyReLU 0.1; no BatchNorm; spectral normalisation of every convolution and linear layer. Global average
-    pooling, so that any size from 16 pixels will do, and two linear layers make one logit for each image. 11.3 M
-    parameters.
+    Images as 2x - 1; conv 3x3 to 64 and LeakyReLU; four stages of two residual blocks with 64, 128, 256, 512 channels
+    and strides 1, 2, 2, 2; LeakyReLU 0.1; no BatchNorm; spectral normalisation of every convolution and linear layer.
+    Global average pooling, so that any size from 16 pixels will do, and two linear layers make one logit for each
+    image. 11.3 M parameters.
 
     Spectral normalisation divides each weight by an estimate of its largest singular value. In training
     mode alone each pass improves the estimate by one step; it is saved with the weights. Weights are normalised in
@@ -73,7 +73,7 @@ class SNResNet18(TrainableEmbedding):
     def __init__(self, *, out_indices: Sequence[int] = (0, 1, 2, 3), weights: str | Path | None = None) -> None:
         super().__init__()
         self.out_indices = check_out_indices(out_indices, len(STAGES), "SNResNet18(out_indices)")
-        self.first = nn.Conv2d(3, STAGES[0][0], 3, padding=1)
+        self.first = nn.Sequential(nn.Conv2d(3, STAGES[0][0], 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True))
         inputs = (STAGES[0][0], *(channels for channels, _ in STAGES))
         self.stages = nn.ModuleList(
             nn.Sequential(

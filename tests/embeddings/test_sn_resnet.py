@@ -39,7 +39,7 @@ def plain_maps(embedding: SNResNet18, x: Tensor) -> list[Tensor]:
     def leaky(x: Tensor) -> Tensor:
         return torch.where(x > 0, x, 0.1 * x)
 
-    x = convolve(embedding.first, 2 * x - 1)
+    x = leaky(convolve(embedding.first[0], 2 * x - 1))
     maps = []
     for stage, first_stride in zip(embedding.stages, (1, 2, 2, 2), strict=True):
         for block, stride in zip(stage, (first_stride, 1), strict=True):
@@ -112,11 +112,11 @@ def test_the_estimate_moves_by_one_step_in_training_mode_alone(shared: SNResNet1
     with frozen(embedding):
         embedding(images())
     assert not moved(embedding, before)
-    state = embedding.first.parametrizations.weight
+    state = embedding.first[0].parametrizations.weight
     matrix = state.original.flatten(1).detach()
     embedding.logits(images())
     assert {name.split(".")[-1] for name in moved(embedding, before)} == {"_u", "_v"}
-    u = F.normalize(matrix @ before["first.parametrizations.weight.0._v"], dim=0)
+    u = F.normalize(matrix @ before["first.0.parametrizations.weight.0._v"], dim=0)
     torch.testing.assert_close(state[0]._u, u)  # one step, and no second one
     torch.testing.assert_close(state[0]._v, F.normalize(matrix.T @ u, dim=0))
 
@@ -125,15 +125,17 @@ def test_weights_are_divided_by_their_largest_singular_value() -> None:
     torch.manual_seed(0)
     embedding = SNResNet18()
     for _ in range(60):
-        embedding.first.weight  # noqa: B018 - in training mode each look is a step
-    largest = torch.linalg.svdvals(embedding.first.parametrizations.weight.original.flatten(1))[0]
-    weight = embedding.eval().first.weight
-    torch.testing.assert_close(weight * largest, embedding.first.parametrizations.weight.original, rtol=1e-3, atol=1e-4)
+        embedding.first[0].weight  # noqa: B018 - in training mode each look is a step
+    largest = torch.linalg.svdvals(embedding.first[0].parametrizations.weight.original.flatten(1))[0]
+    weight = embedding.eval().first[0].weight
+    torch.testing.assert_close(
+        weight * largest, embedding.first[0].parametrizations.weight.original, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_frozen_normalises_once(shared: SNResNet18, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    kind = type(shared.first.parametrizations.weight[0])
+    kind = type(shared.first[0].parametrizations.weight[0])
     forward = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, weight: calls.append(self) or forward(self, weight))
     with frozen(shared):
@@ -178,6 +180,10 @@ def test_weights_from_a_file(shared: SNResNet18, tmp_path: Path) -> None:
     torch.save({"params": shared.state_dict()}, tmp_path / "mpf_embedding_latest.pth")
     loaded = SNResNet18(weights=tmp_path / "mpf_embedding_latest.pth")
     assert not moved(loaded, shared.state_dict())
+    former = {name.replace("first.0.", "first."): value for name, value in shared.state_dict().items()}
+    torch.save(former, tmp_path / "without_the_first_activation.pth")
+    with pytest.raises(ConfigError, match=r"SNResNet18\(weights\)"):
+        SNResNet18(weights=tmp_path / "without_the_first_activation.pth")
     with pytest.raises(ConfigError, match=r"SNResNet18\(weights\): expected an existing file"):
         SNResNet18(weights=tmp_path / "nothing.pth")
 

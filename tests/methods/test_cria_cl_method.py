@@ -501,7 +501,7 @@ def test_a_network_that_was_not_attached_is_refused_too() -> None:
 
 def test_patches_that_a_criterion_cannot_take() -> None:
     net = branches()
-    with pytest.raises(DataError, match="HaarDiscriminator: expected HR patches of at least 32 x 32 pixels, got 16"):
-        methods_on(net, cria()).run(net, pairs(size=16))
+    with pytest.raises(DataError, match="RGBDiscriminator: expected HR patches of at least 16 x 16 pixels, got 12"):
+        methods_on(net, cria()).run(net, pairs(size=12))
     with pytest.raises(DataError, match="SSIM: expected HR patches of at least 11 x 11 pixels, got 8 x 8"):
         methods_on(net, cria(sr_criteria=[], **PIXELS)).run(net, pairs(size=8))

@@ -115,10 +115,10 @@ def test_key_encoder_starts_as_the_network_s_whatever_was_loaded_after_attach() 
         torch.testing.assert_close(method.loss.key_encoder.encoder.get_parameter(name), value)
     # and from then on it follows
     with torch.no_grad():
-        net.encoder.head.out.bias += 1
-    before = method.loss.key_encoder.encoder.head.out.bias.clone()
+        net.encoder.head[2].bias += 1
+    before = method.loss.key_encoder.encoder.head[2].bias.clone()
     methods.sr_losses(methods.run(net, images(1)))
-    torch.testing.assert_close(method.loss.key_encoder.encoder.head.out.bias, before + 0.001)
+    torch.testing.assert_close(method.loss.key_encoder.encoder.head[2].bias, before + 0.001)
 
 
 def test_same_degradation_reads_the_crop_of_another_image() -> None:

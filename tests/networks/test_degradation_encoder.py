@@ -33,7 +33,21 @@ def test_values_are_those_of_the_layers_one_by_one() -> None:
         mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
         x = (x - mean) / (var + 1e-5).sqrt()
         x = torch.where(x > 0, x, 0.1 * x)
-    assert_close(encoder(images), x.mean((2, 3)), scale=1)
+    want = x.mean((2, 3))
+    assert_close(encoder(images), want, scale=1)
+    first, first_bias, last, last_bias = encoder.head.parameters()
+    hidden = want @ first.T + first_bias
+    assert_close(encoder.head(want), torch.where(hidden > 0, hidden, 0.1 * hidden) @ last.T + last_bias, scale=1)
+
+
+def test_a_head_with_relu_does_not_carry_over(tmp_path: Path) -> None:
+    former = {
+        name.replace("head.0.", "head.hidden.").replace("head.2.", "head.out."): value
+        for name, value in DegradationEncoder().state_dict().items()
+    }
+    torch.save(former, tmp_path / "former.pth")
+    with pytest.raises(ConfigError, match=r"DegradationEncoder\(weights\)"):
+        DegradationEncoder(weights=tmp_path / "former.pth")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (48, 48)])
