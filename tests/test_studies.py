@@ -15,7 +15,7 @@ from contrastive_sr.hosts.study import Plan, Study
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(file for file in (ROOT / "benchmarks/studies").glob("*.yml") if "\narms:" in file.read_text())
 
-pytestmark = pytest.mark.basicsr
+pytestmark = [pytest.mark.basicsr, pytest.mark.long]
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
