@@ -7,7 +7,8 @@ import gc
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,7 +169,7 @@ def evaluate(
     for pair in pairs:
         check_pair(pair, scale)
         lr = pair.lr.to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), _no_collection():
             meter = _Meter(device)
             output = _super_resolve(net, lr, scale, tile, overlap, pair.name)
             seconds, memory = meter.stop()
@@ -255,6 +256,18 @@ def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let Python collect no garbage: what is freed in a pass would be missing in what the pass took."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class _Meter:
     """Seconds and MiB from its making to `stop`."""
 
@@ -282,13 +295,11 @@ class _Meter:
 def _measurable() -> bool:
     """Let Linux measure the highest resident memory of this process anew; False where it cannot.
 
-    Garbage is collected and what glibc has kept of freed memory is given back before, or an image would seem to take
-    less by what was freed meanwhile, and nothing after a like one.
+    What glibc has kept of freed memory is given back before, or an image would seem to take nothing after a like one.
     """
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if give_back is None:
         return False
-    gc.collect()
     give_back(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
