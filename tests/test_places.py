@@ -284,9 +284,8 @@ def test_what_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
 # Files beside a class's own and its package's __init__ that name it, since they cannot do without this very class.
 # Methods and losses choose the classes that their papers have, and are not listed.
 REALLY_USED = {
-    # the default discriminator; and, to look at a method, an embedding that needs no weights
-    "embeddings.HaarDiscriminator": {"hosts/subjects.py"},
-    "embeddings.RGBDiscriminator": {"criteria/adversarial.py"},
+    "embeddings.HaarDiscriminator": {"hosts/subjects.py"},  # to look at a method, an embedding that needs no weights
+    "embeddings.RGBDiscriminator": {"criteria/adversarial.py"},  # the default discriminator
     "embeddings.VGGFeatures": {"criteria/vgg.py"},  # whose difference the criterion is
     "criteria.Adversarial": {"criteria/build.py"},  # which cannot be tried on random images
     "methods.PCL": {"hosts/demo.py"},  # which shows this very one
