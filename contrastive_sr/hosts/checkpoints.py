@@ -41,7 +41,7 @@ def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
 
 
 def read_methods(path: str | Path) -> dict[str, Tensor] | None:
-    """The state of the methods in a training state of BasicSR or a checkpoint of MMagic; None if it holds none.
+    """The state of the methods in their file of a BasicSR training or in a checkpoint of MMagic; None if it holds none.
 
     Raises:
         ConfigError: the file is missing or unreadable.

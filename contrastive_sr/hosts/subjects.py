@@ -17,6 +17,7 @@ from contrastive_sr.embeddings.weights import load_state_dict
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.checkpoints import read_methods, read_network
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.in_step import STATE_SUFFIX
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.trained import network_of_config
 from contrastive_sr.methods import METHODS, Comparison, Methods, build_methods
@@ -141,8 +142,8 @@ def subject_of_config(file: Path, checkpoint: Path | None, scale: int) -> Subjec
 def _load_methods(methods: Methods, checkpoint: Path) -> Path | None:
     """Give methods the state that was saved with a network; the file it was in, or None without one."""
     file = checkpoint
-    if checkpoint.parent.name == "models":  # BasicSR's, which has the methods in its training states
-        states = {path.stem: path for path in checkpoint.parents[1].glob("training_states/*.state")}
+    if checkpoint.parent.name == "models":  # BasicSR's, which has the methods beside its training states
+        states = {path.stem: path for path in checkpoint.parents[1].glob(f"training_states/*{STATE_SUFFIX}")}
         step = checkpoint.stem.rpartition("_")[2]
         newest = max(filter(str.isdigit, states), key=int, default="")
         wanted = newest if step == "latest" else step

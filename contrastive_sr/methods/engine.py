@@ -143,6 +143,11 @@ class Methods(nn.Module):
         terms = {f"{method.name}_{key}" for method in self for key in method.weights}
         return terms | self._auxiliary_names
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the SR network's modules whose outputs are read in this step."""
+        return self._layers(self._active())
+
     def trained_parts(self) -> dict[str, nn.Module]:
         """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""
         return {label: part for method in self for label, part in method.trained_parts().items()}
@@ -176,9 +181,10 @@ class Methods(nn.Module):
             raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
         like = next(net.parameters(), torch.empty(()))
         lr = like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
-        return {"lr": lr, **dry_run(net, lr, layers, self._network_inputs(net, {"lr": lr}))}
+        return {"lr": lr, **dry_run(net, lr, layers, self.network_inputs(net, {"lr": lr}))}
 
-    def _network_inputs(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+    def network_inputs(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        """What the SR network is called with beside the LR images; see :meth:`Method.network_inputs`."""
         return {key: x for method in self for key, x in method.network_inputs(net, batch).items()}
 
     def check_data(self, names: Collection[str], images: int) -> None:
@@ -262,7 +268,7 @@ class Methods(nn.Module):
                 inner = [layer for layer in layers if layer == module or layer.startswith(f"{module}.")]
                 batch.update(run_module(unwrapped(net), module, batch["lr"], inner))
         else:
-            batch.update(super_resolve(net, batch["lr"], layers, self._network_inputs(unwrapped(net), batch)))
+            batch.update(super_resolve(net, batch["lr"], layers, self.network_inputs(unwrapped(net), batch)))
         if "sr" in batch:
             sr = batch["sr"]
             # Losses are computed in float32: the gradient of a mean over pixels underflows in half precision.

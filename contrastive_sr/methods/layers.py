@@ -42,7 +42,7 @@ def super_resolve(
     """
     with tapped(net, layers) as outputs:
         sr = net(lr, **(inputs or {}))
-    return {"sr": sr, **_features(outputs, isinstance(sr, Tensor) and sr.requires_grad)}
+    return {"sr": sr, **features_of(outputs, isinstance(sr, Tensor) and sr.requires_grad)}
 
 
 def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> 
     module = _modules(net, [name])[name]
     with tapped(net, layers) as outputs:
         call_alone(module, lr)
-    return _features(outputs, any(p.requires_grad for p in module.parameters()))
+    return features_of(outputs, any(p.requires_grad for p in module.parameters()))
 
 
 def call_alone(module: nn.Module, x: Tensor) -> Tensor:
@@ -82,8 +82,16 @@ def call_alone(module: nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-def _features(outputs: Mapping[str, list[object]], trained: bool) -> dict[str, Tensor]:
-    """The outputs of layers as entries of a batch; those of a network in training have a gradient."""
+def features_of(outputs: Mapping[str, list[object]], trained: bool) -> dict[str, Tensor]:
+    """The outputs of layers, see :func:`tapped`, as entries of a batch.
+
+    Args:
+        outputs: of one call of the network.
+        trained: whether the network was called in training; then each must have a gradient.
+
+    Raises:
+        ConfigError: a layer that did not run exactly once, or whose output is no map or has no gradient.
+    """
     features = {name: _one_map(name, output) for name, output in outputs.items()}
     for name, x in features.items():
         if trained and torch.is_grad_enabled() and not x.requires_grad:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from contrastive_sr.hosts.basicsr.options import PLUGIN, OptionLoader
+from contrastive_sr.hosts.in_step import STATE_SUFFIX
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +26,21 @@ def read_options(name: str) -> dict[str, Any]:
     """An option file of ``plugins/``, as data."""
     with open(PROJECT / "plugins" / f"{name}.yml") as file:
         return yaml.load(file, Loader=OptionLoader)
+
+
+def load(path: Path) -> Any:
+    """A file that BasicSR saved, of tensors and plain containers alone; a training state with the methods' beside it.
+
+    The methods' optimizer comes last among the ``optimizers``.
+    """
+    assert path.is_file(), f"{path.name} not among {sorted(p.name for p in path.parent.iterdir())}"
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    beside = path.with_suffix(STATE_SUFFIX)
+    if path.suffix == ".state" and beside.is_file():
+        own = torch.load(beside, map_location="cpu", weights_only=True)
+        content["methods"] = own["methods"]
+        content["optimizers"] += [] if own["optimizer"] is None else [own["optimizer"]]
+    return content
 
 
 def write_options(folder: Path, name: str, data: Path, changes: Mapping[str, Any], file: str = "options.yml") -> Path:

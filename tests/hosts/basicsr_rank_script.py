@@ -16,7 +16,7 @@ save = WithMethods.save
 
 def save_every_rank(self: Any, epoch: int, current_iter: int) -> None:
     save(self, epoch, current_iter)
-    torch.save((self.bare_methods.state_dict(), self.lq), f"rank{self.opt['rank']}.pth")
+    torch.save((self.methods.state_dict(), self.lq), f"rank{self.opt['rank']}.pth")
 
 
 if __name__ == "__main__":

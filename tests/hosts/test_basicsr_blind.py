@@ -24,7 +24,7 @@ from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from tests.hosts.basicsr_options import PROJECT, read_options, write_options
+from tests.hosts.basicsr_options import PROJECT, load, read_options, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -41,11 +41,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "demo_dasr_x4": {"type": "DASR", "scale": 4, "channels": 4, "groups": 1, "blocks": 1},
     "demo_crl_sr_x4": {"type": "CRLSR", "scale": 4, "channels": 4, "encoder_blocks": 3, "decoder_blocks": 1},
 }
-
-
-def load(path: Path) -> Any:
-    """A file that BasicSR saved, of tensors and plain containers alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def methods(name: str, **changes: Any) -> list[dict[str, Any]]:
@@ -160,7 +155,7 @@ def test_four_steps_equal_two_and_two(
         assert len(state["optimizers"]) == 2
 
 
-@pytest.mark.parametrize("model", ["ContrastiveSRModel", "ContrastiveSRGANModel"])
+@pytest.mark.parametrize("model", ["ContrastiveSRModel", "ContrastiveESRGANModel"])
 def test_the_warm_up_trains_the_encoder_alone(model: str, train_here: Callable[..., Path], data: Path) -> None:
     options: dict[str, Any] = {
         "methods": methods("demo_dasr_x4", warmup_steps=2),
@@ -169,7 +164,7 @@ def test_the_warm_up_trains_the_encoder_alone(model: str, train_here: Callable[.
         "logger:save_checkpoint_freq": 1,
         "train:ema_decay": 0.5,
     }
-    if model == "ContrastiveSRGANModel":
+    if model == "ContrastiveESRGANModel":
         gan = read_options("demo_pcl_gan_rrdb")
         options.update({"network_d": {**gan["network_d"], "num_feat": 4}})
         options.update({f"train:{key}": gan["train"][key] for key in ("optim_d", "gan_opt")})
@@ -181,7 +176,7 @@ def test_the_warm_up_trains_the_encoder_alone(model: str, train_here: Callable[.
     ]
     assert moved[0] == {"encoder"}
     assert moved[1] >= {"encoder", "first", "groups", "upsample", "compress"}
-    if model == "ContrastiveSRGANModel":
+    if model == "ContrastiveESRGANModel":
         discriminators = [load(folder / f"models/net_d_{step}.pth")["params"] for step in (1, 2, 3)]
         learnt = [any(not torch.equal(old[key], x) for key, x in new.items()) for old, new in pairwise(discriminators)]
         assert learnt == [False, True]  # in the warm-up there is no SR image to tell from HR
@@ -461,11 +456,11 @@ def test_a_damaged_image_ends_the_training_however_it_is_loaded(
 
 
 def test_a_state_without_its_queue(train_here: Callable[..., Path], data: Path) -> None:
-    path = train_here("demo_dasr_x4", data) / "training_states/2.state"
+    path = train_here("demo_dasr_x4", data) / "training_states/2.contrastive"
     state = load(path)
     del state["methods"]["dasr.loss.queue"]
     torch.save(state, path)
-    with pytest.raises(ConfigError, match=r"do not fit \['dasr'\][^$]*dasr\.loss\.queue[^$]*pretrain_network_g"):
+    with pytest.raises(ConfigError, match=r"the methods \['dasr'\] as they are[^$]*dasr\.loss\.queue[^$]*pretrained"):
         train_here("demo_dasr_x4", data, "--auto_resume", options={"train:total_iter": 4})
 
 
@@ -510,7 +505,7 @@ def test_a_batch_that_the_queue_cannot_hold(train_here: Callable[..., Path], dat
         ("demo_dasr_x4", {"network_g": read_options("demo_pcl_edsr")["network_g"]}, "degradation encoder, .* got EDSR"),
         ("demo_dasr_x4", {"methods": methods("demo_dasr_x4", queue_size=1)}, "the queue of 1 holds, got 2 images"),
         ("demo_dasr_x4", {"methods": None, "degradation": None}, "ContrastiveSRModel needs `methods:`"),
-        ("demo_crl_sr_x4", {"train:optim_methods": None}, "expected `optim_methods`"),
+        ("demo_crl_sr_x4", {"train:optim_methods": None}, "optim_methods: expected options for the parts"),
         ("demo_dasr_x4", {"datasets:train:gt_size": None}, "expected the key 'gt_size'"),
         ("demo_dasr_x4", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),
         ("demo_pcl_edsr", {"datasets:train:gt_size": "32"}, "gt_size: expected a whole number of at least 1, got '32'"),

@@ -20,7 +20,7 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.networks import CriteriaBranches
-from tests.hosts.basicsr_options import PROJECT, read_options, write_options
+from tests.hosts.basicsr_options import PROJECT, load, read_options, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -35,11 +35,6 @@ SHORT: dict[str, Any] = {
     "logger:use_tb_logger": False,
     "network_g": {"type": "CriteriaBranches", "scale": 4, "trunk": RRDB},
 }
-
-
-def load(path: Path) -> Any:
-    """A file that BasicSR saved, of tensors and plain containers alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def methods(**changes: Any) -> list[dict[str, Any]]:
@@ -171,7 +166,7 @@ def test_an_adversarial_criterion_goes_with_the_host_s_gan(train_here: Callable[
     """Eq. 11's adversarial loss may be BasicSR's relativistic one; then there are no ``sr_criteria``."""
     gan = read_options("demo_pcl_gan_rrdb")
     options = {
-        "model_type": "ContrastiveSRGANModel",
+        "model_type": "ContrastiveESRGANModel",
         "network_d": {**gan["network_d"], "num_feat": 4},
         **{f"train:{key}": gan["train"][key] for key in ("optim_d", "gan_opt")},
         "methods": methods(sr_criteria=[]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from same import assert_same
 
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from tests.hosts.basicsr_options import write_options
+from tests.hosts.basicsr_options import load, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -24,11 +23,6 @@ METHOD = {
     "embedding": {"type": "HaarDiscriminator", "out_indices": [0]},
     "negatives": [{"type": "PastOutput", "decay": [0.9, 0.1], "interval": [1, 3]}],
 }
-
-
-def load(path: Path) -> Any:
-    """A file that BasicSR saved, of tensors and plain containers alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def one_image(demo_data: Path, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.networks import MPFNet
-from tests.hosts.basicsr_options import PROJECT, read_options, write_options
+from tests.hosts.basicsr_options import PROJECT, load, read_options, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -33,11 +33,6 @@ SHORT: dict[str, Any] = {
     "logger:save_checkpoint_freq": 2,
     "logger:use_tb_logger": False,
 }
-
-
-def load(path: Path) -> Any:
-    """A file that BasicSR saved, of tensors and plain containers alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def methods(**changes: Any) -> list[dict[str, Any]]:

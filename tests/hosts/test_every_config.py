@@ -24,7 +24,7 @@ from contrastive_sr.hosts.basicsr import runner as basicsr_runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.mmagic import runner as mmagic_runner
 from contrastive_sr.methods import build_methods
-from tests.hosts.basicsr_options import PROJECT, dump_options, read_options
+from tests.hosts.basicsr_options import PROJECT, dump_options, load, read_options
 
 OPTIONS = sorted(path.stem for path in (PROJECT / "plugins").glob("*.yml"))
 CONFIGS = sorted(path.stem for path in helpers.CONFIGS.glob("*.py"))
@@ -110,7 +110,7 @@ def test_option_file(name: str, vgg: Path, pairs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "experiments" / shipped["name"]
     networks = [torch.load(folder / f"models/net_g_{step}.pth", weights_only=True)["params"] for step in (1, 2)]
     assert_moved(*networks)
-    state = torch.load(folder / "training_states/2.state", weights_only=True)
+    state = load(folder / "training_states/2.state")
     assert state["iter"] == 2
     assert [value.item() for key, value in state["methods"].items() if key.endswith("step.count")] == [2]
     events = EventAccumulator(str(tmp_path / "tb_logger" / shipped["name"]))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import contrastive_sr.hosts.mmagic  # noqa: F401 - so that torch.load knows MMEngine's log history
-from tests.hosts.basicsr_options import write_options
+from tests.hosts.basicsr_options import load, write_options
 
 COMMAND = [sys.executable, "-m", "contrastive_sr.cli", "train"]
 # Networks so small that a good part of the time goes into checkpoints.
@@ -81,7 +81,10 @@ class Training:
     def check_files(self) -> int:
         """Read every file that a checkpoint has; how many there were."""
         files = [
-            path for end in ("*.pth", "*.state") for path in self.folder.rglob(end) if path.parent.name != "unfinished"
+            path
+            for end in ("*.pth", "*.state", "*.contrastive")
+            for path in self.folder.rglob(end)
+            if path.parent.name != "unfinished"
         ]
         for path in files:
             assert torch.load(path, map_location="cpu", weights_only=True), path
@@ -91,7 +94,7 @@ class Training:
         """Make room: hundreds of checkpoints, of which the newest are enough."""
         if self.basicsr:
             last = self.saved()
-            for path in [*self.states.glob("*.state"), *(self.states.parent / "models").glob("*.pth")]:
+            for path in [*self.states.glob("*.*"), *(self.states.parent / "models").glob("*.pth")]:
                 step = int(re.findall(r"\d+", path.stem)[-1])
                 if step < last - 1:
                     path.unlink()
@@ -146,14 +149,14 @@ def test_a_killed_training_goes_on(host: str, kills: int, demo_data: Path, tmp_p
     last = training.saved()
     assert last >= kills - early
     if host == "basicsr":  # what a kill in the midst of a state leaves, whether or not there was one
-        (training.states / f"{last + 1}.state.unfinished").write_bytes(b"half a file")
+        (training.states / f"{last + 1}.contrastive.unfinished").write_bytes(b"half a file")
     process = training.start(last + 2, resume=True)
     assert process.wait() == 0, training.printed()[-4000:]
     assert f"iter: {last}" in training.printed()
     assert training.check_files() > 0
     assert training.saved() == last + 2
     if host == "basicsr":
-        state = torch.load(training.states / f"{last + 2}.state", weights_only=True)
+        state = load(training.states / f"{last + 2}.state")
         assert state["iter"] == state["methods"]["step.count"] == last + 2
         network = torch.load(training.states.parent / f"models/net_g_{last + 2}.pth", weights_only=True)["params"]
     else:

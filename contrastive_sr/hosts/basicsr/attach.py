@@ -9,11 +9,13 @@ from torch import nn
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.errors import ConfigError
-from contrastive_sr.hosts.basicsr.options import check_optimizer, degradation_of_options
+from contrastive_sr.hosts.basicsr.options import degradation_of_options
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.kernels import check_known, kernel_size
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.methods import Methods, build_methods
+
+METHODS_OPTIMIZER = "train: optim_methods"
 
 
 def attached_methods(
@@ -50,23 +52,6 @@ def attached_methods(
             if phase.startswith("val") and options.get("dataroot_lq"):
                 check_known(options["dataroot_lq"], size)
     return methods, degradation
-
-
-def methods_optimizer(opt: Mapping[str, Any], methods: Methods) -> dict[str, Any] | None:
-    """The options of the methods' optimizer; None if they train no parts of their own.
-
-    Raises:
-        ConfigError: there are none, and the methods need them.
-    """
-    if not methods.trainable:
-        return None
-    options = opt["train"].get("optim_methods")
-    if options is None:
-        raise ConfigError(
-            "train: expected `optim_methods` for the parts that the methods train, e.g. "
-            "`optim_methods: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.999]}`, got none."
-        )
-    return check_optimizer(options, "train: optim_methods")
 
 
 def batch_images(opt: Mapping[str, Any]) -> int:

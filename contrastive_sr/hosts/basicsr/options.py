@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from contrastive_sr._checks import check_count, check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.in_step import check_optimizer
 from contrastive_sr.hosts.prepared import how_to_prepare
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
+PREFIX = "Contrastive"  # of a model's name, with methods
 
 
 class OptionLoader(yaml.SafeLoader):
@@ -73,22 +73,9 @@ def plain(value: Any) -> Any:
     return [plain(entry) for entry in value] if isinstance(value, list) else value
 
 
-def check_optimizer(options: object, name: str) -> dict[str, Any]:
-    """An optimizer's options as ``{"type": "Adam", "lr": ..., ...}``.
-
-    Raises:
-        ConfigError: another type than BasicSR's one, an unknown key, or a rate that is no number.
-    """
-    if not isinstance(options, Mapping) or options.get("type") != "Adam":
-        raise ConfigError(
-            f"{name}: expected {{type: Adam, lr: ...}}, the one that BasicSR has, got {describe(options)}."
-        )
-    accepted = [key for key in inspect.signature(torch.optim.Adam).parameters if key != "params"]
-    for key in options:
-        if key not in ("type", *accepted):
-            raise ConfigError(f"{name}: Adam {unknown('key', key, accepted)}")
-    check_number(options.get("lr"), f"{name}: lr", above=0)
-    return dict(options)
+def host_model(name: str) -> str:
+    """The host's model in the name of one with methods; any other name as it is."""
+    return name.removeprefix(PREFIX)
 
 
 def check_options(opt: object, models: Collection[str], networks: Collection[str]) -> None:
@@ -96,7 +83,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
 
     Args:
         opt: what the option file holds.
-        models: accepted ``model_type``.
+        models: the host's models; of each there is one with methods, too.
         networks: accepted ``type`` of ``network_g`` and ``network_d``.
 
     Raises:
@@ -118,24 +105,21 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key in ("network_d", "val"):
         if opt.get(key) is not None:
             _check_mapping(opt[key], key)
-    if opt["model_type"] not in models:
-        raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], sorted(models))}")
-    ours = opt["model_type"].startswith("Contrastive")
+    host = host_model(opt["model_type"])
+    if host not in models:
+        accepted = sorted([*models, *(PREFIX + model for model in models)])
+        raise ConfigError(f"model_type: BasicSR {unknown('model', opt['model_type'], accepted)}")
+    ours = opt["model_type"] != host
     if ours and not opt.get("methods") and not opt.get("degradation"):
         raise ConfigError(
             f"{opt['model_type']} needs `methods:` in the option file, a list such as "
-            "`- {type: PCL, loss_weight: 0.0004}`. Without methods and without `degradation:`, use BasicSR's own model."
+            f"`- {{type: PCL, loss_weight: 0.0004}}`. Without methods and without `degradation:`, use {host}."
         )
-    if opt.get("methods") and not ours:
-        raise ConfigError(
-            f"model_type: {opt['model_type']} does not train with `methods:`. Use ContrastiveSRModel or "
-            "ContrastiveSRGANModel, or take `methods:` out."
-        )
-    if opt.get("degradation") and not ours:
-        raise ConfigError(
-            f"model_type: {opt['model_type']} does not train with `degradation:`. Use ContrastiveSRModel or "
-            "ContrastiveSRGANModel, which need no `methods:` with it; or take `degradation:` out."
-        )
+    for key in ("methods", "degradation"):
+        if opt.get(key) and not ours:
+            raise ConfigError(
+                f"model_type: {host} does not train with `{key}:`. Use {PREFIX}{host}, or take `{key}:` out."
+            )
     check_count(opt["scale"], "scale", at_least=2 if opt.get("degradation") else 1)
     if "train" not in opt["datasets"]:
         raise ConfigError(f"datasets: expected a mapping with `train`, got {describe(opt['datasets'])}.")
@@ -144,9 +128,13 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         if key not in train:
             raise ConfigError(f"train: expected the key {key!r}, got {', '.join(map(str, train))}.")
     check_number(train["total_iter"], "train: total_iter", above=0)
-    for key in ("optim_g", "optim_d", "optim_methods"):
+    for key in ("optim_g", "optim_d"):
         if train.get(key) is not None:
-            check_optimizer(train[key], f"train: {key}")
+            check_optimizer(train[key], f"train: {key}", ("Adam",))  # the one that BasicSR has
+    if ours and not train.get("pixel_opt"):
+        raise ConfigError(
+            f"train: expected pixel_opt, by which the methods enter the step, got {', '.join(map(str, train))}."
+        )
     if not train.get("pixel_opt") and not train.get("perceptual_opt"):
         raise ConfigError(f"train: expected pixel_opt or perceptual_opt, got {', '.join(map(str, train))}.")
     for key, value in train.items():

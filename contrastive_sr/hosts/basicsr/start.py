@@ -13,9 +13,11 @@ from torch import nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
-from contrastive_sr.hosts.basicsr.attach import attached_methods, batch_images, methods_optimizer
+from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods, batch_images
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
+from contrastive_sr.hosts.basicsr.options import PREFIX
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.in_step import methods_optimizer
 from contrastive_sr.methods import Methods
 from contrastive_sr.networks import NETWORKS
 
@@ -34,14 +36,14 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ContrastiveSRError: a network, method, degradation or dataset that cannot be used.
     """
-    trains_methods = opt["model_type"].startswith("Contrastive")
+    trains_methods = opt["model_type"].startswith(PREFIX)
     if trains_methods or opt["network_g"]["type"] in NETWORKS:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # the model will say them
             net = _network(opt["network_g"])
             if trains_methods:
                 methods, degradation = attached_methods(opt, net, ARCH_REGISTRY)
-                methods_optimizer(opt, methods)
+                methods_optimizer(methods, opt["train"].get("optim_methods"), METHODS_OPTIMIZER)
                 _check_batch(opt, methods, degradation)
     return {
         phase: DATASET_REGISTRY.get(options["type"])(deepcopy(options))

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.hosts.basicsr.options import check_options, plain, read_options
+from contrastive_sr.hosts.basicsr.options import PREFIX, check_options, host_model, plain, read_options
 from contrastive_sr.hosts.basicsr.runner import registered
 from contrastive_sr.hosts.overrides import merged, nested
 from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
-_WITH_METHODS = {"SRModel": "ContrastiveSRModel", "ESRGANModel": "ContrastiveSRGANModel"}
-_WITHOUT_METHODS = {ours: stock for stock, ours in _WITH_METHODS.items()}
 _KEYS = {
     place: keys.split()
     for place, keys in {
@@ -69,8 +67,7 @@ class BasicSRStudy:
         options = deepcopy(merged(self.base, changes, _known))
         trains_methods = bool(options.get("methods") or options.get("degradation"))
         if "model_type" not in changes:
-            models = _WITH_METHODS if trains_methods else _WITHOUT_METHODS
-            options["model_type"] = models.get(options["model_type"], options["model_type"])
+            options["model_type"] = (PREFIX if trains_methods else "") + host_model(options["model_type"])
         if not trains_methods:
             options["train"].pop("optim_methods", None)
             options.pop("methods", None)
@@ -124,7 +121,7 @@ class BasicSRStudy:
 
     def thin_out(self, folder: Path, run: Run) -> None:
         latest = self.checkpoint(folder, run)
-        for file in (*latest.parent.glob("*.pth"), *self.run_folder(folder, run).glob("training_states/*.state")):
+        for file in (*latest.parent.glob("*.pth"), *self.run_folder(folder, run).glob("training_states/*.*")):
             if file != latest:
                 file.unlink()
 

@@ -1,0 +1,82 @@
+"""Methods in neosr: ``model_type = "contrastive_image"`` or ``"contrastive_otf"``.
+
+neosr imports every file in its ``neosr/models``; one of this line, such as ``neosr/models/contrastive.py``, is enough::
+
+    import contrastive_sr.hosts.neosr
+
+In the option file::
+
+    model_type = "contrastive_image"
+
+    [[methods]]
+    type = "PCL"
+    loss_share = 0.2
+
+    [train.optim_methods]
+    type = "Adam"
+    lr = 1e-4
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from neosr.models.image import image
+from neosr.models.otf import otf
+from neosr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, attached, methods_optimizer
+
+_PIXEL_LOSSES = {"cri_pix": "pixel_opt", "cri_mssim": "mssim_opt"}
+# Each calls the SR network or the loss more than once in a step, or with other images.
+_OWN_WAYS = {"sam": "sharpness-aware minimization", "eco": "ECO"}
+
+
+class NeosrStep(InHostStep):
+    """Mixed into a model of neosr.
+
+    The methods enter by the pixel loss, or where there is none by the MSSIM loss, and learn once a batch: with
+    ``accumulate``, several times between two steps of the SR network.
+    """
+
+    opt: dict[str, Any]
+
+    def init_training_settings(self) -> None:
+        for key, name in _OWN_WAYS.items():
+            if self.opt["train"].get(key):
+                raise ConfigError(
+                    f"train: {key}: methods cannot take part in a step of {name}, which calls the network twice. Take "
+                    f"{key} out, or train without methods."
+                )
+        images = self.opt["datasets"]["train"].get("batch_size") or 1
+        methods = attached(self.opt.get("methods"), self.net_g, images, "neosr").to(self.device)  # type: ignore[attr-defined]
+        optimizer = methods_optimizer(methods, self.opt["train"].get("optim_methods"), "train: optim_methods")
+        self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("neosr").warning)
+        super().init_training_settings()  # type: ignore[misc]
+        for name in _PIXEL_LOSSES:
+            if (loss := getattr(self, name)) is not None:
+                setattr(self, name, self.in_step.wrap(loss))
+                return
+        raise ConfigError(
+            f"train: expected {' or '.join(_PIXEL_LOSSES.values())}, by which the methods enter the step, got "
+            f"{', '.join(self.opt['train'])}."
+        )
+
+    def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> Any:
+        """As in the host, with what the methods log."""
+        return super().reduce_loss_dict(self.in_step.logged(loss_dict))  # type: ignore[misc]
+
+    def states_folder(self) -> Path:
+        return Path(self.opt["path"]["training_states"])
+
+    def resumed_state(self) -> str | Path | None:
+        state: str | Path | None = self.opt["path"].get("resume_state")
+        return state
+
+
+for _model in (image, otf):
+    MODEL_REGISTRY.register(type(f"contrastive_{_model.__name__}", (NeosrStep, _model), {"__module__": __name__}))

@@ -1,0 +1,269 @@
+"""Methods in the step of each model that BasicSR ships: what the host does stays as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytestmark = [pytest.mark.basicsr]
+
+from PIL import Image  # noqa: E402
+
+from contrastive_sr.errors import ConfigError, HostError  # noqa: E402
+from contrastive_sr.hosts.basicsr import runner  # noqa: E402
+from contrastive_sr.hosts.basicsr.host import import_basicsr  # noqa: E402
+from tests.hosts.basicsr_options import load, write_options  # noqa: E402
+
+GAN = {
+    "network_d": {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4, "skip_connection": True},
+    "train:gan_opt": {
+        "type": "GANLoss",
+        "gan_type": "vanilla",
+        "real_label_val": 1.0,
+        "fake_label_val": 0.0,
+        "loss_weight": 0.1,
+    },
+    "train:optim_d": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
+    "train:net_d_iters": 1,
+    "train:net_d_init_iters": 0,
+}
+SWINIR = {
+    "type": "SwinIR",
+    "upscale": 4,
+    "in_chans": 3,
+    "img_size": 16,
+    "window_size": 8,
+    "img_range": 1.0,
+    "depths": [2],
+    "embed_dim": 12,
+    "num_heads": [2],
+    "mlp_ratio": 2,
+    "upsampler": "pixelshuffledirect",
+    "resi_connection": "1conv",
+}
+ON_THE_FLY = {
+    "resize_prob": [0.2, 0.7, 0.1],
+    "resize_range": [0.15, 1.5],
+    "gaussian_noise_prob": 0.5,
+    "noise_range": [1, 30],
+    "poisson_scale_range": [0.05, 3],
+    "gray_noise_prob": 0.4,
+    "jpeg_range": [30, 95],
+    "second_blur_prob": 0.8,
+    "resize_prob2": [0.3, 0.4, 0.3],
+    "resize_range2": [0.3, 1.2],
+    "gaussian_noise_prob2": 0.5,
+    "noise_range2": [1, 25],
+    "poisson_scale_range2": [0.05, 2.5],
+    "gray_noise_prob2": 0.4,
+    "jpeg_range2": [30, 95],
+    "gt_size": 64,
+    "queue_size": 4,
+    "gt_usm": True,
+    "l1_gt_usm": True,
+    "percep_gt_usm": True,
+    "gan_gt_usm": False,
+}
+KERNELS = {
+    "type": "RealESRGANDataset",
+    "blur_kernel_size": 21,
+    "kernel_list": ["iso", "aniso"],
+    "kernel_prob": [0.6, 0.4],
+    "sinc_prob": 0.1,
+    "blur_sigma": [0.2, 3],
+    "betag_range": [0.5, 4],
+    "betap_range": [1, 2],
+    "blur_kernel_size2": 21,
+    "kernel_list2": ["iso", "aniso"],
+    "kernel_prob2": [0.6, 0.4],
+    "sinc_prob2": 0.1,
+    "blur_sigma2": [0.2, 1.5],
+    "betag_range2": [0.5, 4],
+    "betap_range2": [1, 2],
+    "final_sinc_prob": 0.8,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "SRModel": {},
+    "SwinIRModel": {"network_g": SWINIR},
+    "SRGANModel": GAN,
+    "ESRGANModel": GAN,
+    "ESRGANModel, the discriminator first": {**GAN, "train:net_d_iters": 2, "train:net_d_init_iters": 1},
+    "RealESRNetModel": ON_THE_FLY,
+    "RealESRGANModel": {**ON_THE_FLY, **GAN},
+    "RealESRGANModel on pairs": {**ON_THE_FLY, **GAN, "high_order_degradation": False, "gan_gt_usm": True},
+}
+
+
+@pytest.fixture
+def on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real-ESRGAN asks for a GPU for its own parts, and its blur takes its JPEG's memory format on a GPU alone."""
+    if not torch.cuda.is_available():
+        for kind in (nn.Module, torch.Tensor):
+            monkeypatch.setattr(kind, "cuda", lambda self, device=None: self)
+        jpeg = import_basicsr("basicsr.utils.diffjpeg").DiffJPEG
+        forward = jpeg.forward
+        monkeypatch.setattr(jpeg, "forward", lambda self, x, quality: forward(self, x, quality).contiguous())
+
+
+@pytest.fixture(scope="module")
+def odd_sizes(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data set, its validation images 50 x 46 in LR: no multiple of a window."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "train").symlink_to(demo_data / "train")
+    for kind, (width, height) in {"HR": (200, 184), "LRx4": (50, 46)}.items():
+        (folder / "val" / kind).mkdir(parents=True)
+        image = sorted((demo_data / "val" / kind).iterdir())[0]
+        with Image.open(image) as whole:
+            whole.crop((0, 0, width, height)).save(folder / "val" / kind / image.name)
+    # what RealESRGANDataset names its images by
+    (folder / "meta_info.txt").write_text("".join(f"{p.name}\n" for p in sorted((folder / "train/HR").iterdir())))
+    return folder
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """What trainings of this test log: of each step its losses, of each validation its metrics."""
+    seen: list[dict[str, float]] = []
+    base = import_basicsr("basicsr.models.base_model").BaseModel
+    get, update = base.get_current_log, base._update_best_metric_result
+
+    def get_current_log(self: Any) -> Any:
+        log = get(self)
+        if sys._getframe(1).f_code.co_name == "train_pipeline":  # not our progress bar
+            seen.append(dict(log))
+        return log
+
+    def update_best(self: Any, dataset: str, metric: str, value: float, step: int) -> None:
+        seen.append({f"{dataset}/{metric}": value})
+        update(self, dataset, metric, value, step)
+
+    monkeypatch.setattr(base, "get_current_log", get_current_log)
+    monkeypatch.setattr(base, "_update_best_metric_result", update_best)
+    return seen
+
+
+@pytest.fixture
+def train(
+    odd_sizes: Path, tmp_path: Path, logs: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., list[dict[str, float]]]]:
+    """Train for three steps with a validation after the second and third; what was logged."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(model: str, **changes: Any) -> list[dict[str, float]]:
+        options: dict[str, Any] = {
+            "name": model,
+            "model_type": model,
+            "network_g:num_feat": 8,
+            "network_g:num_block": 1,
+            "train:total_iter": 3,
+            "train:ema_decay": 0.5,
+            "val:val_freq": 2,
+            "val:save_img": False,
+            "logger:print_freq": 1,
+            "logger:save_checkpoint_freq": 3,
+            **changes,
+        }
+        if "network_g" in changes:
+            options = {key: value for key, value in options.items() if not key.startswith("network_g:")}
+        if "resize_prob" in changes and changes.get("high_order_degradation", True):
+            data = {"dataroot_gt": str(odd_sizes / "train/HR"), "meta_info": str(odd_sizes / "meta_info.txt")}
+            shared = {"name": "demo", "io_backend": {"type": "disk"}, "num_worker_per_gpu": 1}
+            options["datasets:train"] = {
+                **KERNELS, **data, **shared, "gt_size": 64, "use_hflip": True, "use_rot": False,
+                "batch_size_per_gpu": 2, "dataset_enlarge_ratio": 1, "prefetch_mode": None,
+            }  # fmt: skip
+        before = len(logs)
+        runner.train(write_options(tmp_path, "demo_pcl_edsr", odd_sizes, options), [])
+        return logs[before:]
+
+    return run
+
+
+def network_of(folder: Path, training: str) -> Any:
+    """What the last checkpoint of a training holds."""
+    return load(folder / "experiments" / training / "models/net_g_3.pth")
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_every_number_of_the_host_stays(
+    case: str, train: Callable[..., list[dict[str, float]]], on_this_device: None, tmp_path: Path
+) -> None:
+    """With a weight of 0 all that the stock model logs is logged, bit for bit, and its network is the stock network."""
+    model = case.split()[0].rstrip(",")
+    stock = train(model, methods=None, **{"train:optim_methods": None}, **MODELS[case])
+    method = {"type": "PCL", "loss_weight": 0.0}
+    ours = train(f"Contrastive{model}", methods=[method], **MODELS[case])
+    assert len(stock) == len(ours) >= 5
+    for before, now in zip(stock, ours, strict=True):
+        assert {key: now[key] for key in before} == before
+    steps = [log for log in ours if "pcl_contrastive_weight" in log]
+    learns = 1 if "first" in case else 3
+    assert len(steps) == learns
+    assert all(
+        log["l_pcl_contrastive_raw" if "l_pcl_contrastive_raw" in log else "pcl_contrastive_raw"] > 0 for log in steps
+    )
+    networks = [load(tmp_path / f"experiments/{name}/models/net_g_3.pth") for name in (model, f"Contrastive{model}")]
+    for key in ("params", "params_ema"):
+        assert all(torch.equal(value, networks[1][key][name]) for name, value in networks[0][key].items())
+
+
+def test_the_terms_reach_the_network_in_a_hosts_step(
+    train: Callable[..., list[dict[str, float]]], tmp_path: Path
+) -> None:
+    """With a share, the pixel loss is logged as it is, and the network becomes another."""
+    without = train("ContrastiveSwinIRModel", methods=[{"type": "PCL", "loss_weight": 0.0}], **MODELS["SwinIRModel"])
+    (tmp_path / "experiments/ContrastiveSwinIRModel").rename(tmp_path / "experiments/without")
+    first = train("ContrastiveSwinIRModel", methods=[{"type": "PCL", "loss_share": 0.5}], **MODELS["SwinIRModel"])
+    assert first[0]["l_pix"] == without[0]["l_pix"]
+    assert first[0]["pcl_contrastive_share"] == pytest.approx(0.5, rel=1e-4)
+    networks = [
+        load(tmp_path / f"experiments/{name}/models/net_g_3.pth")["params"]
+        for name in ("without", "ContrastiveSwinIRModel")
+    ]
+    assert not torch.equal(networks[0]["conv_first.weight"], networks[1]["conv_first.weight"])
+
+
+def test_a_model_without_a_pixel_loss_is_refused(train: Callable[..., list[dict[str, float]]]) -> None:
+    class NoPixelModel(import_basicsr("basicsr.models.sr_model").SRModel):  # type: ignore[misc]
+        def optimize_parameters(self, current_iter: int) -> None:
+            self.output = self.net_g(self.lq)
+            self.log_dict = self.reduce_loss_dict({"l_own": (self.output - self.gt).square().mean()})
+
+    registry = import_basicsr("basicsr.utils.registry").MODEL_REGISTRY
+    registry.register(NoPixelModel)
+    try:
+        with pytest.raises(ConfigError, match=r"through its pixel loss, and the training step did not call it"):
+            train("ContrastiveNoPixelModel")
+    finally:
+        del registry._obj_map["NoPixelModel"]
+    with pytest.raises(ConfigError, match=r"train: expected pixel_opt, by which the methods enter the step, got"):
+        train("ContrastiveSRModel", **{"train:pixel_opt": None, "train:perceptual_opt": {}})
+
+
+def test_models_that_no_method_can_enter() -> None:
+    models = import_basicsr("contrastive_sr.hosts.basicsr.models")
+    with pytest.raises(
+        HostError,
+        match=r"methods of BasicSR's SRModel, .* without init_training_settings, model_to",
+    ):
+        models.with_methods(nn.Module)
+    get = import_basicsr("basicsr.utils.registry").MODEL_REGISTRY.get
+    assert get("ContrastiveSwinIRModel") is get("ContrastiveSwinIRModel")
+    with pytest.raises(
+        ConfigError, match=r"ContrastiveSwinIModel: BasicSR does not know .* Did you mean 'SwinIRModel'"
+    ):
+        get("ContrastiveSwinIModel")
+
+
+def test_a_model_that_makes_its_own_lr_images_takes_no_degradation(
+    train: Callable[..., list[dict[str, float]]], on_this_device: None
+) -> None:
+    changes = {"degradation": "dasr-isotropic-x4", **ON_THE_FLY}
+    with pytest.raises(ConfigError, match=r"RealESRNetModel has its own way to get them"):
+        train("ContrastiveRealESRNetModel", **changes)
