@@ -19,20 +19,8 @@ from contrastive_sr.errors import ConfigError, HostError  # noqa: E402
 from contrastive_sr.hosts.basicsr import runner  # noqa: E402
 from contrastive_sr.hosts.basicsr.host import import_basicsr  # noqa: E402
 from tests.hosts.basicsr_options import load, write_options  # noqa: E402
+from tests.hosts.real_esrgan import GAN, ON_THE_FLY, fit_to_cpu, hr_images  # noqa: E402
 
-GAN = {
-    "network_d": {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4, "skip_connection": True},
-    "train:gan_opt": {
-        "type": "GANLoss",
-        "gan_type": "vanilla",
-        "real_label_val": 1.0,
-        "fake_label_val": 0.0,
-        "loss_weight": 0.1,
-    },
-    "train:optim_d": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
-    "train:net_d_iters": 1,
-    "train:net_d_init_iters": 0,
-}
 SWINIR = {
     "type": "SwinIR",
     "upscale": 4,
@@ -46,47 +34,6 @@ SWINIR = {
     "mlp_ratio": 2,
     "upsampler": "pixelshuffledirect",
     "resi_connection": "1conv",
-}
-ON_THE_FLY = {
-    "resize_prob": [0.2, 0.7, 0.1],
-    "resize_range": [0.15, 1.5],
-    "gaussian_noise_prob": 0.5,
-    "noise_range": [1, 30],
-    "poisson_scale_range": [0.05, 3],
-    "gray_noise_prob": 0.4,
-    "jpeg_range": [30, 95],
-    "second_blur_prob": 0.8,
-    "resize_prob2": [0.3, 0.4, 0.3],
-    "resize_range2": [0.3, 1.2],
-    "gaussian_noise_prob2": 0.5,
-    "noise_range2": [1, 25],
-    "poisson_scale_range2": [0.05, 2.5],
-    "gray_noise_prob2": 0.4,
-    "jpeg_range2": [30, 95],
-    "gt_size": 64,
-    "queue_size": 4,
-    "gt_usm": True,
-    "l1_gt_usm": True,
-    "percep_gt_usm": True,
-    "gan_gt_usm": False,
-}
-KERNELS = {
-    "type": "RealESRGANDataset",
-    "blur_kernel_size": 21,
-    "kernel_list": ["iso", "aniso"],
-    "kernel_prob": [0.6, 0.4],
-    "sinc_prob": 0.1,
-    "blur_sigma": [0.2, 3],
-    "betag_range": [0.5, 4],
-    "betap_range": [1, 2],
-    "blur_kernel_size2": 21,
-    "kernel_list2": ["iso", "aniso"],
-    "kernel_prob2": [0.6, 0.4],
-    "sinc_prob2": 0.1,
-    "blur_sigma2": [0.2, 1.5],
-    "betag_range2": [0.5, 4],
-    "betap_range2": [1, 2],
-    "final_sinc_prob": 0.8,
 }
 MODELS: dict[str, dict[str, Any]] = {
     "SRModel": {},
@@ -102,13 +49,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real-ESRGAN asks for a GPU for its own parts, and its blur takes its JPEG's memory format on a GPU alone."""
-    if not torch.cuda.is_available():
-        for kind in (nn.Module, torch.Tensor):
-            monkeypatch.setattr(kind, "cuda", lambda self, device=None: self)
-        jpeg = import_basicsr("basicsr.utils.diffjpeg").DiffJPEG
-        forward = jpeg.forward
-        monkeypatch.setattr(jpeg, "forward", lambda self, x, quality: forward(self, x, quality).contiguous())
+    """See :func:`real_esrgan.fit_to_cpu`."""
+    fit_to_cpu(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +63,6 @@ def odd_sizes(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         image = sorted((demo_data / "val" / kind).iterdir())[0]
         with Image.open(image) as whole:
             whole.crop((0, 0, width, height)).save(folder / "val" / kind / image.name)
-    # what RealESRGANDataset names its images by
-    (folder / "meta_info.txt").write_text("".join(f"{p.name}\n" for p in sorted((folder / "train/HR").iterdir())))
     return folder
 
 
@@ -172,12 +112,7 @@ def train(
         if "network_g" in changes:
             options = {key: value for key, value in options.items() if not key.startswith("network_g:")}
         if "resize_prob" in changes and changes.get("high_order_degradation", True):
-            data = {"dataroot_gt": str(odd_sizes / "train/HR"), "meta_info": str(odd_sizes / "meta_info.txt")}
-            shared = {"name": "demo", "io_backend": {"type": "disk"}, "num_worker_per_gpu": 1}
-            options["datasets:train"] = {
-                **KERNELS, **data, **shared, "gt_size": 64, "use_hflip": True, "use_rot": False,
-                "batch_size_per_gpu": 2, "dataset_enlarge_ratio": 1, "prefetch_mode": None,
-            }  # fmt: skip
+            options["datasets:train"] = hr_images(odd_sizes / "train/HR", tmp_path)
         before = len(logs)
         runner.train(write_options(tmp_path, "demo_pcl_edsr", odd_sizes, options), [])
         return logs[before:]

@@ -107,10 +107,13 @@ def _lines_as_in(text: str, data: bytes) -> bytes:
 
 
 def patch_state(patch: Patch, root: Path) -> Literal["needed", "done", "unknown"]:
-    """Whether `patch` is needed below `root`, is already there, or does not fit this file, by the file's content."""
+    """Whether `patch` is needed below `root`, is already there, or does not fit this file, by the file's content.
+
+    A codebase that carries a part of BasicSR may lack the file, and then there is nothing to mend.
+    """
     path = root / patch.file
     if not path.is_file():
-        return "unknown"
+        return "done"
     data = path.read_bytes()
     old, new = data.count(_lines_as_in(patch.old, data)), data.count(_lines_as_in(patch.new, data))
     if (old, new) == (1, 0):
@@ -286,7 +289,7 @@ def unknown_content(patch: Patch, root: Path) -> str:
     """The message for a file without the lines that a patch replaces."""
     expected = patch.old.strip().splitlines()[0].strip()
     return (
-        f"Expected {root / patch.file} of BasicSR 1.4.2, with the line `{expected}`, but that line is not there as "
+        f"Expected {root / patch.file} of BasicSR 1.3.4.9 or 1.4.2, with the line `{expected}`, but that line is not there as "
         "known. Try `pip install --force-reinstall --no-deps --no-build-isolation basicsr==1.4.2`, or "
         "`contrastive-sr train`, which needs no change on disk."
     )
