@@ -289,7 +289,7 @@ def unknown_content(patch: Patch, root: Path) -> str:
     """The message for a file without the lines that a patch replaces."""
     expected = patch.old.strip().splitlines()[0].strip()
     return (
-        f"Expected {root / patch.file} of BasicSR 1.3.4.9 or 1.4.2, with the line `{expected}`, but that line is not there as "
-        "known. Try `pip install --force-reinstall --no-deps --no-build-isolation basicsr==1.4.2`, or "
+        f"Expected {root / patch.file} of BasicSR 1.3.4.9 or 1.4.2, with the line `{expected}`, but that line is not "
+        "there as known. Try `pip install --force-reinstall --no-deps --no-build-isolation basicsr==1.4.2`, or "
         "`contrastive-sr train`, which needs no change on disk."
     )
