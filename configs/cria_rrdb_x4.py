@@ -2,7 +2,7 @@
 _base_ = ["./_base_/runtime.py", "./_base_/div2k_x4.py"]
 
 model = dict(
-    type="contrastive_sr.ContrastiveSR",
+    type="contrastive_sr.ContrastiveBaseEditModel",
     generator=dict(
         type="contrastive_sr.CriteriaBranches",
         scale=4,

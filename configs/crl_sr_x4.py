@@ -2,7 +2,7 @@
 _base_ = ["./_base_/runtime.py", "./_base_/df2k_x4.py"]
 
 model = dict(
-    type="contrastive_sr.ContrastiveSR",
+    type="contrastive_sr.ContrastiveBaseEditModel",
     # the paper gives the number of the encoder's blocks; the rest is ours
     generator=dict(type="contrastive_sr.CRLSR", scale=4, channels=64, encoder_blocks=15, decoder_blocks=5),
     pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),

@@ -2,7 +2,7 @@
 _base_ = ["./_base_/runtime.py", "./_base_/df2k_x4.py"]
 
 model = dict(
-    type="contrastive_sr.ContrastiveSR",
+    type="contrastive_sr.ContrastiveBaseEditModel",
     # variants for Models 2, 3 and 5 of Table 1: concatenated, unmodulated, oracle (with the method TrueKernel; the
     # kernels of validation images are read from the degradations.json of `prepare degrade`)
     generator=dict(type="contrastive_sr.DASR", scale=4, variant="full"),

@@ -3,7 +3,7 @@
 _base_ = ["./demo_pcl_rrdb.py"]
 
 model = dict(
-    type="contrastive_sr.ContrastiveSRGAN",
+    type="contrastive_sr.ContrastiveESRGAN",
     discriminator=dict(type="ModifiedVGG", in_channels=3, mid_channels=8),
     gan_loss=dict(type="GANLoss", gan_type="vanilla", loss_weight=5e-3, real_label_val=1.0, fake_label_val=0),
 )

@@ -1,6 +1,6 @@
 # PCL-SR for x4: L1 + 0.1 CL, temperature 1, and Adam with (0.9, 0.999), for the network and for its embedding.
 model = dict(
-    type="contrastive_sr.ContrastiveSR",
+    type="contrastive_sr.ContrastiveBaseEditModel",
     pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
     methods=[
         dict(

@@ -51,8 +51,9 @@ class MethodsInStep:
     Attributes:
         methods: the methods, without the wrapper that synchronises gradients.
         optimizer: of the methods' own parts; None if there are none.
-        metrics: what the methods have to log of the latest step, losses with ``l_`` before their names.
-        added: what they added to the pixel loss in it.
+        metrics: what the methods have to log of the latest step.
+        returned: what the pixel loss returned in it, with the methods' terms.
+        parts: that in two: the pixel loss alone, and the terms.
 
     Args:
         methods: the methods, attached to the SR network.
@@ -60,6 +61,9 @@ class MethodsInStep:
         warn: takes a warning for the trainer's log.
         patience: so many steps may pass in a row without a call of the pixel loss, as a GAN's may in which its
             discriminator alone learns.
+        learn: the step of the methods' own parts, for a trainer that has its own way to make one: called with a batch,
+            it returns their losses. None: by ``optimizer``.
+        loss_prefix: stands before the names of losses in ``metrics``.
     """
 
     def __init__(
@@ -69,17 +73,21 @@ class MethodsInStep:
         *,
         warn: Callable[[str], object],
         patience: int = 0,
+        learn: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        loss_prefix: str = "l_",
     ) -> None:
         self.methods, self.optimizer = methods, optimizer
         self.metrics: dict[str, Tensor] = {}
+        self._learn = self._learn_by_optimizer if learn is None else learn
         self._learning: nn.Module = methods
-        if methods.trainable and world_size() > 1:
+        if optimizer is not None and world_size() > 1:
             self._learning = DistributedDataParallel(methods)
         self._rates = [] if optimizer is None else [group["lr"] for group in optimizer.param_groups]
-        self._warn, self._patience, self._missed = warn, patience, 0
+        self._warn, self._patience, self._missed, self._prefix = warn, patience, 0, loss_prefix
         self._turn: Callable[[], Batch] | None = None  # the batch, in a step whose pixel loss was not called yet
         self._outputs: Mapping[str, list[object]] = {}
-        self._pixel = self._returned = self.added = torch.zeros(())
+        self.returned = torch.zeros(())
+        self.parts = (self.returned, self.returned)
 
     def wrap(self, pixel_loss: nn.Module, outer_weight: float = 1.0) -> PixelLossWithMethods:
         """The pixel loss that gives the methods their turn.
@@ -107,13 +115,13 @@ class MethodsInStep:
         """
         self.metrics = {}
         self._follow(schedule)
-        inputs = self.methods.network_inputs(unwrapped(net), batch())
-        with tapped(net, self.methods.layers) as self._outputs, with_inputs(net, inputs):
+        inputs = with_inputs(net, lambda: self.methods.network_inputs(unwrapped(net), batch()))
+        with tapped(net, self.methods.layers) as self._outputs, inputs:
             self._turn, self._net = batch, net
             try:
                 yield
             finally:
-                missed, self._turn = self._turn is not None, None
+                missed, self._turn, self._outputs = self._turn is not None, None, {}
         self._missed = self._missed + 1 if missed else 0
         if self._missed > self._patience:
             raise ConfigError(
@@ -121,6 +129,11 @@ class MethodsInStep:
                 "model have a pixel loss, under another name than the option file's? Then train with a model that "
                 "calls it, or use the methods in a loop of your own."
             )
+
+    @property
+    def open(self) -> bool:
+        """Whether this is a step whose pixel loss was not called yet."""
+        return self._turn is not None
 
     def takes(self, sr: Tensor) -> bool:
         """Whether a call of the pixel loss is the one in which the methods have their turn."""
@@ -139,42 +152,39 @@ class MethodsInStep:
         features = features_of(self._outputs, sr.requires_grad)
         batch, self._turn = {**self._turn(), "hr": hr, "sr": sr, **features}, None
         batch = self.methods.run(self._net, batch)
-        pixel = pixel_loss(batch["sr"])
+        pixel = pixel_loss(sr)
         if not isinstance(pixel, Tensor):
             raise ConfigError(
                 "The methods enter a training through its pixel loss: expected one that returns a scalar tensor, got a "
                 f"{type(pixel).__name__}. Put an L1, Charbonnier or MSSIM loss first."
             )
-        self._learn(batch)
-        with warnings_in_log(self._warn):
-            contrast = self.methods.sr_losses(batch, pixel * outer_weight)
-        self._log(contrast.metrics)
-        self.added = contrast.loss.detach() / outer_weight
-        self._pixel, self._returned = pixel.detach(), pixel + contrast.loss / outer_weight
-        return self._returned
+        self.parts = (pixel, self._terms(batch, pixel * outer_weight) / outer_weight)
+        self.returned = torch.stack(self.parts).sum()
+        return self.returned
 
-    def warm_up(self, net: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """A step of the methods alone, in which the trainer's losses rest; see :attr:`Methods.warming_up`.
+    def warm_up_loss(self, net: nn.Module, batch: Batch, schedule: torch.optim.Optimizer | None = None) -> Tensor:
+        """The loss of a step of the methods alone, after their own parts have learnt; see :attr:`Methods.warming_up`.
 
         Args:
             net: the SR network, wrapped for several processes or not.
             batch: ``"lr"``, ``"hr"`` and what else the methods want.
-            optimizer: the trainer's, of the SR network.
+            schedule: as in :meth:`step`.
         """
         self.metrics = {}
-        self._follow(optimizer)
-        batch = self.methods.run(net, batch)
-        self._learn(batch)
+        self._follow(schedule)
+        return self._terms(self.methods.run(net, batch), None)
+
+    def _terms(self, batch: dict[str, Tensor], pixel_loss: Tensor | None) -> Tensor:
+        self._log(self._learn(batch))
         with warnings_in_log(self._warn):
-            contrast = self.methods.sr_losses(batch)
+            contrast = self.methods.sr_losses(batch, pixel_loss)
         self._log(contrast.metrics)
-        optimizer.zero_grad()
-        contrast.loss.backward()
-        optimizer.step()
+        return contrast.loss
 
     def logged(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a trainer logs of a step: its own losses, the pixel loss without the methods' terms, and the metrics."""
-        own = {name: self._pixel if loss is self._returned else loss for name, loss in losses.items()}
+        pixel = self.parts[0].detach()
+        own = {name: pixel if loss is self.returned else loss for name, loss in losses.items()}
         return {**own, **self.metrics}
 
     def save(self, path: Path) -> None:
@@ -218,8 +228,7 @@ class MethodsInStep:
                 f"another in {path}: {str(error)[:400]} Resume with the options of that training. {otherwise}"
             ) from error
 
-    def _learn(self, batch: Batch) -> None:
-        """The own step of the methods' parts."""
+    def _learn_by_optimizer(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.autocast(batch["hr"].device.type, enabled=False):
             losses: dict[str, Tensor] = self._learning(batch)
             if self.optimizer is not None and losses:
@@ -228,11 +237,13 @@ class MethodsInStep:
                 self.methods.drop_idle_gradients()
                 self.optimizer.step()
                 torch.clear_autocast_cache()  # it may hold these parameters as they were
-        self._log(losses)
+        return losses
 
     def _log(self, metrics: Mapping[str, Tensor]) -> None:
         names = self.methods.loss_names
-        self.metrics |= {f"l_{name}" if name in names else name: value.detach() for name, value in metrics.items()}
+        self.metrics |= {
+            f"{self._prefix}{name}" if name in names else name: value.detach() for name, value in metrics.items()
+        }
 
     def _follow(self, schedule: torch.optim.Optimizer | None) -> None:
         """Give the methods' learning rate what the trainer's schedule has left of its own."""
@@ -321,17 +332,16 @@ class PixelLossWithMethods(nn.Module):
 
 
 @contextmanager
-def with_inputs(net: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[None]:
+def with_inputs(net: nn.Module, inputs: Callable[[], Mapping[str, Tensor]]) -> Iterator[None]:
     """Call a network with more than the trainer gives it, in a block of code.
 
     Args:
         net: the network, wrapped for several processes or not.
-        inputs: by keyword.
+        inputs: gives what to add, by keyword, when the network is called.
     """
-    if not inputs:
-        yield
-        return
-    handle = net.register_forward_pre_hook(lambda module, args, kwargs: (args, {**kwargs, **inputs}), with_kwargs=True)
+    handle = net.register_forward_pre_hook(
+        lambda module, args, kwargs: (args, {**kwargs, **inputs()}), with_kwargs=True
+    )
     try:
         yield
     finally:

@@ -73,7 +73,7 @@ class TraiNNerStep(InHostStep):
         """As in the host, whose log sums over images; the pixel loss without the methods' terms, and their metrics."""
         images = self.gt.shape[0]
         if self.in_step.metrics:
-            added = self.in_step.added * self.losses[self._label].outer_weight
+            added = self.in_step.parts[1].detach() * self.losses[self._label].outer_weight
             loss_dict[self._label] = loss_dict[self._label] - added * images
         for name, value in self.in_step.metrics.items():
             loss_dict[name] = loss_dict.get(name, 0) + value.float() * images

@@ -85,7 +85,7 @@ def test_train_passes_flags_on_to_the_host(tmp_path: Path, project: Path, comman
     [
         ("def unfinished(:\n", "broken.py cannot be read as an MMagic config (SyntaxError"),
         ("a = 1\n", "expected an MMagic config with `model"),
-        ("model = dict(type='contrastive_sr.ContrastiveSR', method=[])\n", "Did you mean 'methods'?"),
+        ("model = dict(type='contrastive_sr.ContrastiveBaseEditModel', method=[])\n", "Did you mean 'methods'?"),
     ],
 )
 def test_a_python_file_that_is_no_config(text: str, message: str, tmp_path: Path, command_line: Run) -> None:

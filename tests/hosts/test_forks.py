@@ -1,7 +1,8 @@
 """Codebases that are built on BasicSR, as their authors ship them: their own ``train.py``, with methods in its steps.
 
-``FORKS=FOLDER pytest tests/hosts/test_forks.py``, where the folder holds checkouts by the names below. HAT has no
-BasicSR of its own, and gets the one that is installed. MambaIR's scan needs a GPU; it gets one in plain PyTorch.
+``FORKS=FOLDER pytest tests/hosts/test_forks.py``, where the folder holds checkouts by the names below. HAT, which has no
+BasicSR of its own, needs the folder ``basicsr`` of version 1.3.4.9 in its checkout. MambaIR's scan needs a GPU; it gets
+one in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ pytestmark = [
     pytest.mark.skipif("FORKS" not in os.environ, reason="set FORKS to a folder with checkouts of the codebases"),
 ]
 
-from contrastive_sr.hosts.basicsr.host import import_basicsr  # noqa: E402
 from contrastive_sr.hosts.basicsr.patches import fix  # noqa: E402
 from tests.hosts.basicsr_options import PROJECT, write_options  # noqa: E402
 
@@ -89,9 +89,6 @@ def train(demo_data: Path, tmp_path: Path) -> Callable[..., list[dict[str, str]]
         checkout = tmp_path / "checkout"
         if not checkout.exists():
             shutil.copytree(Path(os.environ["FORKS"]) / fork, checkout, ignore=shutil.ignore_patterns(".git"))
-            if not (checkout / "basicsr").is_dir():
-                installed = Path(import_basicsr("basicsr").__file__ or "").parent
-                shutil.copytree(installed, checkout / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
             version = checkout / "basicsr" / "version.py"  # which the fork's set-up would write
             if not version.exists():
                 version.write_text("__version__, __gitsha__, version_info = '1.4.2', '', (1, 4, 2)\n")

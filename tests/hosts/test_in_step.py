@@ -117,10 +117,10 @@ def test_the_share_is_that_of_the_loss_as_the_trainer_weighs_it() -> None:
     assert outer.in_step is not None
     torch.testing.assert_close(outer.logs[0]["pcl_contrastive_share"], torch.tensor(0.3))
     # the share's weight follows the weighted pixel loss; a fixed weight is what it is
-    torch.testing.assert_close(outer.in_step.added * 0.25, inner.in_step.added * 0.25)
+    torch.testing.assert_close(outer.in_step.parts[1] * 0.25, inner.in_step.parts[1] * 0.25)
     assert fixed.in_step is not None
     assert plain.in_step is not None
-    torch.testing.assert_close(fixed.in_step.added * 0.25, plain.in_step.added)
+    torch.testing.assert_close(fixed.in_step.parts[1] * 0.25, plain.in_step.parts[1])
     assert_same(outer.logs[0]["l_pix"], inner.logs[0]["l_pix"], "pixel loss")
 
 

@@ -192,7 +192,7 @@ def test_a_damaged_image_is_named_and_nothing_saved_is_lost(dasr: Path, tmp_path
 def test_a_gan_warms_up_too_and_draws_anew_at_each_step() -> None:
     (method,) = model_config()["methods"]
     model = build(
-        type="contrastive_sr.ContrastiveSRGAN",
+        type="contrastive_sr.ContrastiveESRGAN",
         discriminator={"type": "UNetDiscriminatorWithSpectralNorm", "in_channels": 3, "mid_channels": 4},
         gan_loss={"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.005},
         methods=[{**method, "warmup_steps": 2}],

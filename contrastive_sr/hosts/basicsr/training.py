@@ -109,8 +109,8 @@ class WithMethods(InHostStep, Host):
     def test(self) -> None:
         """As in the host; a network that reads kernels gets those of the images."""
         size = kernel_size(self.net_g)
-        inputs = {} if size is None else {"kernel": true_kernels(self.lq_path, size).to(self.lq)}
-        with with_inputs(getattr(self, "net_g_ema", None) or self.net_g, inputs):
+        kernels = {} if size is None else {"kernel": true_kernels(self.lq_path, size).to(self.lq)}
+        with with_inputs(getattr(self, "net_g_ema", None) or self.net_g, lambda: kernels):
             super().test()
 
     def optimize_parameters(self, current_iter: int, *args: Any, **kwargs: Any) -> None:
@@ -119,7 +119,11 @@ class WithMethods(InHostStep, Host):
             made = self.degradation.batch(self.gt, self.gt_key, current_iter)
             self.lq, self._extra = made["lr"], made
         if self.methods.warming_up:
-            self.in_step.warm_up(self.net_g, {**self.step_batch(), "hr": self.gt}, self.optimizer_g)
+            batch = {**self.step_batch(), "hr": self.gt}
+            loss = self.in_step.warm_up_loss(self.net_g, batch, self.optimizer_g)
+            self.optimizer_g.zero_grad()
+            loss.backward()
+            self.optimizer_g.step()
             self.log_dict = self.reduce_loss_dict({})
             if self.ema_decay > 0:
                 self.model_ema(decay=self.ema_decay)

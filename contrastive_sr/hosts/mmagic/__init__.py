@@ -2,10 +2,10 @@
 
     custom_imports = dict(imports=["contrastive_sr.hosts.mmagic"], allow_failed_imports=False)
 
-Then `type="contrastive_sr.X"` names the models `ContrastiveSR` and `ContrastiveSRGAN`, the generators `RCAN`, `DASR`,
-`CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets `PairedImageDataset` and `HighResolutionImageDataset`, the
-transform `TwoCrops`, the metric `Pattern`, the hook `CheckpointHook`, and the constructor of optimizers
-`MultiOptimWrapperConstructor`.
+Then `type="contrastive_sr.X"` names any model of MMagic with methods (`ContrastiveBaseEditModel`, `ContrastiveESRGAN`,
+`ContrastiveRealESRGAN` ...), the generators `RCAN`, `DASR`, `CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets
+`PairedImageDataset` and `HighResolutionImageDataset`, the transform `TwoCrops`, the metric `Pattern`, the hook
+`CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -17,7 +17,7 @@ allow_own_checkpoints()
 from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset, TwoCrops  # noqa: E402
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
 from contrastive_sr.hosts.mmagic.metrics import Pattern  # noqa: E402
-from contrastive_sr.hosts.mmagic.models import ContrastiveSR, ContrastiveSRGAN  # noqa: E402
+from contrastive_sr.hosts.mmagic.models import WithMethods  # noqa: E402
 from contrastive_sr.hosts.mmagic.optimizers import MultiOptimWrapperConstructor  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
 from contrastive_sr.hosts.mmagic.registry import MODELS, use_names  # noqa: E402
@@ -30,13 +30,12 @@ use_names()
 
 __all__ = [
     "CheckpointHook",
-    "ContrastiveSR",
-    "ContrastiveSRGAN",
     "HighResolutionImageDataset",
     "MultiOptimWrapperConstructor",
     "PairedImageDataset",
     "Pattern",
     "ProgressHook",
     "TwoCrops",
+    "WithMethods",
     "rcan",
 ]

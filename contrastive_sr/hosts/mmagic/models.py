@@ -1,28 +1,29 @@
-"""MMagic models that train with contrastive methods: `ContrastiveSR`, and `ContrastiveSRGAN` on top of ESRGAN."""
+"""Any model of MMagic with contrastive methods, made when a config asks for it: `contrastive_sr.ContrastiveESRGAN`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import torch
-from mmagic.models import ESRGAN, BaseEditModel
+from mmagic.models import BaseEditModel
 from mmagic.registry import MODELS as NETWORKS
-from mmagic.structures import DataSample
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.degradations import DegradationConfig, build_degradation
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.in_step import MethodsInStep
 from contrastive_sr.hosts.kernels import super_resolve
-from contrastive_sr.hosts.mmagic.registry import MODELS
+from contrastive_sr.hosts.mmagic.registry import PREFIX
 from contrastive_sr.hosts.networks import stated_scale
-from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods, build_methods
 from contrastive_sr.methods.engine import StepCounter
 
@@ -62,30 +63,92 @@ def degradation_of_config(
         ) from error
 
 
-class WithMethods(BaseEditModel):
-    """What both models share: the methods as the submodule `methods`, run in the order auxiliary step, SR step."""
+def _warn(message: str) -> None:
+    MMLogger.get_current_instance().warning(message)
 
-    def _add_methods(
+
+class WithMethods(BaseEditModel):
+    """Contrastive methods in the step of the MMagic model that this class is mixed into.
+
+    They enter by its pixel loss, see :class:`~contrastive_sr.hosts.in_step.MethodsInStep`; the rest of the step,
+    targets, GAN and validation are the model's own. With `degradation`, the LR images are made of the HR images before
+    the step. While methods warm up, they alone train the generator.
+
+    With parts to train, `optim_wrapper` holds one optimizer for `generator` and one for `methods` (constructor
+    `contrastive_sr.MultiOptimWrapperConstructor`, which leaves the second out where there are none), and several
+    processes need `model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")`. With frozen embeddings alone,
+    MMEngine's default of one optimizer for everything does as well.
+
+    Args:
+        methods: configs of the methods, see `contrastive_sr.methods.build_methods`. With `degradation` there may be
+            none.
+        is_use_ema: keep an averaged generator, `generator_ema`, which MMagic's `ExponentialMovingAverageHook` updates
+            and validation uses. None: as the host's model has it by default, most without. (MMEngine's `EMAHook` needs
+            no such flag.)
+        degradation: makes the LR images from the HR images of `HighResolutionImageDataset`, on their device: the name
+            of a preset, with its scale, or a config; see `contrastive_sr.degradations.build_degradation`. None: the
+            data have LR images.
+        degradation_seed: seed of what it draws. None: that of the config's `randomness`.
+        host: what the host's model takes; its `data_preprocessor` with mean 0 and std 255, so that images arrive as RGB
+            in [0, 1].
+
+    Raises:
+        ConfigError: a method, a degradation, or a name in it, is unknown; the model has no pixel loss, or no optimizer
+            is given for a part to train.
+        DataError: the first batch does not fit (sizes, values outside [0, 1]).
+    """
+
+    def __init__(
         self,
-        methods: Sequence[Mapping[str, Any]] | None,
+        *,
         generator: dict[str, Any],
-        is_use_ema: bool,
-        degradation: DegradationConfig | None,
-        degradation_seed: int | None,
+        methods: Sequence[Mapping[str, Any]] | None = None,
+        is_use_ema: bool | None = None,
+        degradation: DegradationConfig | None = None,
+        degradation_seed: int | None = None,
+        **host: Any,
     ) -> None:
-        self.methods = build_methods(methods, optional=degradation is not None)
-        self.degradation: TrainingDegradation | None = None
-        if degradation is not None:
-            # MMEngine has just set the seed of `randomness`, before it builds the model
-            seed = torch.initial_seed() if degradation_seed is None else degradation_seed
-            self.degradation = degradation_of_config(degradation, self.methods.wants, seed, generator)
-            self.degradation_step = StepCounter()
-        self.methods.attach(self.generator)
+        has_average = "is_use_ema" in inspect.signature(super().__init__).parameters
+        if has_average and is_use_ema is not None:
+            host["is_use_ema"] = is_use_ema
+        super().__init__(generator=generator, **host)
+        if not has_average:
+            self.is_use_ema = bool(is_use_ema)
+            if is_use_ema:
+                self.generator_ema = deepcopy(self.generator).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):  # what the host draws afterwards shall not depend on first weights
+            self.methods = build_methods(methods, optional=degradation is not None)
+            self.degradation: TrainingDegradation | None = None
+            if degradation is not None:
+                # MMEngine has just set the seed of `randomness`, before it builds the model
+                seed = torch.initial_seed() if degradation_seed is None else degradation_seed
+                self.degradation = degradation_of_config(degradation, self.methods.wants, seed, generator)
+                self.degradation_step = StepCounter()
+            self.methods.attach(self.generator)
         names = {"lr", "hr"} if self.degradation is None else self.degradation.names
         self.methods.check_data(names, images=1)  # how many there will be is not known here
-        self.is_use_ema = is_use_ema
-        if is_use_ema:  # as in MMagic's RealESRGAN: ExponentialMovingAverageHook looks for this name
-            self.generator_ema = deepcopy(self.generator).requires_grad_(False)
+        pixel_loss = getattr(self, "pixel_loss", None)
+        if pixel_loss is None:
+            raise ConfigError(
+                "model: expected a pixel_loss, because methods enter the step by it, got none. Try "
+                'pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean").'
+            )
+        config = self.train_cfg or {}
+        self.in_step = MethodsInStep(
+            self.methods,
+            None,
+            warn=_warn,
+            # a GAN's discriminator may learn alone at first, and in between
+            patience=config.get("disc_init_steps", 0) + config.get("disc_steps", 1) - 1,
+            learn=self._learn,
+            loss_prefix="",
+        )
+        self.pixel_loss: nn.Module = self.in_step.wrap(pixel_loss)
+        if hasattr(self, "step_counter"):
+            # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
+            self.register_buffer("step_counter", self.step_counter, persistent=True)
+        self._batch: dict[str, Tensor] = {}
+        self._wrapper: OptimWrapper | None = None
 
     @property
     def bare_methods(self) -> Methods:
@@ -123,26 +186,37 @@ class WithMethods(BaseEditModel):
         return key.startswith(("methods.", "degradation_step.")) or key == "step_counter"
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor", **kwargs: Any) -> Any:
-        """As in the host, which takes an LR image out of `inputs` for training too, where there may be none."""
-        if mode == "loss":
+        """As in the host, which takes an LR image out of `inputs` for training too, where there may be none.
+
+        MMEngine's `BaseModel.train_step` and its default distributed wrapper come here with one optimizer for all.
+        """
+        if mode != "loss":
+            return super().forward(inputs, data_samples, mode, **kwargs)
+        if self.bare_methods.trainable and self._wrapper is None:
+            raise ConfigError(
+                "The methods have parts of their own to train, so one optimizer for everything cannot be used. "
+                f"Try: {_OPTIM_EXAMPLE} and, for several processes, "
+                'model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel"). '
+                "Or freeze the embedding with train_embedding=False."
+            )
+        with nullcontext() if self.in_step.open else self._step():
             return self.forward_train(inputs, data_samples, **kwargs)
-        return super().forward(inputs, data_samples, mode, **kwargs)
+
+    def forward_train(self, inputs: Any, data_samples: Any = None, **kwargs: Any) -> Any:
+        """As in the host, with LR images that the degradation has made, if there is one."""
+        self._batch = self._make_batch(inputs, data_samples.gt_img)
+        return super().forward_train(self._batch["lr"], data_samples, **kwargs)
 
     def forward_tensor(self, inputs: Tensor, data_samples: Any = None, training: bool = False) -> Tensor:
         """The SR image; by the averaged generator if there is one, except in training.
 
-        A generator that reads kernels gets those of the images, which `contrastive-sr prepare degrade` writes down.
+        A generator that reads kernels gets those of the images, which `contrastive-sr prepare degrade` writes down; in
+        training its method gives them.
         """
-        averaged = self.is_use_ema and not training
-        net = self.generator_ema if averaged else self.generator
+        if self.in_step.open:
+            return self.generator(inputs)
+        net = self.generator_ema if self.is_use_ema and not training else self.generator
         return super_resolve(net, inputs, _lr_paths(data_samples))
-
-    def run_network(self, inputs: Tensor | dict[str, Tensor], data_samples: DataSample) -> dict[str, Tensor]:
-        """One forward pass: a batch with `lr`, `hr` and `sr`, and what else the methods want."""
-        try:
-            return self.bare_methods.run(self.generator, self._make_batch(inputs, data_samples.gt_img))
-        except DataError as error:
-            raise DataError(f"{error}{self._scaling_hint()}") from error
 
     def _make_batch(self, inputs: Tensor | dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
         images = inputs if isinstance(inputs, dict) else {"img": inputs}
@@ -167,59 +241,88 @@ class WithMethods(BaseEditModel):
             return ""
         return " In an MMagic config, data_preprocessor must have mean=[0., 0., 0.] and std=[255., 255., 255.]."
 
-    def training_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """A step of pixel loss and methods; in a warm-up, of the methods alone."""
-        data = self.data_preprocessor(data, True)
-        with optim_wrapper["generator"].optim_context(self):
-            batch = self.run_network(data["inputs"], data["data_samples"])
-        auxiliary = self.auxiliary_step(batch, optim_wrapper)
-        return {**self.sr_step(batch, optim_wrapper), **auxiliary}
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
+        """The host's training step, in which the methods take part.
 
-    def auxiliary_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """Trains the methods' own parts on the detached SR image; through the wrapper, so that ranks stay equal."""
-        if not self.bare_methods.trainable:
-            return {}
-        wrapper: OptimWrapper = optim_wrapper["methods"]
-        with wrapper.optim_context(self):
-            losses: dict[str, Tensor] = self.methods(batch)
-        if not losses:  # as before the step from which a part learns
-            return {}
-        # OptimWrapper.update_params, with one thing more
-        wrapper.backward(wrapper.scale_loss(torch.stack([value.float() for value in losses.values()]).sum()))
-        if wrapper.should_update():
-            self.bare_methods.drop_idle_gradients()
-            wrapper.step()
-            wrapper.zero_grad()
-        return {name: value.detach() for name, value in losses.items()}
+        Args:
+            data: what the data loader gives.
+            optim_wrapper: the host's wrappers, and one for `methods`; one for all if no method trains parts of its own.
 
-    def sr_step(self, batch: dict[str, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """The generator's step on the pixel loss and the methods' terms, and all of them for the log."""
-        generator: OptimWrapper = optim_wrapper["generator"]
-        with generator.optim_context(self):
-            losses = self._sr_losses(batch)
-        total, log = self.parse_losses(losses)
-        generator.update_params(total)
+        Returns:
+            The values for the log.
+        """
+        theirs = self._without_ours(optim_wrapper)
+        if self.bare_methods.warming_up:
+            return self._warm_up(data, theirs)
+        with self._step():
+            log: dict[str, Tensor] = super().train_step(data, theirs)
         return log
 
-    def _sr_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pixel loss, which rests in a warm-up, and what the methods add."""
-        losses = {} if self.bare_methods.warming_up else {"loss_pix": self.pixel_loss(batch["sr"], batch["hr"])}
-        return self._with_terms(losses, batch)
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """A step in which the methods take part."""
+        try:
+            with self.in_step.step(self.generator, lambda: self._batch):
+                yield
+        except DataError as error:
+            raise DataError(f"{error}{self._scaling_hint()}") from error
 
-    def _with_terms(self, losses: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The host's losses, the weighted terms of the methods, and their metrics for the log."""
-        with warnings_in_log(MMLogger.get_current_instance().warning):
-            contrast = self.bare_methods.sr_losses(batch, losses.get("loss_pix"))
-        return {**losses, "loss_contrastive": contrast.loss, **contrast.metrics}
-
-    def _check_optimizers(self, optim_wrapper: OptimWrapper | OptimWrapperDict, *others: str) -> None:
-        needed = {"generator", *others, *(["methods"] if self.bare_methods.trainable else [])}
-        found = set(optim_wrapper.keys()) if isinstance(optim_wrapper, OptimWrapperDict) else set()
-        if missing := sorted(needed - found):
+    def _without_ours(self, optim_wrapper: OptimWrapper | OptimWrapperDict) -> OptimWrapper | OptimWrapperDict:
+        """What the host's step is called with: the optimizers without that of the methods."""
+        if not isinstance(optim_wrapper, OptimWrapperDict):
+            return optim_wrapper
+        wrappers = dict(optim_wrapper.items())
+        self._wrapper = wrappers.pop("methods", None)
+        needed = {"generator", *(["methods"] if self.bare_methods.trainable else [])}
+        if missing := sorted(needed - set(optim_wrapper.keys())):
             raise ConfigError(
                 f"Expected an optimizer for each of {sorted(needed)} in optim_wrapper, but none was given for "
                 f"{missing}. Try: {_OPTIM_EXAMPLE}"
             )
+        return wrappers["generator"] if set(wrappers) == {"generator"} else OptimWrapperDict(**wrappers)
+
+    def _warm_up(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
+        """A step of the methods alone."""
+        theirs = optim_wrapper["generator"] if isinstance(optim_wrapper, OptimWrapperDict) else optim_wrapper
+        data = self.data_preprocessor(data, True)
+        with theirs.optim_context(self):
+            loss = self.in_step.warm_up_loss(
+                self.generator, self._make_batch(data["inputs"], data["data_samples"].gt_img)
+            )
+        theirs.update_params(loss)
+        log: dict[str, Tensor] = {"loss_contrastive": loss.detach(), **self.in_step.metrics}
+        return log
+
+    def _learn(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The step of the methods' own parts, through the wrapper, so that ranks stay equal."""
+        if not self.bare_methods.trainable:
+            return {}
+        wrapper = self._wrapper
+        assert wrapper is not None
+        with wrapper.optim_context(self):
+            losses: dict[str, Tensor] = self.methods(batch)
+        if losses:  # none as before the step from which a part learns
+            # OptimWrapper.update_params, with one thing more
+            wrapper.backward(wrapper.scale_loss(torch.stack([value.float() for value in losses.values()]).sum()))
+            if wrapper.should_update():
+                self.bare_methods.drop_idle_gradients()
+                wrapper.step()
+                wrapper.zero_grad()
+        return losses
+
+    def parse_losses(self, losses: dict[str, Any]) -> Any:
+        """As in the host; the methods' terms apart from the pixel loss, as `loss_contrastive`, and their metrics."""
+        if any(value is self.in_step.returned for value in losses.values()):
+            split = {}
+            for name, value in losses.items():
+                if value is self.in_step.returned:
+                    pixel, terms = self.in_step.parts
+                    split["loss_pix" if name == "loss" else name] = pixel
+                    split["loss_contrastive"] = terms
+                else:
+                    split[name] = value
+            losses = {**split, **self.in_step.metrics}
+        return super().parse_losses(losses)
 
 
 def _lr_paths(data_samples: Any) -> list[str]:
@@ -233,178 +336,22 @@ def _rename(state: dict[str, Any], old: str, new: str) -> None:
         state[new + key.removeprefix(old)] = state.pop(key)
 
 
-@MODELS.register_module()
-class ContrastiveSR(WithMethods):
-    """MMagic's `BaseEditModel` with contrastive methods beside its pixel loss.
-
-    A step: the generator runs once; the methods' own parts (an embedding network) are trained on the detached SR image;
-    then the generator is trained with pixel loss plus the weighted contrastive terms. The generator is any network with
-    `sr = net(lr)`; nothing is added to it.
-
-    With parts to train, `optim_wrapper` holds one optimizer for `generator` and one for `methods` (constructor
-    `contrastive_sr.MultiOptimWrapperConstructor`, which leaves the second out where there are none), and several
-    processes need `model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")`. With frozen embeddings alone,
-    MMEngine's default of one optimizer for everything does as well.
+def with_methods(host: type[BaseEditModel]) -> type[BaseEditModel]:
+    """A model of MMagic that trains with methods: see `WithMethods`.
 
     Args:
-        generator: config of the SR network.
-        pixel_loss: config of the pixel loss, such as `dict(type="L1Loss")`.
-        methods: configs of the methods, see `contrastive_sr.methods.build_methods`. With `degradation` there may be
-            none.
-        is_use_ema: keep an averaged generator, `generator_ema`, which MMagic's `ExponentialMovingAverageHook` updates
-            and validation uses. (MMEngine's `EMAHook` needs no such flag.)
-        degradation: makes the LR images from the HR images of `HighResolutionImageDataset`, on their device: the name
-            of a preset, with its scale, or a config; see `contrastive_sr.degradations.build_degradation`. None: the
-            data have LR images.
-        degradation_seed: seed of what it draws. None: that of the config's `randomness`.
-        train_cfg: as in the host.
-        test_cfg: as in the host.
-        init_cfg: as in the host.
-        data_preprocessor: as in the host, with mean 0 and std 255: images must arrive as RGB in [0, 1].
-
-    Raises:
-        ConfigError: a method, a degradation, or a name in it, is unknown; or no optimizer is given for a part to train.
-        DataError: the first batch does not fit (sizes, values outside [0, 1]).
+        host: e.g. MMagic's `ESRGAN`.
     """
-
-    def __init__(
-        self,
-        *,
-        generator: dict[str, Any],
-        pixel_loss: dict[str, Any],
-        methods: Sequence[Mapping[str, Any]] | None = None,
-        is_use_ema: bool = False,
-        degradation: DegradationConfig | None = None,
-        degradation_seed: int | None = None,
-        train_cfg: dict[str, Any] | None = None,
-        test_cfg: dict[str, Any] | None = None,
-        init_cfg: dict[str, Any] | None = None,
-        data_preprocessor: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            generator=generator,
-            pixel_loss=pixel_loss,
-            train_cfg=train_cfg,
-            test_cfg=test_cfg,
-            init_cfg=init_cfg,
-            data_preprocessor=data_preprocessor,
-        )
-        self._add_methods(methods, generator, is_use_ema, degradation, degradation_seed)
-
-    def train_step(self, data: Any, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
-        """One training step.
-
-        Args:
-            data: what the data loader gives.
-            optim_wrapper: wrappers for `generator` and `methods`; one for all if nothing but the generator trains.
-
-        Returns:
-            The values for the log.
-        """
-        if not isinstance(optim_wrapper, OptimWrapperDict):
-            log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
-            return log
-        self._check_optimizers(optim_wrapper)
-        return self.training_step(data, optim_wrapper)
-
-    def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> dict[str, Tensor]:
-        """The losses of one step in which nothing but the generator trains.
-
-        MMEngine's `BaseModel.train_step` and its default distributed wrapper come here.
-        """
-        if self.bare_methods.trainable:
-            raise ConfigError(
-                "The methods have parts of their own to train, so one optimizer for everything cannot be used. "
-                f"Try: {_OPTIM_EXAMPLE} and, for several processes, "
-                'model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel"). '
-                "Or freeze the embedding with train_embedding=False."
-            )
-        return self._sr_losses(self.run_network(inputs, data_samples))
+    own = {"__module__": __name__, "__doc__": host.__doc__}
+    return type(PREFIX + host.__name__, (WithMethods, host), own)
 
 
-@MODELS.register_module()
-class ContrastiveSRGAN(WithMethods, ESRGAN):
-    """MMagic's `ESRGAN` (pixel, perceptual and relativistic GAN loss) with contrastive methods beside them.
-
-    The step is the host's own; the methods' auxiliary step comes before the generator's. `optim_wrapper` holds
-    optimizers for `generator`, `discriminator` and, if a method has parts to train, `methods`.
-
-    Args:
-        generator: config of the SR network.
-        methods: configs of the methods, see `contrastive_sr.methods.build_methods`. With `degradation` there may be
-            none.
-        discriminator: config of the discriminator.
-        gan_loss: config of the GAN loss.
-        pixel_loss: config of the pixel loss; needed by methods that are given a `loss_share`.
-        perceptual_loss: config of the perceptual loss.
-        is_use_ema: as in `ContrastiveSR`.
-        degradation: as in `ContrastiveSR`.
-        degradation_seed: as in `ContrastiveSR`.
-        train_cfg: as in the host.
-        test_cfg: as in the host.
-        init_cfg: as in the host.
-        data_preprocessor: as in `ContrastiveSR`.
-
-    Raises:
-        ConfigError: a method, a degradation, or a name in it, is unknown; or no optimizer is given for a part to train.
-        DataError: the first batch does not fit (sizes, values outside [0, 1]).
-    """
-
-    def __init__(
-        self,
-        *,
-        generator: dict[str, Any],
-        discriminator: dict[str, Any],
-        gan_loss: dict[str, Any],
-        methods: Sequence[Mapping[str, Any]] | None = None,
-        pixel_loss: dict[str, Any] | None = None,
-        perceptual_loss: dict[str, Any] | None = None,
-        is_use_ema: bool = False,
-        degradation: DegradationConfig | None = None,
-        degradation_seed: int | None = None,
-        train_cfg: dict[str, Any] | None = None,
-        test_cfg: dict[str, Any] | None = None,
-        init_cfg: dict[str, Any] | None = None,
-        data_preprocessor: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            generator=generator,
-            discriminator=discriminator,
-            gan_loss=gan_loss,
-            pixel_loss=pixel_loss,
-            perceptual_loss=perceptual_loss,
-            train_cfg=train_cfg,
-            test_cfg=test_cfg,
-            init_cfg=init_cfg,
-            data_preprocessor=data_preprocessor,
-        )
-        self._add_methods(methods, generator, is_use_ema, degradation, degradation_seed)
-        # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
-        self.register_buffer("step_counter", torch.tensor(0), persistent=True)
-        self._batch: dict[str, Tensor] = {}
-
-    def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One training step of the host, with the methods in it; see `ContrastiveSR.train_step`."""
-        self._check_optimizers(optim_wrapper, "discriminator")
-        if self.bare_methods.warming_up:  # there need be no SR image, which the host's own step begins with
-            return self.training_step(data, optim_wrapper)
-        log: dict[str, Tensor] = super().train_step(data, optim_wrapper)
-        self._batch = {}
-        return log
-
-    def forward_train(self, inputs: Any, data_samples: DataSample = None, **kwargs: Any) -> Tensor:
-        """Called by the host's `train_step`: the SR image. The batch is kept for the steps that follow."""
-        self._batch = self.run_network(inputs, data_samples)
-        return self._batch["sr"]
-
-    def g_step_with_optim(
-        self, batch_outputs: Tensor, batch_gt_data: Tensor, optim_wrapper: OptimWrapperDict
-    ) -> dict[str, Tensor]:
-        """The methods' auxiliary step, then the host's step of the generator."""
-        auxiliary = self.auxiliary_step(self._batch, optim_wrapper)
-        log: dict[str, Tensor] = super().g_step_with_optim(batch_outputs, batch_gt_data, optim_wrapper)
-        return {**log, **auxiliary}
-
-    def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
-        """The host's losses of the generator, and the contrastive ones."""
-        return self._with_terms(super().g_step(batch_outputs, batch_gt_data), self._batch)
+def accepted_keys(model: type) -> list[str]:
+    """What a config of a model may hold beside its type."""
+    names: list[str] = []
+    for cls in (model, *model.__mro__):
+        parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        names += [name for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+        if cls is not model and not issubclass(cls, WithMethods):
+            break
+    return list(dict.fromkeys(names))

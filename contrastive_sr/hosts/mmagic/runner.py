@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import inspect
 import os
 import runpy
 import sys
@@ -45,6 +45,7 @@ def train(config: Path, arguments: list[str]) -> None:
     importlib.import_module("contrastive_sr.hosts.mmagic.registry").use_names()
     hooks = importlib.import_module("contrastive_sr.hosts.mmagic.hooks")
     check_config(config)
+    check_work_dir(config, arguments)
     script = _training_script()
     options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
     before = sys.argv
@@ -71,17 +72,60 @@ def check_config(path: Path) -> None:
     config = read_config(path)
     model = config.model
     models = importlib.import_module("contrastive_sr.hosts.mmagic.models")
-    for cls in (models.ContrastiveSR, models.ContrastiveSRGAN):
-        if model["type"] == f"contrastive_sr.{cls.__name__}":
-            accepted = list(inspect.signature(cls).parameters)
-            for key in model:
-                if key not in ("type", *accepted):
-                    raise ConfigError(f"model: {cls.__name__} {unknown('key', key, accepted)}")
-            if model.get("degradation") is not None:
-                models.degradation_of_config(model["degradation"], (), 0, model.get("generator"))
-            if model.get("methods"):
-                build_quietly(model["methods"])
-            _check_validation(model.get("generator"), config.get("val_dataloader"))
+    registry = importlib.import_module("contrastive_sr.hosts.mmagic.registry")
+    if str(model["type"]).startswith(f"contrastive_sr.{registry.PREFIX}"):
+        accepted = models.accepted_keys(registry.MODELS.get(model["type"]))
+        for key in model:
+            if key not in ("type", *accepted):
+                name = model["type"].removeprefix("contrastive_sr.")
+                raise ConfigError(f"model: {name} {unknown('key', key, accepted)}")
+        if model.get("degradation") is not None:
+            models.degradation_of_config(model["degradation"], (), 0, model.get("generator"))
+        if model.get("methods"):
+            build_quietly(model["methods"])
+        _check_validation(model.get("generator"), config.get("val_dataloader"))
+
+
+def check_work_dir(path: Path, arguments: Sequence[str]) -> None:
+    """Refuse to write where another training has its checkpoints, before anything is written.
+
+    MMEngine copies the config of a training into its folder. Another is one of another `model`; for `--resume`, of
+    another type of model.
+
+    Raises:
+        ConfigError: the folder holds checkpoints, and no config of this training.
+    """
+    from mmengine.config import Config, DictAction
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--work-dir")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
+    given, _ = parser.parse_known_args(list(arguments))
+    config = Config.fromfile(str(path))
+    config.merge_from_dict(given.cfg_options)
+    folder = Path(given.work_dir or config.get("work_dir") or Path("work_dirs", path.stem))
+    copies = sorted(folder.glob("*.py"))
+    if not copies or not any(folder.glob("*.pth")):
+        return
+    models = [Config.fromfile(str(copy)).get("model", {}) for copy in copies]
+    if any(
+        _plain(model) == _plain(config.model) or (given.resume and model.get("type") == config.model["type"])
+        for model in models
+    ):
+        return
+    raise ConfigError(
+        f"work_dir: {folder} holds the checkpoints of another training ({copies[-1].name}), which this one would write "
+        f'over. Give it a folder of its own: `work_dir = "work_dirs/{path.stem}"` in the config, or --work-dir. '
+        "Nothing was written."
+    )
+
+
+def _plain(config: Any) -> Any:
+    """A config's content with lists for tuples, which a copy of it may have."""
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    return [_plain(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
 def _check_validation(generator: Any, loaders: Any) -> None:

@@ -20,8 +20,7 @@ from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.overrides import merged, nested
 from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
-_WITH_METHODS = {"BaseEditModel": "contrastive_sr.ContrastiveSR", "ESRGAN": "contrastive_sr.ContrastiveSRGAN"}
-_WITHOUT_METHODS = {ours: stock for stock, ours in _WITH_METHODS.items()}
+_OURS = "contrastive_sr.Contrastive"  # before the name of MMagic's model
 _MULTI = "MultiOptimWrapperConstructor"
 _ADAM: dict[str, Any] = {"type": "OptimWrapper", "optimizer": {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.999)}}
 _KEYS = {
@@ -65,8 +64,7 @@ class MMagicStudy:
         model = options["model"]
         trains_methods = bool(model.get("methods") or model.get("degradation"))
         if "type" not in (changes.get("model") or {}):
-            models = _WITH_METHODS if trains_methods else _WITHOUT_METHODS
-            model["type"] = models.get(model["type"], model["type"])
+            model["type"] = (_OURS if trains_methods else "") + model["type"].removeprefix(_OURS)
         if trains_methods:
             options["optim_wrapper"] = _with_methods(options["optim_wrapper"], bool(model.get("methods")))
             imports = options.setdefault("custom_imports", {"imports": [], "allow_failed_imports": False})
