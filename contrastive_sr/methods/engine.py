@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_shape, describe
+from contrastive_sr._checks import check_count, check_shape, describe
 from contrastive_sr._random import seed_of
 from contrastive_sr.config import unknown
-from contrastive_sr.distributed import average_statistics_over_ranks, rank, unwrapped, world_size
+from contrastive_sr.distributed import average_statistics_over_ranks, rank, sum_over_ranks, unwrapped, world_size
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.base import Method, Step
@@ -25,6 +25,10 @@ from contrastive_sr.networks.call import NetworkCall, check_channels, is_images
 from contrastive_sr.samples import Batch, PastOutput
 
 OWN_NETWORKS = (CRLSR, CriteriaBranches, DASR, MPFNet)
+RECOVERY = (
+    "Lower the learning rates or this term's loss_weight (or use `loss_share: 0.05`), and resume from the last "
+    "checkpoint."
+)
 NETWORK_SR = "network/sr"  # the SR images as the network gave them, where those of the batch are others
 
 
@@ -77,6 +81,12 @@ class Methods(nn.Module):
         image_range: the largest value of the images that :meth:`run` is given and that the network takes and returns;
             255.0 in loops such as EDSR-PyTorch's. Those that :meth:`run` returns are in [0, 1]. A teacher
             (:class:`~contrastive_sr.samples.TeacherOutput`) always takes images in [0, 1].
+        skip_nonfinite: how many SR steps may be survived in which a term or an auxiliary loss is NaN or infinite on any
+            rank; one more is an error. Such a term is left out of its step, and so are all auxiliary losses of a
+            method of which one is such. Where SR, HR or LR images are not finite, all methods sit the step out; the
+            host's own losses are its own affair. There is a warning, and ``nonfinite_steps`` in the log counts these
+            steps. Values are looked at, not gradients, and at once, which stalls a GPU some times in each step. 0:
+            each is an error.
 
     Raises:
         ConfigError: no methods but something else, two of one name, or a name that this class needs itself; or an
@@ -92,7 +102,12 @@ class Methods(nn.Module):
     """
 
     def __init__(
-        self, methods: Sequence[Method], *, sr_output: int | str | None = None, image_range: float = 1.0
+        self,
+        methods: Sequence[Method],
+        *,
+        sr_output: int | str | None = None,
+        image_range: float = 1.0,
+        skip_nonfinite: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(methods, Sequence) or not all(isinstance(method, Method) for method in methods):
@@ -103,6 +118,11 @@ class Methods(nn.Module):
                 f"methods: expected methods with different `name`, got {names}. Give each its own, e.g. `name: nce_2`."
             )
         self.step = StepCounter()
+        self.skip_nonfinite = check_count(skip_nonfinite, "skip_nonfinite", at_least=0)
+        self.nonfinite_steps = StepCounter() if skip_nonfinite else None  # without the option no part of the state
+        self._sits_out = False  # all methods, in this step
+        self._counted = False  # whether this step is among nonfinite_steps
+        self._logged: dict[str, None] = {}  # all names so far, in one order on all ranks
         self._call = NetworkCall(image_range=image_range, sr_output=sr_output)
         self._attached = self._checked = False
         self._auxiliary_log: dict[str, dict[str, Tensor]] = {}  # by method
@@ -266,13 +286,18 @@ class Methods(nn.Module):
         )
         raise DataError(f"Expected {name} in [0, {largest:g}], got values from {low:.4g} to {high:.4g}. {hint}")
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if len(self) and not self._attached:
             raise ConfigError(
                 "The parts of the methods that a state is for do not exist yet. Call attach(net) before "
                 "load_state_dict()."
             )
-        super()._load_from_state_dict(*args, **kwargs)
+        key = f"{prefix}nonfinite_steps.count"  # a run may be resumed with the option, or without
+        if self.nonfinite_steps is None:
+            state_dict.pop(key, None)
+        else:
+            state_dict.setdefault(key, torch.zeros((), dtype=torch.long))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ------------------------------------------------------------------------------------------------- a training step
 
@@ -305,6 +330,7 @@ class Methods(nn.Module):
             self.check_batch(batch)
         self._call.channels = check_channels(batch)
         given, batch = batch, self._as_rgb(batch)
+        self._sits_out = self._counted = False
         if self.training:
             for method in self:
                 method.follow(unwrapped(net), self._step(method))
@@ -332,7 +358,10 @@ class Methods(nn.Module):
             batch["sr"] = self._call.rgb(sr)
             if batch["sr"] is not sr:
                 batch[NETWORK_SR] = sr
-            self._watch("mean of the SR network's output", batch["sr"].mean())
+        means = {"mean of the SR network's output": batch["sr"].mean()} if "sr" in batch else {}
+        if self._survives:
+            means |= {f"mean of batch[{key!r}]": batch[key].mean() for key in ("lr", "hr")}
+        self._sits_out = bool(self._not_finite(None, means))
         self._checked = True
         return batch
 
@@ -349,7 +378,8 @@ class Methods(nn.Module):
             ConfigError: :meth:`attach` was not called, or a method returned something else or a loss that trains
                 nothing.
             DataError: a batch of another kind.
-            NonFiniteError: one of them is NaN or infinite. On a GPU it is raised in the next step.
+            NonFiniteError: one of them is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
+                raised in the next step.
         """
         self._check_ran(batch)
         losses: dict[str, Tensor] = {}
@@ -359,12 +389,13 @@ class Methods(nn.Module):
         self._idle = []
         for method in self:
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
+            if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
+                contrasts = {}
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
                 label = f"{method.name}_{key}"
                 losses[label] = contrast.loss
                 self._auxiliary_names.add(label)
-                self._watch(label, contrast.loss)
                 log = self._auxiliary_log.setdefault(method.name, {})
                 log |= _named(method, contrast.metrics)
                 if method.every > 1:  # its callers have no auxiliary loss to log at every step
@@ -407,20 +438,26 @@ class Methods(nn.Module):
             ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
                 ``loss_share`` without a pixel loss.
             DataError: a batch of another kind, or a pixel loss that does not depend on the SR image.
-            NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
+            NonFiniteError: a term is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
+                raised in the next step, so as not to stall it.
         """
         self._check_ran(batch)
         active = self._active()
         total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
-        if self.warming_up and "sr" in batch and world_size() > 1:
+        if self.warming_up and "sr" in batch and world_size() > 1 and not self._sits_out:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
         for method in self:
             for part in method.trained_parts().values():
                 average_statistics_over_ranks(part)
-            terms = self._returned(method, "terms", batch) if method in active else {}
-            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
-            log = _named(method, zeros)
+            names = [name for names in method.metrics.values() for name in names]
+            terms = dict(self._returned(method, "terms", batch)) if method in active else {}
+            if method in active:
+                values = {key: terms[key].loss if key in terms else None for key in method.weights}
+                for key in self._not_finite(method, values):
+                    if key in terms:
+                        names += terms.pop(key).metrics
+            log = _named(method, dict.fromkeys(names, zero))
             for key in method.weights:
                 weighted = self._weighted(method, key, terms.get(key), batch, pixel_loss)
                 total = total + weighted.loss
@@ -431,6 +468,12 @@ class Methods(nn.Module):
                     self._latest[method.name] = log
                 log |= self._latest.get(method.name, {})
             metrics |= log
+        if self.nonfinite_steps is not None:
+            metrics["nonfinite_steps"] = zero + self.nonfinite_steps.value
+            self._logged |= dict.fromkeys(metrics)
+            metrics = {name: metrics.get(name, zero) for name in self._logged}
+            if self._counted and not total.requires_grad:
+                total = total.clone().requires_grad_()  # a loop without other losses calls backward() all the same
         self.step.advance()
         return Contrast(total, metrics)
 
@@ -446,7 +489,6 @@ class Methods(nn.Module):
             in_force = raw = loss = batch["hr"].new_zeros((), dtype=torch.float32)
             metrics = {}
         else:
-            self._watch(label, term.loss)
             points = term.points or [batch.get(NETWORK_SR, batch["sr"])]
             self._check_dependence(method, key, term, points)
             if not self.warming_up:
@@ -490,6 +532,8 @@ class Methods(nn.Module):
 
     def _active(self) -> list[Method]:
         """The methods of this step; in a warm-up, those that warm up."""
+        if self._sits_out:
+            return []
         methods = list(self)
         if self.warming_up:
             return [m for m in methods if self.step.value < m.warmup_steps]
@@ -558,6 +602,46 @@ class Methods(nn.Module):
             arrived.synchronize()
             _require_finite(name, copy)
 
+    @property
+    def _survives(self) -> bool:
+        """Whether values that are not finite may be left out, rather than be an error."""
+        return self.nonfinite_steps is not None and self.training
+
+    def _not_finite(self, method: Method | None, values: Mapping[str, Tensor | None]) -> list[str]:
+        """Look at scalars, and say which of them are not finite on some rank and are to be left out.
+
+        Args:
+            method: whose they are; None: of no method.
+            values: by name, the same names on all ranks. None stands for a value that a rank does not have.
+
+        Raises:
+            NonFiniteError: one step more than may be survived.
+        """
+        labels = [key if method is None else f"{method.name}_{key}" for key in values]
+        if not self._survives or not values:
+            for label, value in zip(labels, values.values(), strict=True):
+                if value is not None:
+                    self._watch(label, value)
+            return []
+        assert self.nonfinite_steps is not None
+        like = self.step.count
+        finite = [torch.ones_like(like, dtype=torch.bool) if x is None else torch.isfinite(x) for x in values.values()]
+        # The ranks agree: where some left a term out and others not, they would wait for each other in backward passes.
+        ranks = sum_over_ranks(1.0 - torch.stack([x.to(like.device) for x in finite]).float()).tolist()
+        lost = {key: label for key, label, count in zip(values, labels, ranks, strict=True) if count}
+        if lost and not self._counted:
+            value = next(values[key] for key in lost)
+            got = "one of another process" if value is None or torch.isfinite(value) else f"{value.item()}"
+            said = f"{', '.join(lost.values())} at SR step {self.step.value + 1}: expected a finite number, got {got}"
+            if self.nonfinite_steps.value >= self.skip_nonfinite:
+                raise NonFiniteError(f"{said}, after the {self.skip_nonfinite} steps of skip_nonfinite. {RECOVERY}")
+            self._counted = True
+            self.nonfinite_steps.advance()
+            if rank() == 0:
+                count = f"{self.nonfinite_steps.value} of the {self.skip_nonfinite} steps of skip_nonfinite"
+                warnings.warn(f"{said}; left out of this step. That is {count}.", stacklevel=3)
+        return list(lost)
+
     def _watch(self, label: str, value: Tensor) -> None:
         """Look at a scalar. On a CPU a bad one is an error at once.
 
@@ -624,10 +708,7 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
 
 def _require_finite(name: str, value: Tensor) -> None:
     if not torch.isfinite(value).item():
-        raise NonFiniteError(
-            f"{name}: expected a finite number, got {value.item()}. Lower the learning rates or this term's "
-            "loss_weight (or use `loss_share: 0.05`), and resume from the last checkpoint."
-        )
+        raise NonFiniteError(f"{name}: expected a finite number, got {value.item()}. {RECOVERY}")
 
 
 def _named(method: Method, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
