@@ -144,7 +144,8 @@ class Method(nn.Module):
         """Refuse a first batch that this method cannot train on.
 
         Args:
-            batch: ``"lr"`` and ``"hr"``, whose shapes and values were found to fit each other, and what else there is.
+            batch: ``"lr"`` and ``"hr"``, RGB in [0, 1], whose shapes were found to fit each other, and what else there
+                is.
 
         Raises:
             DataError: images that are missing, or that it cannot take.

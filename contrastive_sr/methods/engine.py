@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,17 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_shape, describe
+from contrastive_sr._checks import check_count, check_shape, describe
 from contrastive_sr._random import seed_of
 from contrastive_sr.config import unknown
-from contrastive_sr.distributed import average_statistics_over_ranks, rank, unwrapped, world_size
+from contrastive_sr.distributed import average_statistics_over_ranks, rank, sum_over_ranks, unwrapped, world_size
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
-from contrastive_sr.methods.layers import DRY_RUN_SIZE, dry_run, feature_key, run_module, super_resolve
+from contrastive_sr.methods.layers import dry_run, feature_key, run_module, super_resolve
 from contrastive_sr.methods.weighting import TermWeight, gradient_square
-from contrastive_sr.samples import Batch
+from contrastive_sr.networks import CRLSR, DASR, CriteriaBranches, MPFNet
+from contrastive_sr.networks.call import NetworkCall, check_channels, is_images
+from contrastive_sr.samples import Batch, PastOutput
+
+OWN_NETWORKS = (CRLSR, CriteriaBranches, DASR, MPFNet)
+RECOVERY = (
+    "Lower the learning rates or this term's loss_weight (or use `loss_share: 0.05`), and resume from the last "
+    "checkpoint."
+)
+NETWORK_SR = "network/sr"  # the SR images as the network gave them, where those of the batch are others
 
 
 class StepCounter(nn.Module):
@@ -63,11 +73,24 @@ class Methods(nn.Module):
     Random draws depend on a method's seed and name, the step and the process alone; so ``state_dict()`` is all that a
     resumed run needs to continue bit for bit. ``methods["pcl"]`` is the method of that name.
 
+    A network for images of one channel is called with those; methods see them as three equal channels.
+
     Args:
         methods: the methods; their names must differ. With none, the network trains on the host's losses alone.
+        sr_output: for a network that returns a tuple, list or mapping: the index or key of the SR image in it.
+        image_range: the largest value of the images that :meth:`run` is given and that the network takes and returns;
+            255.0 in loops such as EDSR-PyTorch's. Those that :meth:`run` returns are in [0, 1]. A teacher
+            (:class:`~contrastive_sr.samples.TeacherOutput`) always takes images in [0, 1].
+        skip_nonfinite: how many SR steps may be survived in which a term or an auxiliary loss is NaN or infinite on any
+            rank; one more is an error. Such a term is left out of its step, and so are all auxiliary losses of a
+            method of which one is such. Where SR, HR or LR images are not finite, all methods sit the step out; the
+            host's own losses are its own affair. There is a warning, and ``nonfinite_steps`` in the log counts these
+            steps. Values are looked at, not gradients, and at once, which stalls a GPU some times in each step. 0:
+            each is an error.
 
     Raises:
-        ConfigError: no methods but something else, two of one name, or a name that this class needs itself.
+        ConfigError: no methods but something else, two of one name, or a name that this class needs itself; or an
+            option that makes no sense.
 
     Example:
         >>> from contrastive_sr.methods import PCL
@@ -78,7 +101,14 @@ class Methods(nn.Module):
         ['pcl_discriminator']
     """
 
-    def __init__(self, methods: Sequence[Method]) -> None:
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        sr_output: int | str | None = None,
+        image_range: float = 1.0,
+        skip_nonfinite: int = 0,
+    ) -> None:
         super().__init__()
         if not isinstance(methods, Sequence) or not all(isinstance(method, Method) for method in methods):
             raise ConfigError(f"methods: expected a list of methods such as [PCL()], got {describe(methods)}.")
@@ -88,6 +118,12 @@ class Methods(nn.Module):
                 f"methods: expected methods with different `name`, got {names}. Give each its own, e.g. `name: nce_2`."
             )
         self.step = StepCounter()
+        self.skip_nonfinite = check_count(skip_nonfinite, "skip_nonfinite", at_least=0)
+        self.nonfinite_steps = StepCounter() if skip_nonfinite else None  # without the option no part of the state
+        self._sits_out = False  # all methods, in this step
+        self._counted = False  # whether this step is among nonfinite_steps
+        self._logged: dict[str, None] = {}  # all names so far, in one order on all ranks
+        self._call = NetworkCall(image_range=image_range, sr_output=sr_output)
         self._attached = self._checked = False
         self._auxiliary_log: dict[str, dict[str, Tensor]] = {}  # by method
         self._latest: dict[str, dict[str, Tensor]] = {}  # what lazy methods logged when they last took part
@@ -154,11 +190,13 @@ class Methods(nn.Module):
 
     # ------------------------------------------------------------------------------------------- before the first step
 
-    def attach(self, net: Callable[..., Tensor]) -> None:
+    def attach(self, net: Callable[..., Any], inputs: Mapping[str, Any] | None = None) -> None:
         """Prepare all methods for the SR network: once, before optimizers are made from ``parameters()`` and DDP.
 
         Args:
-            net: the SR network, wrapped for several processes or not.
+            net: the SR network, wrapped for several processes or not. With ``layers`` it is called once, on a small
+                black image.
+            inputs: what the network is called with beside one LR image, by keyword, such as ``{"idx_scale": 0}``.
 
         Raises:
             ConfigError: a network that a method cannot train or that lacks the layers it reads, or a second call.
@@ -166,26 +204,44 @@ class Methods(nn.Module):
         if self._attached:
             raise ConfigError("attach() was called before; new parts of the methods would not be in the optimizer.")
         bare = unwrapped(net)
+        if isinstance(bare, OWN_NETWORKS) and self._call.image_range != 1:
+            raise ConfigError(
+                f"image_range: expected 1.0 with {type(bare).__name__}, whose images are in [0, 1], got "
+                f"{self._call.image_range:g}. Divide the images by {self._call.image_range:g} in the loop."
+            )
         for method in self:
             method.check_network(bare)
-        dry = self._dry_run(bare)
+        dry = self._dry_run(bare, _checked_inputs(inputs))
         for method in self:
             method.build(bare, dry)
+        for part in self.modules():
+            if isinstance(part, PastOutput):
+                part.call = self._call
         self._attached = True
 
-    def _dry_run(self, net: Any) -> dict[str, Tensor]:
+    def _dry_run(self, net: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         layers = self._layers(self)
         if not layers:
             return {}
         if not isinstance(net, nn.Module):
             raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
-        like = next(net.parameters(), torch.empty(()))
-        lr = like.new_zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
-        return {"lr": lr, **dry_run(net, lr, layers, self.network_inputs(net, {"lr": lr}))}
+        dry = dry_run(net, layers, lambda lr: self.network_inputs(net, {"lr": lr}, inputs), self._call)
+        return self._as_rgb(dry)
 
-    def network_inputs(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        """What the SR network is called with beside the LR images; see :meth:`Method.network_inputs`."""
-        return {key: x for method in self for key, x in method.network_inputs(net, batch).items()}
+    def network_inputs(
+        self, net: Any, batch: Batch, inputs: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """What the network is called with beside the LR images: what methods give, and what the loop gives."""
+        of_methods = {key: x for method in self for key, x in method.network_inputs(net, batch).items()}
+        if both := sorted(set(of_methods) & set(inputs)):
+            raise ConfigError(
+                f"inputs: expected others than {both}, which the methods give the network. Leave them out."
+            )
+        return {**of_methods, **inputs}
+
+    def _as_rgb(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch with its images as RGB in [0, 1]."""
+        return {key: self._call.rgb(x) if is_images(key, x) else x for key, x in batch.items()}
 
     def check_data(self, names: Collection[str], images: int) -> None:
         """Refuse training data that a method cannot use; see :meth:`Method.check_data`."""
@@ -196,19 +252,22 @@ class Methods(nn.Module):
         """Refuse a batch that cannot be trained on; :meth:`run` does it with the first one.
 
         Raises:
-            DataError: missing images, wrong shapes, HR not a whole multiple of LR, values outside [0, 1], or what a
+            DataError: missing images, wrong shapes, HR not a whole multiple of LR, values out of range, or what a
                 method cannot use.
         """
         for key in ("lr", "hr"):
             if key not in batch:
                 raise DataError(f"Expected a batch with 'lr' and 'hr', got {sorted(batch)}.")
-            check_shape(batch[key], ("B", 3, "H", "W"), f"batch[{key!r}]")
-            low, high = batch[key].min().item(), batch[key].max().item()
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also true for NaN
-                raise DataError(
-                    f"Expected batch[{key!r}] in [0, 1], got values from {low:.4g} to {high:.4g}. "
-                    "Divide images by 255, and leave out any mean or standard deviation in the data settings."
-                )
+            check_shape(batch[key], ("B", "3 or 1", "H", "W"), f"batch[{key!r}]")
+        self._call.channels = check_channels(batch)
+        for key in ("lr", "hr"):
+            self._check_range(batch[key], f"batch[{key!r}]")
+        if (highest := batch["hr"].max().item()) <= 1 < self._call.image_range:
+            warnings.warn(
+                f"The largest value of batch['hr'] is {highest:.4g}, where image_range={self._call.image_range:g} was "
+                "given. Are the images in [0, 1]? Then leave image_range out.",
+                stacklevel=3,
+            )
         (height, width), (h, w) = batch["hr"].shape[-2:], batch["lr"].shape[-2:]
         scale = height // h
         if batch["hr"].shape[0] != batch["lr"].shape[0] or scale < 1 or (height, width) != (scale * h, scale * w):
@@ -217,47 +276,75 @@ class Methods(nn.Module):
                 f"and HR {tuple(batch['hr'].shape)}. Check the pairs and the scale; the patch size must be a multiple "
                 "of it."
             )
+        batch = self._as_rgb(batch)
         for method in self:
             method.check_batch(batch)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _check_range(self, images: Tensor, name: str) -> None:
+        largest = self._call.image_range
+        low, high = images.min().item(), images.max().item()
+        if low >= -1e-3 * largest and high <= (1 + 1e-3) * largest:  # also false for NaN
+            return
+        hint = (
+            "Divide images by 255, and leave out any mean or standard deviation in the data settings; in a loop of "
+            "your own, Methods(..., image_range=255.0) takes them as they are."
+            if largest == 1
+            else "That is image_range of Methods; give another, and leave out any mean or standard deviation."
+        )
+        raise DataError(f"Expected {name} in [0, {largest:g}], got values from {low:.4g} to {high:.4g}. {hint}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if len(self) and not self._attached:
             raise ConfigError(
                 "The parts of the methods that a state is for do not exist yet. Call attach(net) before "
                 "load_state_dict()."
             )
-        super()._load_from_state_dict(*args, **kwargs)
+        key = f"{prefix}nonfinite_steps.count"  # a run may be resumed with the option, or without
+        if self.nonfinite_steps is None:
+            state_dict.pop(key, None)
+        else:
+            state_dict.setdefault(key, torch.zeros((), dtype=torch.long))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ------------------------------------------------------------------------------------------------- a training step
 
-    def run(self, net: Callable[..., Tensor], batch: Batch) -> dict[str, Tensor]:
+    def run(self, net: Callable[..., Any], batch: Batch, inputs: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network.
 
         Args:
             net: the SR network, called as ``sr = net(lr)``, wrapped for several processes or not.
-            batch: ``"lr"`` (B, 3, h, w) and ``"hr"`` (B, 3, s h, s w), RGB in [0, 1]. If it has ``"sr"`` already,
-                the network is not called again.
+            batch: ``"lr"`` (B, C, h, w) and ``"hr"`` (B, C, s h, s w), RGB or of one channel, in [0, 1] (or, with
+                ``image_range``, up to that). If it has ``"sr"`` already, the network is not called again. The same
+                holds for whatever else has a name that begins with ``"lr_"``, such as ``"lr_key"``.
+            inputs: what the network is called with beside the LR images, by keyword, such as ``{"idx_scale": 0}``.
 
         Returns:
             The batch with ``"sr"`` (B, 3, s h, s w) in float32, and ``"features/<name>"`` of the methods' layers, all
-            part of the network's graph. In the warm-up of a method with a ``warmup_module``, without ``"sr"``.
+            part of the network's graph. All its images are RGB in [0, 1]: one channel is repeated three times, which
+            changes no pixel loss that is a mean. In the warm-up of a method with a ``warmup_module``, without
+            ``"sr"``.
 
         Raises:
-            ConfigError: :meth:`attach` was not called, or a layer that the network does not have.
-            DataError: images of the wrong shape; in the first call also, values outside [0, 1].
+            ConfigError: :meth:`attach` was not called, a layer that the network does not have, or a network that
+                returns more than an image, and ``sr_output`` does not say which of it.
+            DataError: images of the wrong shape; in the first call also, values out of range.
             NonFiniteError: the SR images are not finite. On a GPU it is raised in the next step.
         """
         self.check_finite()
         self._check_attached()
-        batch = dict(batch)
+        self._call.inputs = _checked_inputs(inputs)
         if not self._checked:
             self.check_batch(batch)
+        self._call.channels = check_channels(batch)
+        given, batch = batch, self._as_rgb(batch)
+        self._sits_out = self._counted = False
         if self.training:
             for method in self:
                 method.follow(unwrapped(net), self._step(method))
         layers = self._layers(self._active())
         modules = {method.warmup_module for method in self._active()} if self.warming_up else {None}
-        if "sr" in batch:
+        if "sr" in given:
+            batch["sr"] = given["sr"]
             if missing := [name for name in layers if feature_key(name) not in batch]:
                 raise DataError(
                     f"The batch has its 'sr' already, but not the features of {missing} from the same call of the "
@@ -266,15 +353,22 @@ class Methods(nn.Module):
         elif None not in modules:
             for module in sorted(filter(None, modules)):
                 inner = [layer for layer in layers if layer == module or layer.startswith(f"{module}.")]
-                batch.update(run_module(unwrapped(net), module, batch["lr"], inner))
+                batch.update(run_module(unwrapped(net), module, given["lr"], inner))
         else:
-            batch.update(super_resolve(net, batch["lr"], layers, self.network_inputs(unwrapped(net), batch)))
+            all_inputs = self.network_inputs(unwrapped(net), batch, self._call.inputs)
+            batch.update(super_resolve(net, given["lr"], layers, all_inputs, self._call))
         if "sr" in batch:
             sr = batch["sr"]
             # Losses are computed in float32: the gradient of a mean over pixels underflows in half precision.
-            batch["sr"] = sr.float() if isinstance(sr, Tensor) and sr.dtype != torch.float64 else sr
-            check_shape(batch["sr"], tuple(batch["hr"].shape), "the SR network's output")
-            self._watch("mean of the SR network's output", batch["sr"].mean())
+            sr = sr.float() if isinstance(sr, Tensor) and sr.dtype != torch.float64 else sr
+            check_shape(sr, tuple(given["hr"].shape), "the SR network's output")
+            batch["sr"] = self._call.rgb(sr)
+            if batch["sr"] is not sr:
+                batch[NETWORK_SR] = sr
+        means = {"mean of the SR network's output": batch["sr"].mean()} if "sr" in batch else {}
+        if self._survives:
+            means |= {f"mean of batch[{key!r}]": batch[key].mean() for key in ("lr", "hr")}
+        self._sits_out = bool(self._not_finite(None, means))
         self._checked = True
         return batch
 
@@ -291,7 +385,8 @@ class Methods(nn.Module):
             ConfigError: :meth:`attach` was not called, or a method returned something else or a loss that trains
                 nothing.
             DataError: a batch of another kind.
-            NonFiniteError: one of them is NaN or infinite. On a GPU it is raised in the next step.
+            NonFiniteError: one of them is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
+                raised in the next step.
         """
         self._check_ran(batch)
         losses: dict[str, Tensor] = {}
@@ -301,12 +396,13 @@ class Methods(nn.Module):
         self._idle = []
         for method in self:
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
+            if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
+                contrasts = {}
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
                 label = f"{method.name}_{key}"
                 losses[label] = contrast.loss
                 self._auxiliary_names.add(label)
-                self._watch(label, contrast.loss)
                 log = self._auxiliary_log.setdefault(method.name, {})
                 log |= _named(method, contrast.metrics)
                 if method.every > 1:  # its callers have no auxiliary loss to log at every step
@@ -349,20 +445,26 @@ class Methods(nn.Module):
             ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
                 ``loss_share`` without a pixel loss.
             DataError: a batch of another kind, or a pixel loss that does not depend on the SR image.
-            NonFiniteError: a term is NaN or infinite. On a GPU it is raised in the next step, so as not to stall it.
+            NonFiniteError: a term is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
+                raised in the next step, so as not to stall it.
         """
         self._check_ran(batch)
         active = self._active()
         total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
-        if self.warming_up and "sr" in batch and world_size() > 1:
+        if self.warming_up and "sr" in batch and world_size() > 1 and not self._sits_out:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
         for method in self:
             for part in method.trained_parts().values():
                 average_statistics_over_ranks(part)
-            terms = self._returned(method, "terms", batch) if method in active else {}
-            zeros = dict.fromkeys((name for names in method.metrics.values() for name in names), zero)
-            log = _named(method, zeros)
+            names = [name for names in method.metrics.values() for name in names]
+            terms = dict(self._returned(method, "terms", batch)) if method in active else {}
+            if method in active:
+                values = {key: terms[key].loss if key in terms else None for key in method.weights}
+                for key in self._not_finite(method, values):
+                    if key in terms:
+                        names += terms.pop(key).metrics
+            log = _named(method, dict.fromkeys(names, zero))
             for key in method.weights:
                 weighted = self._weighted(method, key, terms.get(key), batch, pixel_loss)
                 total = total + weighted.loss
@@ -373,6 +475,12 @@ class Methods(nn.Module):
                     self._latest[method.name] = log
                 log |= self._latest.get(method.name, {})
             metrics |= log
+        if self.nonfinite_steps is not None:
+            metrics["nonfinite_steps"] = zero + self.nonfinite_steps.value
+            self._logged |= dict.fromkeys(metrics)
+            metrics = {name: metrics.get(name, zero) for name in self._logged}
+            if self._counted and not total.requires_grad:
+                total = total.clone().requires_grad_()  # a loop without other losses calls backward() all the same
         self.step.advance()
         return Contrast(total, metrics)
 
@@ -388,8 +496,7 @@ class Methods(nn.Module):
             in_force = raw = loss = batch["hr"].new_zeros((), dtype=torch.float32)
             metrics = {}
         else:
-            self._watch(label, term.loss)
-            points = term.points or [batch["sr"]]
+            points = term.points or [batch.get(NETWORK_SR, batch["sr"])]
             self._check_dependence(method, key, term, points)
             if not self.warming_up:
                 weight.measure(step, term.loss, pixel_loss, points, every=method.every)
@@ -432,6 +539,8 @@ class Methods(nn.Module):
 
     def _active(self) -> list[Method]:
         """The methods of this step; in a warm-up, those that warm up."""
+        if self._sits_out:
+            return []
         methods = list(self)
         if self.warming_up:
             return [m for m in methods if self.step.value < m.warmup_steps]
@@ -500,6 +609,46 @@ class Methods(nn.Module):
             arrived.synchronize()
             _require_finite(name, copy)
 
+    @property
+    def _survives(self) -> bool:
+        """Whether values that are not finite may be left out, rather than be an error."""
+        return self.nonfinite_steps is not None and self.training
+
+    def _not_finite(self, method: Method | None, values: Mapping[str, Tensor | None]) -> list[str]:
+        """Look at scalars, and say which of them are not finite on some rank and are to be left out.
+
+        Args:
+            method: whose they are; None: of no method.
+            values: by name, the same names on all ranks. None stands for a value that a rank does not have.
+
+        Raises:
+            NonFiniteError: one step more than may be survived.
+        """
+        labels = [key if method is None else f"{method.name}_{key}" for key in values]
+        if not self._survives or not values:
+            for label, value in zip(labels, values.values(), strict=True):
+                if value is not None:
+                    self._watch(label, value)
+            return []
+        assert self.nonfinite_steps is not None
+        like = self.step.count
+        finite = [torch.ones_like(like, dtype=torch.bool) if x is None else torch.isfinite(x) for x in values.values()]
+        # The ranks agree: where some left a term out and others not, they would wait for each other in backward passes.
+        ranks = sum_over_ranks(1.0 - torch.stack([x.to(like.device) for x in finite]).float()).tolist()
+        lost = {key: label for key, label, count in zip(values, labels, ranks, strict=True) if count}
+        if lost and not self._counted:
+            value = next(values[key] for key in lost)
+            got = "one of another process" if value is None or torch.isfinite(value) else f"{value.item()}"
+            said = f"{', '.join(lost.values())} at SR step {self.step.value + 1}: expected a finite number, got {got}"
+            if self.nonfinite_steps.value >= self.skip_nonfinite:
+                raise NonFiniteError(f"{said}, after the {self.skip_nonfinite} steps of skip_nonfinite. {RECOVERY}")
+            self._counted = True
+            self.nonfinite_steps.advance()
+            if rank() == 0:
+                count = f"{self.nonfinite_steps.value} of the {self.skip_nonfinite} steps of skip_nonfinite"
+                warnings.warn(f"{said}; left out of this step. That is {count}.", stacklevel=3)
+        return list(lost)
+
     def _watch(self, label: str, value: Tensor) -> None:
         """Look at a scalar. On a CPU a bad one is an error at once.
 
@@ -515,6 +664,17 @@ class Methods(nn.Module):
         arrived = torch.cuda.Event()
         arrived.record()
         self._watched.append((name, copy, arrived))
+
+
+def _checked_inputs(inputs: object) -> Mapping[str, Any]:
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, Mapping) or not all(isinstance(key, str) for key in inputs):
+        raise ConfigError(
+            "inputs: expected what the SR network is called with beside the LR images, by keyword, such as "
+            f"{{'idx_scale': 0}}, got {describe(inputs)}."
+        )
+    return inputs
 
 
 def _check_contrast(contrast: object, key: str, where: str) -> None:
@@ -555,10 +715,7 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
 
 def _require_finite(name: str, value: Tensor) -> None:
     if not torch.isfinite(value).item():
-        raise NonFiniteError(
-            f"{name}: expected a finite number, got {value.item()}. Lower the learning rates or this term's "
-            "loss_weight (or use `loss_share: 0.05`), and resume from the last checkpoint."
-        )
+        raise NonFiniteError(f"{name}: expected a finite number, got {value.item()}. {RECOVERY}")
 
 
 def _named(method: Method, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,10 @@ from torch.nn.parallel import DataParallel
 from contrastive_sr._checks import describe, describe_error
 from contrastive_sr.distributed import average_gradients, unwrapped, world_size
 from contrastive_sr.embeddings import training_mode
-from contrastive_sr.errors import ConfigError, ContrastiveSRError
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.networks.call import NetworkCall
 
-DRY_RUN_SIZE = 32  # a multiple of what window attention asks for
+DRY_RUN_SIZES = (32, 48, 64, 96)  # multiples of what window attention asks for
 
 
 def feature_key(layer: str) -> str:
@@ -24,24 +27,30 @@ def feature_key(layer: str) -> str:
 
 
 def super_resolve(
-    net: Callable[..., Tensor], lr: Tensor, layers: Sequence[str], inputs: Mapping[str, Tensor] | None = None
+    net: Callable[..., Any],
+    lr: Tensor,
+    layers: Sequence[str],
+    inputs: Mapping[str, Any] | None = None,
+    call: NetworkCall | None = None,
 ) -> dict[str, Tensor]:
     """One call of the SR network, with the outputs of some of its layers.
 
     Args:
         net: the SR network, wrapped for several processes or not.
-        lr: (B, 3, h, w) RGB in [0, 1].
+        lr: (B, C, h, w), as the network takes it.
         layers: names of its modules, such as ``"body.15"``.
         inputs: what the network is called with beside the LR images, by keyword.
+        call: says which of what the network returns is the SR image. None: all of it.
 
     Returns:
         ``"sr"`` as the network gave it, and ``"features/<name>"`` for each layer, all part of the network's graph.
 
     Raises:
-        ConfigError: a layer that is not there, that did not run exactly once, or whose output has no gradient.
+        ConfigError: a layer that is not there, that did not run exactly once, or whose output has no gradient; or a
+            network that returns more than an image, and it is not said which of it.
     """
     with tapped(net, layers) as outputs:
-        sr = net(lr, **(inputs or {}))
+        sr = (call or NetworkCall()).sr_image(net(lr, **(inputs or {})))
     return {"sr": sr, **features_of(outputs, isinstance(sr, Tensor) and sr.requires_grad)}
 
 
@@ -51,7 +60,7 @@ def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> 
     Args:
         net: the SR network, without a wrapper.
         name: of the module, which takes the LR images.
-        lr: (B, 3, h, w) RGB in [0, 1].
+        lr: (B, C, h, w), as the module takes it.
         layers: names of modules within this one.
 
     Returns:
@@ -133,37 +142,55 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
             handle.remove()
 
 
-def dry_run(net: nn.Module, lr: Tensor, layers: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As :func:`super_resolve`, before anything is trained, without a graph.
+def dry_run(
+    net: nn.Module, layers: Sequence[str], inputs: Callable[[Tensor], Mapping[str, Any]], call: NetworkCall
+) -> dict[str, Tensor]:
+    """As :func:`super_resolve`, before anything is trained, without a graph, on a small black image.
+
+    A network may take images of some sizes alone, and of one channel: the first image that it takes is used.
 
     Args:
         net: the SR network, without a wrapper. Its parameters, statistics and mode are left alone.
-        lr: (1, 3, h, w) a small black image.
         layers: names of its modules.
-        inputs: what the network is called with beside it, by keyword.
+        inputs: from the image, what the network is called with beside it, by keyword.
+        call: says which of what the network returns is the SR image.
+
+    Returns:
+        ``"lr"`` (1, C, h, w), ``"sr"`` and ``"features/<name>"``.
 
     Raises:
-        ConfigError: a layer that is not there, that does not run exactly once, or does not return a (B, C, H, W) map.
+        ConfigError: a layer that is not there, that does not run exactly once, or does not return a (B, C, H, W) map;
+            or a network that fails on each image.
     """
+    like = next(net.parameters(), torch.empty(()))
+    first = next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
+    channels = (1, 3) if first == 1 else (3, 1)
+    failures = []
     # Autocast would keep this run's weights, which have no graph, for the next one.
-    without = torch.autocast(lr.device.type, enabled=False)
-    with torch.no_grad(), without, training_mode(net, False):
-        try:
-            return super_resolve(net, lr, layers, inputs)
-        except RuntimeError as error:
-            if isinstance(error, ContrastiveSRError):
+    without = torch.autocast(like.device.type, enabled=False)
+    for count, size in product(channels, DRY_RUN_SIZES):
+        lr = like.new_zeros(1, count, size, size)
+        with torch.no_grad(), without, training_mode(net, False):
+            try:
+                return {"lr": lr, **super_resolve(net, lr, layers, inputs(lr), call)}
+            except ConfigError:
                 raise
-            raise ConfigError(
-                f"layers: expected an SR network for RGB images; {type(net).__name__} fails on one of "
-                f"{lr.shape[-1]} x {lr.shape[-2]} ({describe_error(error)})."
-            ) from error
+            except Exception as error:  # the errors of all networks have no common base
+                failures.append(error)
+    largest = failures[len(DRY_RUN_SIZES) - 1]  # on the largest image of the number of channels that is more likely
+    sizes = ", ".join(map(str, DRY_RUN_SIZES))
+    raise ConfigError(
+        f"layers: expected an SR network for images of 3 channels or of 1; {type(net).__name__} fails on each black "
+        f"image of {sizes} pixels a side ({describe_error(largest)}). If it is called with more than LR images, give "
+        "them: attach(net, inputs={...})."
+    ) from largest
 
 
 def _one_map(name: str, outputs: list[object]) -> Tensor:
     if len(outputs) != 1:
         raise ConfigError(
             f"layers: expected a layer that runs once when the network is called, but {name!r} ran {len(outputs)} "
-            "times. Choose another; in a network under torch.compile the layers cannot be read."
+            "times. Choose another."
         )
     (output,) = outputs
     if not isinstance(output, Tensor) or output.ndim != 4:
@@ -186,6 +213,8 @@ def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str
     if not isinstance(bare, nn.Module):
         raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
     modules = dict(bare.named_modules(remove_duplicate=False))
+    for name in layers:
+        _check_not_compiled(modules, name)
     del modules[""]
     for name in layers:
         if name not in modules:
@@ -197,3 +226,17 @@ def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str
                 "`net.named_modules()` lists all names."
             )
     return {name: modules[name] for name in layers}
+
+
+def _check_not_compiled(modules: Mapping[str, nn.Module], name: str) -> None:
+    """Refuse a layer that torch.compile has, or a module around it: what is compiled may not call what records."""
+    parts = name.split(".")
+    for end in range(len(parts) + 1):
+        around = modules.get(".".join(parts[:end]))
+        # made by torch.compile(module), and by module.compile()
+        if hasattr(around, "_orig_mod") or getattr(around, "_compiled_call_impl", None) is not None:
+            raise ConfigError(
+                f"layers: expected {name!r} outside of what torch.compile compiles, in attach() and in run(): the "
+                "layers of a compiled network cannot be read. Do not compile the network, or only parts of it without "
+                "these layers; or use methods without `layers`."
+            )

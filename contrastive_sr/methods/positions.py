@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, describe
 from contrastive_sr.embeddings import frozen
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.losses import Contrast
 from contrastive_sr.losses.positions import Features, PositionLoss, mean_metrics
 from contrastive_sr.methods.base import Step
@@ -121,7 +122,16 @@ class PositionMethod(EmbeddingMethod):
     def _anchors(self, batch: Batch, step: Step) -> list[Tensor]:
         """The features that are to change, one a layer."""
         if self.layers:
-            return [batch[feature_key(name)] for name in self.layers]
+            anchors = [batch[feature_key(name)] for name in self.layers]
+            size = batch["lr"].shape[-2:]
+            for name, x in zip(self.layers, anchors, strict=True):
+                if not all(map(_covers, x.shape[-2:], size)):
+                    raise DataError(
+                        f"{self.name}: layers: expected maps of {name!r} that cover the LR images of {tuple(size)} "
+                        f"alone, got {tuple(x.shape[-2:])}. The network seems to pad or to crop. Take HR patches whose "
+                        "LR size needs neither, such as a multiple of the network's windows, or other layers."
+                    )
+            return anchors
         with frozen(self.embedding):
             return list(self.embedding(self.shifted(batch["sr"], batch, step)))
 
@@ -181,3 +191,11 @@ class PositionMethod(EmbeddingMethod):
         )
         means = Comparison("images", "cosine, mean over places and layers", parts)
         return [replace(comparison, note=self.untrained(step)) for comparison in (means, *comparisons)]
+
+
+def _covers(side: int, of_lr: int) -> bool:
+    """Whether a map's side is that of the LR images, a multiple of it, or a part, rounded."""
+    if side > of_lr:
+        return side % of_lr == 0
+    part = of_lr // side
+    return any(side in (of_lr // k, math.ceil(of_lr / k)) for k in (part, part + 1))

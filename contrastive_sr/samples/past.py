@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from contrastive_sr._checks import check_count, check_number, describe, describe_error
 from contrastive_sr.distributed import average_statistics_over_ranks
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.networks.call import NetworkCall
 from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator
 from contrastive_sr.samples.fixed import fixed_output
 
@@ -37,6 +38,9 @@ class PastOutput(SampleGenerator, nn.Module):
     autocast too, in full precision; its images are not clamped, as those of the network in training are not. Each past
     is a copy of the network in the method's saved state and in memory, and one more call of it in each step. Its
     weights are held in float32 where the network's are in half precision.
+
+    Attributes:
+        call: how the network is called, and so its pasts; the engine says it.
 
     Args:
         decay: alpha, at least 0 and below 1; or a list of them, one for each past.
@@ -69,6 +73,7 @@ class PastOutput(SampleGenerator, nn.Module):
         SampleGenerator.__init__(self, count=count)
         self.decays, self.intervals = (values * count if len(values) == 1 else values for values in (decays, intervals))
         self.pasts = nn.ModuleList()  # made by attach()
+        self.call = NetworkCall()
 
     def attach(self, net: nn.Module) -> None:
         """Copy the SR network; see :meth:`SampleGenerator.attach`.
@@ -119,8 +124,9 @@ class PastOutput(SampleGenerator, nn.Module):
                 "PastOutput: the SR network is not known yet. It is a sample of methods with an embedding, such as PCL "
                 "and MCL, which are given the network by Methods.attach(net)."
             )
-        hint = " A network that is called with more than LR images cannot have this sample."
-        return torch.stack([fixed_output(past, batch, "PastOutput", "the past", hint) for past in self.pasts], dim=1)
+        hint = " A network that methods give more than LR images, such as kernels, cannot have this sample."
+        images = [fixed_output(past, batch, "PastOutput", "the past", hint, self.call) for past in self.pasts]
+        return torch.stack(images, dim=1)
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:

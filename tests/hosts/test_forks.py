@@ -1,8 +1,8 @@
 """Codebases that are built on BasicSR, as their authors ship them: their own ``train.py``, with methods in its steps.
 
-``FORKS=FOLDER pytest tests/hosts/test_forks.py``, where the folder holds checkouts by the names below. HAT, which has no
-BasicSR of its own, needs the folder ``basicsr`` of version 1.3.4.9 in its checkout. MambaIR's scan needs a GPU; it gets
-one in plain PyTorch.
+``FORKS=FOLDER pytest tests/hosts/test_forks.py``, where the folder holds checkouts by the names below. HAT, which has
+no BasicSR of its own, needs the folder ``basicsr`` of version 1.3.4.9 in its checkout. MambaIR's scan needs a GPU; it
+gets one in plain PyTorch.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional import srnce
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.methods import PCL, SRNCE, BidirectionalNCE, InfoNCE, Method, Methods, build_methods
-from contrastive_sr.methods.layers import DRY_RUN_SIZE, dry_run, super_resolve
+from contrastive_sr.methods.layers import dry_run, super_resolve
 from contrastive_sr.methods.nce import PositionMethod
+from contrastive_sr.networks.call import NetworkCall
 from contrastive_sr.samples import GaussianBlur, HighResolution
 
 METHODS: list[type[PositionMethod]] = [InfoNCE, BidirectionalNCE, SRNCE]
@@ -625,11 +626,10 @@ def test_layers_that_give_no_maps_are_refused() -> None:
             self.flat(x)
             return self.up(self.pair(x)[0])
 
-    black = torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'flat' returns a float32 tensor of shape"):
-        dry_run(Token(), black, ["flat"], {})
+        dry_run(Token(), ["flat"], lambda lr: {}, NetworkCall())
     with pytest.raises(ConfigError, match=r"feature maps \(B, C, H, W\), but 'pair' returns a tuple"):
-        dry_run(Token(), black, ["pair"], {})
+        dry_run(Token(), ["pair"], lambda lr: {}, NetworkCall())
 
 
 def test_a_layer_without_gradient_is_refused() -> None:
@@ -757,10 +757,11 @@ def test_a_state_is_loaded_after_attach() -> None:
         Methods([build(layers=LAYERS)]).load_state_dict(methods.state_dict())
 
 
-def test_a_network_for_grey_images_is_refused() -> None:
-    grey = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.PixelShuffle(4))
-    with pytest.raises(ConfigError, match="expected an SR network for RGB images; Sequential fails"):
-        attached(grey, build(layers=["0"], embedding=TAPPED_ONCE))
+def test_a_network_for_images_of_two_channels_is_refused() -> None:
+    other = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.PixelShuffle(4))
+    message = "for images of 3 channels or of 1; Sequential fails on each .* 32, 48, 64, 96 .*2 channels, but got 3"
+    with pytest.raises(ConfigError, match=message):
+        attached(other, build(layers=["0"], embedding=TAPPED_ONCE))
 
 
 def test_an_embedding_that_returns_one_tensor_is_refused() -> None:

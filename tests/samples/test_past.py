@@ -152,7 +152,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         PastOutput().attach(lambda lr: lr)  # type: ignore[arg-type]
     past = PastOutput()
     past.attach(Conditioned())
-    with pytest.raises(DataError, match=r"Conditioned fails on LR images.*kernel.*more than LR images cannot have"):
+    with pytest.raises(DataError, match=r"Conditioned fails on LR images.*kernel.*such as kernels, cannot have"):
         past(batch)
     with pytest.raises(ConfigError, match="expected a new one for each list of samples"):
         past.attach(new_net())
