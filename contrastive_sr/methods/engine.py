@@ -228,10 +228,9 @@ class Methods(nn.Module):
         dry = dry_run(net, layers, lambda lr: self.network_inputs(net, {"lr": lr}, inputs), self._call)
         return self._as_rgb(dry)
 
-    def network_inputs(
-        self, net: Any, batch: Batch, inputs: Mapping[str, Any] = MappingProxyType({})
-    ) -> dict[str, Any]:
+    def network_inputs(self, net: Any, batch: Batch, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the network is called with beside the LR images: what methods give, and what the loop gives."""
+        inputs = inputs or {}
         of_methods = {key: x for method in self for key, x in method.network_inputs(net, batch).items()}
         if both := sorted(set(of_methods) & set(inputs)):
             raise ConfigError(
