@@ -15,6 +15,18 @@ In the option file::
     [train.optim_methods]
     type = "Adam"
     lr = 1e-4
+
+What is relied on, as it is in version 0.1.0 and in the commit 31c7022 of April 2025:
+
+- ``neosr.models.image.image``, ``neosr.models.otf.otf``, and ``neosr.utils.registry.MODEL_REGISTRY`` with ``register``;
+- in the options ``methods``, ``train``, ``datasets.train.batch_size``, ``path.training_states`` and
+  ``path.resume_state``: dicts, in which keys of others are allowed;
+- of a model ``opt``, ``device``, ``net_g``, ``optimizer_g``, ``lq``, and ``cri_pix`` and ``cri_mssim``: modules whose
+  weight is in them, or None, called once a step as ``loss(output, gt)``;
+- ``init_training_settings()`` makes the losses, after ``net_g`` is on its device; ``optimize_parameters(iter)`` is a
+  step; ``save_training_state(epoch, iter)`` writes ``<iter>.state``, and nothing at -1; ``resume_training(state)`` has
+  ``state["iter"]``;
+- ``reduce_loss_dict(dict)`` is given the tensors that are logged of a step, the pixel loss as it was returned.
 """
 
 from __future__ import annotations
