@@ -363,8 +363,8 @@ def attached(configs: Any, net: nn.Module, images: int, trainer: str) -> Methods
         ConfigError: methods that are unknown, do not fit the network, or have a warm-up.
         DataError: methods that need more than pairs of LR and HR images.
     """
-    # What the trainer draws afterwards shall not depend on first weights, which are drawn on the CPU, also where a trainer
-    # has made the GPU torch's default device.
+    # What the trainer draws afterwards shall not depend on first weights. Those are drawn on the CPU, also where a
+    # trainer has made the GPU torch's default device.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         methods = build_methods(configs)
         methods.attach(net)

@@ -3,9 +3,10 @@
 Two lines at the end of ``traiNNer/models/__init__.py`` let it read the entry::
 
     from contrastive_sr.hosts.trainner import with_methods
-    SRModel, RealESRGANModel, RealESRGANPairedModel = map(with_methods, (SRModel, RealESRGANModel, RealESRGANPairedModel))
+    SRModel, RealESRGANModel = with_methods(SRModel), with_methods(RealESRGANModel)
 
-and in the option file::
+The same for ``RealESRGANPairedModel``, where pairs are mixed with LR images made on the fly (``dataroot_lq_prob``).
+In the option file::
 
     losses:
       - {type: charbonnierloss, loss_weight: 1.0}
@@ -23,8 +24,8 @@ What is relied on, as it is in the commit 6862931 of June 2026:
 - of a model ``opt``, ``device``, ``net_g``, ``optimizer_g``, ``lq``, ``gt``, and ``losses``: modules by label, in the
   order of the options. Each is called as ``loss(output, target)`` but the labels of ``_NO_PIXEL_LOSS``, and what it
   returns is multiplied by ``abs(loss.loss_weight)``; a negative weight stands for another target;
-- ``init_training_settings()`` makes the losses, after ``net_g`` is on its device; ``optimize_parameters(...)`` is a step;
-  ``save_training_state(epoch, iter)`` writes ``<iter>.state``, and nothing at -1; ``resume_training(state)`` has
+- ``init_training_settings()`` makes the losses, after ``net_g`` is on its device; ``optimize_parameters(...)`` is a
+  step; ``save_training_state(epoch, iter)`` writes ``<iter>.state``, and nothing at -1; ``resume_training(state)`` has
   ``state["iter"]``;
 - ``reduce_loss_dict(dict)`` is given all logged values, summed over images since the log was printed, at the end of
   every step that was not skipped.
@@ -149,8 +150,8 @@ def entry_of(opt: Any) -> Mapping[str, Any] | None:
 
 def _no_pixel_loss(labels: Iterable[str]) -> ConfigError:
     return ConfigError(
-        "losses: expected one that compares SR image and target, with a positive loss_weight, by which the methods enter "
-        f"the step, got {', '.join(labels) or 'none'}. Add `{{type: charbonnierloss, loss_weight: 1.0}}`."
+        "losses: expected one that compares SR image and target, with a positive loss_weight, by which the methods "
+        f"enter the step, got {', '.join(labels) or 'none'}. Add `{{type: charbonnierloss, loss_weight: 1.0}}`."
     )
 
 
