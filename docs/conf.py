@@ -41,7 +41,16 @@ version = release = contrastive_sr.__version__
 # here, and one that is here and does not exist.
 NAVIGATION = {
     "Begin": ["install", "tour", "choosing"],
-    "Add it to": ["trainers", "in_basicsr", "in_mmagic", "own_loop", "in_accelerate", "in_lightning"],
+    "Add it to": [
+        "trainers",
+        "in_basicsr",
+        "in_mmagic",
+        "in_trainner",
+        "in_neosr",
+        "own_loop",
+        "in_accelerate",
+        "in_lightning",
+    ],
     "Papers": ["pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl"],
     "Losses": [
         "losses/multi_positive_nce",

@@ -22,7 +22,7 @@ from contrastive_sr._checks import check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.distributed import rank, unwrapped, world_size
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, NonFiniteError
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods, build_methods
 from contrastive_sr.methods.layers import features_of, tapped
@@ -188,10 +188,22 @@ class MethodsInStep:
         return {**own, **self.metrics}
 
     def save(self, path: Path) -> None:
-        """Write the state of methods and optimizer, in one move."""
+        """Write the state of methods and optimizer, in one move.
+
+        Raises:
+            NonFiniteError: it has a NaN or an infinity, which no resumed training would get rid of. Some trainers save
+                when they stop at an error.
+        """
+        state = self.methods.state_dict()
+        for name, value in state.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise NonFiniteError(
+                    f"To save the state of the methods, expected finite numbers in {name}, got NaN or infinity. Resume "
+                    "from an earlier state."
+                )
         own = None if self.optimizer is None else self.optimizer.state_dict()
         with atomic_write(path) as unfinished:
-            torch.save({"methods": self.methods.state_dict(), "optimizer": own}, unfinished)
+            torch.save({"methods": state, "optimizer": own}, unfinished)
 
     def load(self, path: Path) -> None:
         """Go on from a state.
@@ -361,7 +373,9 @@ def attached(configs: Any, net: nn.Module, images: int, trainer: str) -> Methods
         ConfigError: methods that are unknown, do not fit the network, or have a warm-up.
         DataError: methods that need more than pairs of LR and HR images.
     """
-    with torch.random.fork_rng(devices=[]):  # what the trainer draws afterwards shall not depend on first weights
+    # What the trainer draws afterwards shall not depend on first weights. Those are drawn on the CPU, also where a
+    # trainer has made the GPU torch's default device.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         methods = build_methods(configs)
         methods.attach(net)
     if warm := [method.name for method in methods if method.warmup_steps]:

@@ -15,11 +15,24 @@ In the option file::
     [train.optim_methods]
     type = "Adam"
     lr = 1e-4
+
+What is relied on, as it is in version 0.1.0 and in the commit 31c7022 of April 2025:
+
+- ``neosr.models.image.image``, ``neosr.models.otf.otf``, and ``neosr.utils.registry.MODEL_REGISTRY`` with ``register``;
+- in the options ``methods``, ``train``, ``datasets.train.batch_size``, ``path.training_states`` and
+  ``path.resume_state``: dicts, in which keys of others are allowed;
+- of a model ``opt``, ``device``, ``net_g``, ``optimizer_g``, ``lq``, and ``cri_pix`` and ``cri_mssim``: modules whose
+  weight is in them, or None, called once a step as ``loss(output, gt)``;
+- ``init_training_settings()`` makes the losses, after ``net_g`` is on its device; ``optimize_parameters(iter)`` is a
+  step; ``save_training_state(epoch, iter)`` writes ``<iter>.state``, and nothing at -1; ``resume_training(state)`` has
+  ``state["iter"]``;
+- ``reduce_loss_dict(dict)`` is given the tensors that are logged of a step, the pixel loss as it was returned.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +59,25 @@ class NeosrStep(InHostStep):
     opt: dict[str, Any]
 
     def init_training_settings(self) -> None:
+        options = self.opt["train"]
         for key, name in _OWN_WAYS.items():
-            if self.opt["train"].get(key):
+            if options.get(key):
                 raise ConfigError(
                     f"train: {key}: methods cannot take part in a step of {name}, which calls the network twice. Take "
                     f"{key} out, or train without methods."
                 )
+        entrance = [name for name, key in _PIXEL_LOSSES.items() if _weight(options.get(key)) > 0]
+        if not entrance:
+            raise ConfigError(
+                f"train: expected {' or '.join(_PIXEL_LOSSES.values())} of a positive loss_weight, by which the "
+                f"methods enter the step, got {', '.join(options)}."
+            )
         images = self.opt["datasets"]["train"].get("batch_size") or 1
         methods = attached(self.opt.get("methods"), self.net_g, images, "neosr").to(self.device)  # type: ignore[attr-defined]
-        optimizer = methods_optimizer(methods, self.opt["train"].get("optim_methods"), "train: optim_methods")
+        optimizer = methods_optimizer(methods, options.get("optim_methods"), "train: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("neosr").warning)
         super().init_training_settings()  # type: ignore[misc]
-        for name in _PIXEL_LOSSES:
-            if (loss := getattr(self, name)) is not None:
-                setattr(self, name, self.in_step.wrap(loss))
-                return
-        raise ConfigError(
-            f"train: expected {' or '.join(_PIXEL_LOSSES.values())}, by which the methods enter the step, got "
-            f"{', '.join(self.opt['train'])}."
-        )
+        setattr(self, entrance[0], self.in_step.wrap(getattr(self, entrance[0])))
 
     def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> Any:
         """As in the host, with what the methods log."""
@@ -76,6 +89,10 @@ class NeosrStep(InHostStep):
     def resumed_state(self) -> str | Path | None:
         state: str | Path | None = self.opt["path"].get("resume_state")
         return state
+
+
+def _weight(loss: Mapping[str, Any] | None) -> float:
+    return float(loss.get("loss_weight", 1.0)) if loss else 0.0
 
 
 for _model in (image, otf):

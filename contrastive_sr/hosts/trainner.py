@@ -5,7 +5,8 @@ Two lines at the end of ``traiNNer/models/__init__.py`` let it read the entry::
     from contrastive_sr.hosts.trainner import with_methods
     SRModel, RealESRGANModel = with_methods(SRModel), with_methods(RealESRGANModel)
 
-and in the option file::
+The same for ``RealESRGANPairedModel``, where pairs are mixed with LR images made on the fly (``dataroot_lq_prob``).
+In the option file::
 
     losses:
       - {type: charbonnierloss, loss_weight: 1.0}
@@ -13,12 +14,27 @@ and in the option file::
         loss_weight: 1.0
         methods: [{type: PCL, loss_share: 0.2}]
         optim_methods: {type: Adam, lr: 0.0001}
+
+What is relied on, as it is in the commit 6862931 of June 2026:
+
+- the names ``SRModel``, ``RealESRGANModel`` and ``RealESRGANPairedModel`` of ``traiNNer.models``, by which its
+  ``build_model`` makes models;
+- in the options ``train.losses``, a list of dicts, ``datasets["train"].batch_size_per_gpu``, ``world_size``,
+  ``path.training_states`` and ``path.resume_state``;
+- of a model ``opt``, ``device``, ``net_g``, ``optimizer_g``, ``lq``, ``gt``, and ``losses``: modules by label, in the
+  order of the options. Each is called as ``loss(output, target)`` but the labels of ``_NO_PIXEL_LOSS``, and what it
+  returns is multiplied by ``abs(loss.loss_weight)``; a negative weight stands for another target;
+- ``init_training_settings()`` makes the losses, after ``net_g`` is on its device; ``optimize_parameters(...)`` is a
+  step; ``save_training_state(epoch, iter)`` writes ``<iter>.state``, and nothing at -1; ``resume_training(state)`` has
+  ``state["iter"]``;
+- ``reduce_loss_dict(dict)`` is given all logged values, summed over images since the log was printed, at the end of
+  every step that was not skipped.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +67,25 @@ class TraiNNerStep(InHostStep):
     def init_training_settings(self) -> None:
         entry = entry_of(self.opt)
         assert entry is not None
-        self.opt.train.losses = [loss for loss in self.opt.train.losses if not _is_ours(loss)]
+        entries = self.opt.train.losses
+        if not (own := [loss for loss in entries if not _is_ours(loss)]):
+            raise _no_pixel_loss(())
         data = self.opt.datasets["train"]
         images = (data.batch_size_per_gpu or 1) * (self.opt.world_size or 1)
         methods = attached(entry["methods"], self.net_g, images, "traiNNer-redux").to(self.device)
         optimizer = methods_optimizer(methods, entry.get("optim_methods"), "losses: contrastive: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("traiNNer").warning)
-        super().init_training_settings()  # type: ignore[misc]
+        self.opt.train.losses = own
+        try:
+            super().init_training_settings()  # type: ignore[misc]
+        finally:
+            self.opt.train.losses = entries
         for label, loss in self.losses.items():
             if label not in _NO_PIXEL_LOSS and loss.loss_weight > 0:
                 self._label = label
                 self.losses[label] = self.in_step.wrap(loss, outer_weight=float(loss.loss_weight))
                 return
-        raise ConfigError(
-            f"losses: expected one that compares SR image and target, with a positive loss_weight, by which the "
-            f"methods enter the step, got {', '.join(self.losses) or 'none'}. Add "
-            "`{type: charbonnierloss, loss_weight: 1.0}`."
-        )
+        raise _no_pixel_loss(self.losses)
 
     def reduce_loss_dict(self, loss_dict: dict[str, Any]) -> Any:
         """As in the host, whose log sums over images; the pixel loss without the methods' terms, and their metrics."""
@@ -128,6 +146,13 @@ def entry_of(opt: Any) -> Mapping[str, Any] | None:
     if "methods" not in entry:
         raise ConfigError(f"losses: {TYPE}: expected the key 'methods', got {', '.join(entry)}.")
     return entry if entry["loss_weight"] else None
+
+
+def _no_pixel_loss(labels: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        "losses: expected one that compares SR image and target, with a positive loss_weight, by which the methods "
+        f"enter the step, got {', '.join(labels) or 'none'}. Add `{{type: charbonnierloss, loss_weight: 1.0}}`."
+    )
 
 
 def _is_ours(loss: Mapping[str, Any]) -> bool:

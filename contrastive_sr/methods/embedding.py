@@ -158,8 +158,8 @@ class EmbeddingMethod(Method):
         if self.phase == "fixed":
             return images
         offsets = math.lcm(4, batch["hr"].shape[-1] // batch["lr"].shape[-1])
-        generator = torch.Generator().manual_seed(seed_of(step.seed, "phase"))  # on the CPU: sizes are no tensors
-        top, left = torch.randint(offsets, (2,), generator=generator).tolist()
+        generator = torch.Generator("cpu").manual_seed(seed_of(step.seed, "phase"))  # sizes are no tensors
+        top, left = torch.randint(offsets, (2,), generator=generator, device="cpu").tolist()
         height, width = images.shape[-2:]
         moved = F.pad(images.flatten(0, -4), (left, 0, top, 0), mode="reflect")[..., :height, :width]
         return moved.unflatten(0, images.shape[:-3])

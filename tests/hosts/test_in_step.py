@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrastive_sr.embeddings import HaarDiscriminator
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, NonFiniteError
 from contrastive_sr.hosts.in_step import MethodsInStep, attached, check_optimizer, methods_optimizer
 from contrastive_sr.methods import PCL, BidirectionalNCE, Methods
 from contrastive_sr.networks import DASR
@@ -215,6 +215,17 @@ def test_two_steps_equal_one_and_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["2.contrastive"]
 
 
+def test_a_state_with_nan_is_not_written(tmp_path: Path) -> None:
+    """Some trainers save when an error ends their training, where such a state would be the one to resume from."""
+    trainer = Trainer(pcl(loss_share=0.1)).train(1)
+    assert trainer.in_step is not None
+    with torch.no_grad():
+        next(iter(trainer.in_step.methods.parameters())).view(-1)[0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"expected finite numbers in .*embedding.*, got NaN or infinity"):
+        trainer.in_step.save(tmp_path / "1.contrastive")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -234,6 +245,26 @@ def test_states_that_do_not_fit(content: Any, message: str, tmp_path: Path) -> N
     assert trainer.in_step is not None
     with pytest.raises(ConfigError, match=message):
         trainer.in_step.load(path)
+
+
+@pytest.mark.parametrize("method", ["PCL", "BidirectionalNCE"])
+def test_a_trainer_with_a_default_device(method: str) -> None:
+    """neosr makes the GPU torch's default device; a tensor that is made on none in particular is as useless here."""
+    nets = []
+    for default in ("cpu", "meta"):
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+        with torch.device(default):
+            methods = attached([{"type": method, "embedding": {"type": "HaarDiscriminator"}}], net, 2, "it")
+            in_step = MethodsInStep(methods, methods_optimizer(methods, ADAM, "own"), warn=print)
+            loss = in_step.wrap(L1())
+            for step in range(2):
+                hr = torch.rand(2, 3, 64, 64, device="cpu", generator=torch.Generator().manual_seed(step))
+                lr = F.avg_pool2d(hr, 4)
+                with in_step.step(net, lambda lr=lr: {"lr": lr}):  # type: ignore[misc]
+                    loss(net(lr), hr).backward()
+        nets.append((net[0].weight.grad, methods.state_dict()))
+    assert_same(nets[1], nets[0], "default device")
 
 
 def test_what_a_trainer_with_its_own_step_cannot_take() -> None:
