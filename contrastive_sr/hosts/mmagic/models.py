@@ -108,6 +108,11 @@ class WithMethods(BaseEditModel):
         degradation_seed: int | None = None,
         **host: Any,
     ) -> None:
+        if not host.get("pixel_loss"):
+            raise ConfigError(
+                "model: expected a pixel_loss, because methods enter the step by it, got none. Try "
+                'pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean").'
+            )
         has_average = "is_use_ema" in inspect.signature(super().__init__).parameters
         if has_average and is_use_ema is not None:
             host["is_use_ema"] = is_use_ema
@@ -127,12 +132,6 @@ class WithMethods(BaseEditModel):
             self.methods.attach(self.generator)
         names = {"lr", "hr"} if self.degradation is None else self.degradation.names
         self.methods.check_data(names, images=1)  # how many there will be is not known here
-        pixel_loss = getattr(self, "pixel_loss", None)
-        if pixel_loss is None:
-            raise ConfigError(
-                "model: expected a pixel_loss, because methods enter the step by it, got none. Try "
-                'pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean").'
-            )
         config = self.train_cfg or {}
         self.in_step = MethodsInStep(
             self.methods,
@@ -143,7 +142,7 @@ class WithMethods(BaseEditModel):
             learn=self._learn,
             loss_prefix="",
         )
-        self.pixel_loss: nn.Module = self.in_step.wrap(pixel_loss)
+        self.pixel_loss: nn.Module = self.in_step.wrap(self.pixel_loss)
         if hasattr(self, "step_counter"):
             # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
             self.register_buffer("step_counter", self.step_counter, persistent=True)
