@@ -27,8 +27,9 @@ from contrastive_sr import functional, losses
 from contrastive_sr.cli.app import app
 from contrastive_sr.errors import ContrastiveSRError
 from contrastive_sr.evaluation.pattern import excess_warning
-from contrastive_sr.hosts.basicsr.attach import methods_optimizer
-from contrastive_sr.hosts.basicsr.options import OptionLoader, check_optimizer
+from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
+from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.in_step import check_optimizer, methods_optimizer
 from contrastive_sr.methods import METHODS, build_methods
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -224,9 +225,11 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "share": lambda: _step(loss_weight=100.0),
     "queue": lambda: _queue(32, "lr_key"),
     "second crop": lambda: _queue(16),
-    "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, "train: optim_methods"),
+    "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, METHODS_OPTIMIZER, ("Adam",)),
     "dots": lambda: warnings.warn(str(excess_warning("Validation Set5, pattern", 3.18, 4)), stacklevel=2),
-    "optimizer": lambda: methods_optimizer({"train": {}}, build_methods([{"type": "PCL", "loss_weight": 1.0}])),
+    "optimizer": lambda: methods_optimizer(
+        build_methods([{"type": "PCL", "loss_weight": 1.0}]), None, METHODS_OPTIMIZER
+    ),
 }
 
 
