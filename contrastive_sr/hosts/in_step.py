@@ -360,7 +360,7 @@ def with_inputs(net: nn.Module, inputs: Callable[[], Mapping[str, Tensor]]) -> I
         handle.remove()
 
 
-def attached(configs: Any, net: nn.Module, images: int, trainer: str) -> Methods:
+def attached(configs: Any, net: nn.Module, images: int, trainer: str, skip_nonfinite: int = 0) -> Methods:
     """The ``methods:`` of an option file, attached to the network of a trainer that has its step for itself.
 
     Args:
@@ -368,6 +368,7 @@ def attached(configs: Any, net: nn.Module, images: int, trainer: str) -> Methods
         net: the SR network, wrapped for several processes or not.
         images: of a batch, over all processes.
         trainer: its name, for messages.
+        skip_nonfinite: see :class:`~contrastive_sr.methods.Methods`.
 
     Raises:
         ConfigError: methods that are unknown, do not fit the network, or have a warm-up.
@@ -376,7 +377,7 @@ def attached(configs: Any, net: nn.Module, images: int, trainer: str) -> Methods
     # What the trainer draws afterwards shall not depend on first weights. Those are drawn on the CPU, also where a
     # trainer has made the GPU torch's default device.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        methods = build_methods(configs)
+        methods = build_methods(configs, skip_nonfinite=skip_nonfinite)
         methods.attach(net)
     if warm := [method.name for method in methods if method.warmup_steps]:
         raise ConfigError(

@@ -73,7 +73,8 @@ class NeosrStep(InHostStep):
                 f"methods enter the step, got {', '.join(options)}."
             )
         images = self.opt["datasets"]["train"].get("batch_size") or 1
-        methods = attached(self.opt.get("methods"), self.net_g, images, "neosr").to(self.device)  # type: ignore[attr-defined]
+        skip = options.get("skip_nonfinite", 0)
+        methods = attached(self.opt.get("methods"), self.net_g, images, "neosr", skip).to(self.device)  # type: ignore[attr-defined]
         optimizer = methods_optimizer(methods, options.get("optim_methods"), "train: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("neosr").warning)
         super().init_training_settings()  # type: ignore[misc]

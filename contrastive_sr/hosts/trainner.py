@@ -47,7 +47,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, attached, methods_optimizer
 
 TYPE = "contrastive"
-_KEYS = ("type", "loss_weight", "methods", "optim_methods")
+_KEYS = ("type", "loss_weight", "methods", "optim_methods", "skip_nonfinite")
 _NO_PIXEL_LOSS = ("l_g_gan", "l_g_multiscalegan", "l_g_ldl")  # called with something else than SR image and target
 
 
@@ -72,7 +72,8 @@ class TraiNNerStep(InHostStep):
             raise _no_pixel_loss(())
         data = self.opt.datasets["train"]
         images = (data.batch_size_per_gpu or 1) * (self.opt.world_size or 1)
-        methods = attached(entry["methods"], self.net_g, images, "traiNNer-redux").to(self.device)
+        skip = entry.get("skip_nonfinite", 0)
+        methods = attached(entry["methods"], self.net_g, images, "traiNNer-redux", skip).to(self.device)
         optimizer = methods_optimizer(methods, entry.get("optim_methods"), "losses: contrastive: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("traiNNer").warning)
         self.opt.train.losses = own

@@ -18,12 +18,15 @@ METHODS: Registry[Method] = Registry(Method, "method")
 register_method = METHODS.register
 
 
-def build_methods(configs: Sequence[Mapping[str, object]] | None, *, optional: bool = False) -> Methods:
+def build_methods(
+    configs: Sequence[Mapping[str, object]] | None, *, optional: bool = False, skip_nonfinite: int = 0
+) -> Methods:
     """Build the ``methods:`` list of a config.
 
     Args:
         configs: one mapping a method: ``type`` (e.g. ``"PCL"``) and its arguments.
         optional: whether there may be none, as an empty list or as None.
+        skip_nonfinite: see :class:`~contrastive_sr.methods.Methods`.
 
     Raises:
         ConfigError: not a list of mappings, or an unknown type, key or value.
@@ -33,10 +36,11 @@ def build_methods(configs: Sequence[Mapping[str, object]] | None, *, optional: b
         ['pcl']
     """
     if optional and (configs is None or configs == []):
-        return Methods([])
+        return Methods([], skip_nonfinite=skip_nonfinite)
     if not isinstance(configs, Sequence) or isinstance(configs, str) or not configs:
         raise ConfigError(f"methods: expected a list of mappings such as {{type: PCL, ...}}, got {describe(configs)}.")
-    return Methods([build(METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)])
+    methods = [build(METHODS, config, f"methods[{index}]") for index, config in enumerate(configs)]
+    return Methods(methods, skip_nonfinite=skip_nonfinite)
 
 
 def build_quietly(configs: Sequence[Mapping[str, object]]) -> Methods:

@@ -115,6 +115,15 @@ def test_windows_line_ends_are_kept(stock: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_codebase_that_carries_a_part_of_basicsr(stock: Path) -> None:
+    """As DAT and MambaIR do: what is missing there needs no mending."""
+    missing, kept = patches.PATCHES
+    (stock / missing.file).unlink()
+    assert [change.file for change in patches.fix(stock)] == [stock / kept.file]
+    assert patches.fix(stock) == []
+    assert len(patches.undo(stock)) == 1
+
+
 def test_unknown_content_is_refused_and_nothing_is_changed(stock: Path) -> None:
     path = stock / "basicsr/train.py"
     path.write_text(path.read_text().replace("device_id = torch", "my_device = torch"))

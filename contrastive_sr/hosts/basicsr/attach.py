@@ -33,7 +33,11 @@ def attached_methods(
         DataError: batches lack what a method needs or are too small or too large, or the kernels of validation images
             are not known to a network that reads them.
     """
-    methods = build_methods(opt.get("methods"), optional=bool(opt.get("degradation")))
+    methods = build_methods(
+        opt.get("methods"),
+        optional=bool(opt.get("degradation")),
+        skip_nonfinite=opt["train"].get("skip_nonfinite", 0),
+    )
     degradation = degradation_of_options(opt, methods.wants)
     stated = stated_scale(networks.get(opt["network_g"]["type"]), opt["network_g"])
     if stated is not None and stated[1] != opt["scale"]:

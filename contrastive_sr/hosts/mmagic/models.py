@@ -89,6 +89,7 @@ class WithMethods(BaseEditModel):
             of a preset, with its scale, or a config; see `contrastive_sr.degradations.build_degradation`. None: the
             data have LR images.
         degradation_seed: seed of what it draws. None: that of the config's `randomness`.
+        skip_nonfinite: see `contrastive_sr.methods.Methods`.
         host: what the host's model takes; its `data_preprocessor` with mean 0 and std 255, so that images arrive as RGB
             in [0, 1].
 
@@ -106,6 +107,7 @@ class WithMethods(BaseEditModel):
         is_use_ema: bool | None = None,
         degradation: DegradationConfig | None = None,
         degradation_seed: int | None = None,
+        skip_nonfinite: int = 0,
         **host: Any,
     ) -> None:
         if not host.get("pixel_loss"):
@@ -122,7 +124,7 @@ class WithMethods(BaseEditModel):
             if is_use_ema:
                 self.generator_ema = deepcopy(self.generator).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):  # what the host draws afterwards shall not depend on first weights
-            self.methods = build_methods(methods, optional=degradation is not None)
+            self.methods = build_methods(methods, optional=degradation is not None, skip_nonfinite=skip_nonfinite)
             self.degradation: TrainingDegradation | None = None
             if degradation is not None:
                 # MMEngine has just set the seed of `randomness`, before it builds the model

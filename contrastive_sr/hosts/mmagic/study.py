@@ -25,7 +25,7 @@ _MULTI = "MultiOptimWrapperConstructor"
 _ADAM: dict[str, Any] = {"type": "OptimWrapper", "optimizer": {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.999)}}
 _KEYS = {
     "": ["custom_hooks"],
-    "model": ["methods", "degradation", "degradation_seed", "is_use_ema"],
+    "model": ["methods", "degradation", "degradation_seed", "is_use_ema", "skip_nonfinite"],
     "train_dataloader": list(inspect.signature(torch.utils.data.DataLoader).parameters),
     "optim_wrapper": ["generator", "discriminator", "methods", "constructor"],
 }
