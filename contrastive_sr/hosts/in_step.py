@@ -211,15 +211,7 @@ class MethodsInStep:
         Raises:
             ConfigError: there is none, it cannot be read, or it is one of other methods.
         """
-        otherwise = (
-            "To start another training from the network alone, name its file as the pretrained network and resume "
-            "nothing."
-        )
-        if not path.is_file():
-            raise ConfigError(
-                f"To resume, expected the state of the methods {self.methods.names} in {path}, got no such file. Was "
-                f"this training begun without them? {otherwise}"
-            )
+        check_state(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             methods, own = state["methods"], state["optimizer"]
@@ -237,7 +229,7 @@ class MethodsInStep:
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"To resume, expected the state of the methods {self.methods.names} as they are configured now, got "
-                f"another in {path}: {str(error)[:400]} Resume with the options of that training. {otherwise}"
+                f"another in {path}: {str(error)[:400]} Resume with the options of that training. {_START_ANEW}"
             ) from error
 
     def _learn_by_optimizer(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -265,6 +257,24 @@ class MethodsInStep:
         left = first["lr"] / first["initial_lr"] if first.get("initial_lr") else 1.0
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * left
+
+
+_START_ANEW = (
+    "To start another training from the network alone, name its file as the pretrained network and resume nothing."
+)
+
+
+def check_state(path: Path) -> None:
+    """Refuse to resume without the state of the methods.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"To resume, expected the state of the methods in {path}, got no such file. Was this training begun "
+            f"without them? {_START_ANEW}"
+        )
 
 
 class InHostStep:

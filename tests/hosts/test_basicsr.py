@@ -453,7 +453,7 @@ def test_state_of_another_training(
     networks = folder / "models"
     networks.mkdir(parents=True)
     shutil.copy(state.parents[1] / "models/net_g_2.pth", networks)
-    with pytest.raises(ConfigError, match=r"expected the state of the methods \['pcl'\].*got no such file.*pretrained"):
+    with pytest.raises(ConfigError, match=r"expected the state of the methods in .*got no such file.*pretrained"):
         train_here("demo_pcl_edsr", demo_data, options={"path:resume_state": str(state), "train:total_iter": 4})
 
 

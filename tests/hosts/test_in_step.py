@@ -229,7 +229,7 @@ def test_a_state_with_nan_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"expected the state of the methods \['pcl'\] in .*, got no such file"),
+        (None, r"expected the state of the methods in .*, got no such file"),
         (b"half a file", r"got a file that cannot be read"),
         ({"methods": {}, "optimizer": None}, r"one of the two has parts to train"),
         ({"methods": {"step.count": torch.tensor(3)}, "optimizer": {}}, r"as they are configured now, got another"),

@@ -40,13 +40,18 @@ def with_methods(host: type) -> type:
         host: e.g. BasicSR's ``SwinIRModel``, or one of a codebase built on BasicSR.
 
     Raises:
-        HostError: a class that is not built as BasicSR's ``SRModel``.
+        HostError: a class that is not built as BasicSR's ``SRModel``, or one for videos.
 
     Example:
         >>> from contrastive_sr.hosts.basicsr.host import import_basicsr
         >>> with_methods(import_basicsr("basicsr.models.swinir_model").SwinIRModel).__name__
         'ContrastiveSwinIRModel'
     """
+    if any(cls.__name__ == "VideoBaseModel" for cls in host.__mro__):
+        raise HostError(
+            f"model_type: {PREFIX}{host.__name__}: expected a model for images, got one for videos, whose batches the "
+            "methods cannot read. Train it without methods, or a model for images with them."
+        )
     if missing := [name for name in _MODEL if not callable(getattr(host, name, None))]:
         raise HostError(
             f"{host.__module__}.{host.__name__}: expected a model with the methods of BasicSR's SRModel, got one "

@@ -17,7 +17,8 @@ from torch import nn
 from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.hosts.basicsr.options import OptionLoader, check_options, read_options
+from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
+from contrastive_sr.hosts.in_step import STATE_SUFFIX, check_state
 from contrastive_sr.hosts.progress import TrainingProgress
 
 
@@ -136,6 +137,7 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
 
     Raises:
         DataError: the file is missing or cannot be read.
+        ConfigError: it is of a training with methods, and this one has none, or the other way round.
     """
     path = opt["path"].get("resume_state")
     if opt["auto_resume"]:
@@ -151,6 +153,14 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
         raise DataError(_NO_STATE.format(path=path, reason=f" ({describe_error(error)})")) from error
     if not complete:
         raise DataError(_NO_STATE.format(path=path, reason=f", it has {', '.join(map(str, state))}"))
+    own = Path(path).with_suffix(STATE_SUFFIX)
+    if opt["model_type"].startswith(PREFIX):
+        check_state(own)
+    elif own.is_file():
+        raise ConfigError(
+            f"resume_state: expected the state of a training with {opt['model_type']}, got {path}, of one with "
+            "methods. Give this training a `name` of its own, or take the model that that one had."
+        )
     host.check_resume(opt, state["iter"])
     return state
 

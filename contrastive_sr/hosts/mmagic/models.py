@@ -148,6 +148,11 @@ class WithMethods(BaseEditModel):
         if hasattr(self, "step_counter"):
             # the host does not save it, and starts anew with disc_init_steps and disc_steps when it resumes
             self.register_buffer("step_counter", self.step_counter, persistent=True)
+        if self.methods.warming_up:
+            MMLogger.get_current_instance().info(
+                f"In the first {max(m.warmup_steps for m in self.methods)} steps methods warm up: they alone train the "
+                f"generator, and the losses of {type(self).__name__.removeprefix(PREFIX)} rest."
+            )
         self._batch: dict[str, Tensor] = {}
         self._wrapper: OptimWrapper | None = None
 
