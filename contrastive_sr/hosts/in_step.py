@@ -122,6 +122,8 @@ class MethodsInStep:
                 yield
             finally:
                 missed, self._turn, self._outputs = self._turn is not None, None, {}
+                self.returned = self.returned.detach()  # a step that was skipped would keep its graph
+                self.parts = (self.parts[0].detach(), self.parts[1].detach())
         self._missed = self._missed + 1 if missed else 0
         if self._missed > self._patience:
             raise ConfigError(
@@ -159,7 +161,7 @@ class MethodsInStep:
                 f"{type(pixel).__name__}. Put an L1, Charbonnier or MSSIM loss first."
             )
         self.parts = (pixel, self._terms(batch, pixel * outer_weight) / outer_weight)
-        self.returned = torch.stack(self.parts).sum()
+        self.returned = self.parts[0] + self.parts[1]
         return self.returned
 
     def warm_up_loss(self, net: nn.Module, batch: Batch, schedule: torch.optim.Optimizer | None = None) -> Tensor:
