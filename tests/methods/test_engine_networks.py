@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +16,10 @@ from small_models import SmoothEmbedding, images_batch
 from tolerances import assert_close
 from torch import Tensor, nn
 
-import contrastive_sr.hosts.mmagic as mmagic_host
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.methods import METHODS, PCL, CriaCL, InfoNCE, Method, Methods, build_methods
-from contrastive_sr.networks import CRLSR, DASR, NETWORKS
+from contrastive_sr.networks import CRLSR, DASR
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 POSITIONS = {"loss_weight": 0.1, "dim": 4, "positions": 16, "embedding": SmoothEmbedding()}
@@ -163,13 +163,15 @@ def swin_ir(kind: str) -> tuple[nn.Module, str]:
     torch.manual_seed(0)
     if kind == "padded":
         return PaddedSwinIR(), "net.conv_after_body"
-    mmagic_host.registry.use_names()
+    host = importlib.import_module("contrastive_sr.hosts.mmagic.registry")
     sizes = {"img_size": 16, "window_size": 8, "embed_dim": 12, "depths": [1], "num_heads": [2]}
-    made: nn.Module = NETWORKS.of_host()["SwinIRNet"](**sizes, upscale=4, upsampler="pixelshuffle")
+    made: nn.Module = host.classes_of_host()["SwinIRNet"](**sizes, upscale=4, upsampler="pixelshuffle")
     return made, "conv_after_body"
 
 
-@pytest.mark.parametrize("kind", ["padded", "mmagic"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("padded", marks=pytest.mark.basicsr), pytest.param("mmagic", marks=pytest.mark.mmagic)]
+)
 def test_swin_ir_on_images_that_it_pads(kind: str) -> None:
     network, layer = swin_ir(kind)
     generator = torch.Generator().manual_seed(0)
