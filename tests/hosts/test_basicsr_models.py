@@ -201,7 +201,7 @@ def test_models_that_no_method_can_enter() -> None:
     ):
         models.with_methods(nn.Module)
     get = import_basicsr("basicsr.utils.registry").MODEL_REGISTRY.get
-    for video in ("EDVRModel", "VideoRecurrentModel", "VideoGANModel"):
+    for video in ("VideoBaseModel", "EDVRModel", "VideoRecurrentModel", "VideoGANModel", "VideoRecurrentGANModel"):
         with pytest.raises(HostError, match=rf"Contrastive{video}: expected a model for images, got one for videos"):
             get(f"Contrastive{video}")
     assert get("ContrastiveSwinIRModel") is get("ContrastiveSwinIRModel")
