@@ -295,8 +295,8 @@ class WithMethods(BaseEditModel):
             loss = self.in_step.warm_up_loss(
                 self.generator, self._make_batch(data["inputs"], data["data_samples"].gt_img)
             )
-        theirs.update_params(loss)
-        log: dict[str, Tensor] = {"loss_contrastive": loss.detach(), **self.in_step.metrics}
+        total, log = super().parse_losses({"loss_contrastive": loss, **self.in_step.metrics})
+        theirs.update_params(total)
         return log
 
     def _learn(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
