@@ -6,10 +6,11 @@ import errno
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
@@ -558,12 +559,15 @@ def main() -> None:
     try:
         app()
     except ContrastiveSRError as error:
-        errors.print("[red]error:[/red]", end=" ")
-        print(own_words(error), file=sys.stderr)
-        sys.exit(1)
+        _end(own_words(error))
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        errors.print("[red]error:[/red]", end=" ")
-        print(f"{error.filename}: {error.strerror}. Expected a place that can be written.", file=sys.stderr)
-        sys.exit(1)
+        _end(f"{error.filename}: {error.strerror}. Expected a place that can be written.")
+
+
+def _end(message: str) -> NoReturn:
+    # in one piece: a process that loads images may be writing, too
+    text = Text.assemble(("error:", "red"), f" {message}")
+    errors.print(text, soft_wrap=True, highlight=False)
+    sys.exit(1)

@@ -411,7 +411,7 @@ def test_the_pipeline_gives_two_crops_of_each_image(tmp_path: Path) -> None:
 
 def test_two_crops_share_no_pixel_where_there_is_room(tmp_path: Path) -> None:
     (tmp_path / "HR").mkdir()
-    image = np.arange(80 * 80, dtype=np.uint16).reshape(80, 80)
+    image = np.arange(96 * 96, dtype=np.uint16).reshape(96, 96)  # wherever the first crop lies, there is room
     Image.fromarray(np.stack([image // 256, image % 256, image * 0], -1).astype(np.uint8)).save(tmp_path / "HR/a.png")
     load = {"type": "LoadImageFromFile", "key": "gt", "channel_order": "rgb"}
     crops = {"type": "contrastive_sr.TwoCrops", "patch_size": 32}
@@ -422,8 +422,8 @@ def test_two_crops_share_no_pixel_where_there_is_room(tmp_path: Path) -> None:
         pixels = [{tuple(pixel) for pixel in inputs[key].flatten(1).T.tolist()} for key in ("gt", "gt_key")]
         assert len(pixels[0]) == len(pixels[1]) == 32 * 32
         assert not pixels[0] & pixels[1]
-    with pytest.raises(DataError, match="at least 96 x 96 pixels, got 80 x 80"):
-        dataset(tmp_path, pipeline=[load, {**crops, "patch_size": 96}, pack])[0]
+    with pytest.raises(DataError, match="at least 112 x 112 pixels, got 96 x 96"):
+        dataset(tmp_path, pipeline=[load, {**crops, "patch_size": 112}, pack])[0]
 
 
 @pytest.mark.parametrize("kind", ["grey", "sixteen"])

@@ -267,9 +267,14 @@ class WithMethods(BaseEditModel):
     @contextmanager
     def _step(self) -> Iterator[None]:
         """A step in which the methods take part."""
+        with self._hint_of_range(), self.in_step.step(self.generator, lambda: self._batch):
+            yield
+
+    @contextmanager
+    def _hint_of_range(self) -> Iterator[None]:
+        """Errors about data say what the config scales images by."""
         try:
-            with self.in_step.step(self.generator, lambda: self._batch):
-                yield
+            yield
         except DataError as error:
             raise DataError(f"{error}{self._scaling_hint()}") from error
 
@@ -291,7 +296,7 @@ class WithMethods(BaseEditModel):
         """A step of the methods alone."""
         theirs = optim_wrapper["generator"] if isinstance(optim_wrapper, OptimWrapperDict) else optim_wrapper
         data = self.data_preprocessor(data, True)
-        with theirs.optim_context(self):
+        with self._hint_of_range(), theirs.optim_context(self):
             loss = self.in_step.warm_up_loss(
                 self.generator, self._make_batch(data["inputs"], data["data_samples"].gt_img)
             )
