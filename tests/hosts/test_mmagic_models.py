@@ -106,6 +106,14 @@ def test_models_that_no_method_can_enter() -> None:
     assert registry.get("ContrastiveSRGAN") is registry.get("ContrastiveSRGAN")
 
 
+def test_a_gan_without_an_optimizer_of_its_discriminator() -> None:
+    built, wrappers = build("contrastive_sr.ContrastiveESRGAN", methods=[{"type": "PCL"}], **GAN)
+    assert isinstance(wrappers, OptimWrapperDict)
+    without = OptimWrapperDict(**{name: wrapper for name, wrapper in wrappers.items() if name != "discriminator"})
+    with pytest.raises(ConfigError, match=r"none was given for \['discriminator'\]"):
+        built.train_step({}, without)
+
+
 CONFIG = """
 model = dict(type="{type}", generator=dict(type="EDSRNet"), methods=[dict(type="PCL", loss_share={share})])
 """

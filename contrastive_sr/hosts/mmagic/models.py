@@ -285,6 +285,8 @@ class WithMethods(BaseEditModel):
         wrappers = dict(optim_wrapper.items())
         self._wrapper = wrappers.pop("methods", None)
         needed = {"generator", *(["methods"] if self.bare_methods.trainable else [])}
+        if getattr(self, "discriminator", None) is not None:
+            needed.add("discriminator")
         if missing := sorted(needed - set(optim_wrapper.keys())):
             raise ConfigError(
                 f"Expected an optimizer for each of {sorted(needed)} in optim_wrapper, but none was given for "
