@@ -82,18 +82,19 @@ def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> N
 
     Args:
         path: PNG to write.
-        rows: per row the title and the image, (H, W, 3) uint8 RGB, of each column.
+        rows: per row the title and the image, (H, W, 3) uint8 RGB, of each column; a row may be shorter than others.
     """
-    columns = len(rows[0])
+    columns = max(map(len, rows))
     lines = max(title.count("\n") for row in rows for title, _ in row)
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=(3.0 * columns, (3.32 + 0.2 * lines) * len(rows)), dpi=128, layout=layout)
     plots = figure.subplots(len(rows), columns, squeeze=False)
     for row, images in zip(plots, rows, strict=True):
-        for plot, (title, image) in zip(row, images, strict=True):
+        for plot in row:
+            plot.set_axis_off()
+        for plot, (title, image) in zip(row, images, strict=False):
             plot.imshow(image, interpolation="nearest")
             plot.set_title(title, fontsize=12, pad=4)
-            plot.set_axis_off()
     figure.savefig(path)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.evaluation.plots import Frontier, _draw_frontier, _place_labels
+from contrastive_sr.evaluation.plots import Frontier, _draw_frontier, _place_labels, save_grid
 from contrastive_sr.evaluation.report import Shown
 from contrastive_sr.evaluation.study import (
     COST,
@@ -236,6 +236,17 @@ def test_parts_of_images_that_all_arms_have_are_drawn_with_their_values(tmp_path
     assert tmp_path / "crops.png" in write_study(tmp_path, "title", summary, shown, [])
     with Image.open(tmp_path / "crops.png") as picture:
         assert picture.width > 2 * picture.height
+
+
+def test_a_row_of_the_picture_may_be_shorter(tmp_path: Path) -> None:
+    """As where a data set came to a folder whose parts of images were of other arms."""
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    for name, row in (("short", [("a", grey)]), ("whole", [("a", grey), ("b", grey)])):
+        save_grid(tmp_path / f"{name}.png", [row, [("a", grey), ("b", grey)]])
+    short, whole = (np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) for name in ("short", "whole"))
+    assert short.shape == whole.shape
+    assert whole[whole.shape[0] // 4, whole.shape[1] * 3 // 4] == 100
+    assert short[short.shape[0] // 4, short.shape[1] * 3 // 4] == 255
 
 
 def test_dots_are_warned_about() -> None:
