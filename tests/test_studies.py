@@ -25,9 +25,9 @@ def test_every_arm_can_be_trained(file: Path, demo_data: Path, tmp_path: Path, m
     base = yaml.safe_load(file.read_text())["base"]
     lines = (tmp_path / base).read_text().splitlines()
     for kind, part in (("dataroot_gt", "HR"), ("dataroot_lq", "LRx4")):
-        (folder,) = {line.split()[1] for line in lines if line.strip().startswith(f"{kind}:")}
-        (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(demo_data / "train" / part, tmp_path / folder)
+        for folder in {line.split()[1] for line in lines if line.strip().startswith(f"{kind}:")}:
+            (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(demo_data / "train" / part, tmp_path / folder)
     save_random_vgg(tmp_path / "vgg16.pth", "vgg16")
 
     settings = together(file, Settings())
