@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrastive_sr import networks
-from contrastive_sr._checks import check_choice, check_count
+from contrastive_sr._checks import check_choice, check_count, check_flag
 from contrastive_sr.embeddings import frozen
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.srnce import Variant as SRNCEVariant
@@ -20,6 +20,7 @@ from contrastive_sr.losses import BidirectionalNCELoss, Contrast, InfoNCELoss, S
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison, compare_layers, strongest_place
 from contrastive_sr.methods.layers import feature_key
+from contrastive_sr.methods.positions import PositionReduction
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import Batch
@@ -66,6 +67,7 @@ class CRLSR(Method):
     hiding the detail. The refinement's heads, which all three roles share, learn to find the place of an HR feature
     among the SR and among the LR features (eq. 2 twice; with InfoNCE, among the SR features). By eq. 6, whose penalty
     has no gradient, they would set LR features opposite to SR ones, and the push would leave the pull without effect.
+    ``joint`` is the paper's way: feature encoder, heads and the SR network's encoder all learn by eq. 6 too.
     For ``warmup_steps`` steps the refinement has no weight, because eq. 6 needs SR features that are near to something
     (see :func:`~contrastive_sr.functional.srnce`).
 
@@ -83,6 +85,9 @@ class CRLSR(Method):
             a variant does not have are not used.
         srnce_variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see :func:`~contrastive_sr.functional.srnce`.
         warmup_steps: SR steps before the refinement counts.
+        penalty: whether eq. 6 has the penalty of eq. 5; without it, ``srnce_variant="paper"`` is eq. 4.
+        joint: whether all parts learn by the refinement, as in the paper, from the first step on and with the weight 1.
+        reduction: of both contrasts, over the positions of all layers and images: ``"mean"``, or ``"sum"`` as in eq. 2.
         temperature: tau, above 0; the paper's 0.07.
         dim: of the vectors behind the heads; the paper's 256.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
@@ -116,6 +121,9 @@ class CRLSR(Method):
         decoupling_share: float | None = None,
         variant: Variant = "f",
         srnce_variant: SRNCEVariant = "negative",
+        penalty: bool = True,
+        joint: bool = False,
+        reduction: PositionReduction = "mean",
         warmup_steps: int = 1000,
         temperature: float = 0.07,
         dim: int = 256,
@@ -143,8 +151,11 @@ class CRLSR(Method):
         check_variant(srnce_variant, f"{name}: srnce_variant")
         check_count(dim, f"{name}: dim")
         InfoNCELoss(temperature=temperature, positions=positions)  # refuses them now, and not in build()
+        self.settings: dict[str, Any] = {"temperature": temperature, "positions": positions, "reduction": reduction}
         self.srnce_variant: SRNCEVariant = srnce_variant
-        self.temperature, self.dim, self.positions = temperature, dim, positions
+        self.dim = dim
+        check_choice(reduction, get_args(PositionReduction), f"{name}: reduction")
+        self.penalty, self.joint = check_flag(penalty, f"{name}: penalty"), check_flag(joint, f"{name}: joint")
         # Of the network's shape, so made in build().
         self.decoupling: BidirectionalNCELoss | None = None
         self.hr_encoder: networks.ImageEncoder | None = None
@@ -169,19 +180,19 @@ class CRLSR(Method):
         if self.parts.decoupling:
             self.hr_encoder = net.new_encoder()
             self.decoupling = BidirectionalNCELoss(
-                temperature=self.temperature,
-                channels=channels,
-                anchor_channels=channels,
-                dim=self.dim,
-                positions=self.positions,
+                channels=channels, anchor_channels=channels, dim=self.dim, **self.settings
             )
         if self.parts.refinement is not None:
             self.features, self.reconstruction = net.new_encoder(), net.new_decoder()
-            self.places = InfoNCELoss(
-                temperature=self.temperature, channels=channels, dim=self.dim, positions=self.positions
-            )
+            self.places = InfoNCELoss(channels=channels, dim=self.dim, **self.settings)
         if self.places is not None and self.parts.refinement == "srnce":
-            self.srnce = SRNCELoss(temperature=self.temperature, variant=self.srnce_variant, positions=self.positions)
+            self.srnce = SRNCELoss(
+                variant=self.srnce_variant,
+                penalty=self.penalty,
+                detach_hr=not self.joint,
+                detach_lr=not self.joint,
+                **self.settings,
+            )
             self.srnce.heads = self.srnce.anchor_heads = self.places.heads
         if self.parts.decoupling or self.srnce is not None:
             self.layers = tuple(f"encoder.{layer}" for layer in layers)
@@ -197,14 +208,9 @@ class CRLSR(Method):
         if self.features is not None and self.reconstruction is not None:
             hr_maps = self.features(hr)
             losses["reconstruction"] = F.l1_loss(self.reconstruction(hr_maps[-1]).to(hr), hr)
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.joint):
                 sr_maps = self.features(batch["sr"])
-            detached = [x.detach() for x in hr_maps]
-            assert self.places is not None
-            losses["refinement_head"] = self.places(detached, sr_maps, step.generator(hr.device))
-            if self.srnce is not None:
-                among_lr = self.places(detached, lr_maps, step.generator(hr.device))
-                losses["refinement_head"] = losses["refinement_head"] + among_lr
+            losses["refinement_head"] = self._refinement_head(hr_maps, sr_maps, lr_maps, step)
         return {name: Contrast(loss) for name, loss in losses.items()}
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
@@ -223,12 +229,25 @@ class CRLSR(Method):
             with torch.no_grad():
                 hr_maps = self.features(hr)
             with frozen(self.features), frozen(self.places):
-                sr_maps, generator = self.features(batch["sr"]), step.generator(hr.device)
-                if self.srnce is not None:
-                    terms["refinement"] = self.srnce.contrast(hr_maps, sr_maps, lr_maps, generator)
-                else:
-                    terms["refinement"] = self.places.contrast(hr_maps, sr_maps, generator)
+                terms["refinement"] = self._refinement(hr_maps, self.features(batch["sr"]), lr_maps, step)
         return terms
+
+    def _refinement(self, hr: list[Tensor], sr: list[Tensor], lr: list[Tensor], step: Step) -> Contrast:
+        """Eq. 6 or, with InfoNCE, eq. 2, of the features of the three images."""
+        generator = step.generator(hr[0].device)
+        if self.srnce is not None:
+            return self.srnce.contrast(hr, sr, lr, generator)
+        assert self.places is not None
+        return self.places.contrast(hr, sr, generator)
+
+    def _refinement_head(self, hr: list[Tensor], sr: list[Tensor], lr: list[Tensor], step: Step) -> Tensor:
+        """What the refinement's heads learn by, and with ``joint`` the feature encoder."""
+        if self.joint:
+            return self._refinement(hr, sr, lr, step).loss
+        assert self.places is not None
+        detached = [x.detach() for x in hr]
+        others = [sr, lr] if self.srnce is not None else [sr]
+        return torch.stack([self.places(detached, x, step.generator(x[0].device)) for x in others]).sum()
 
     def compared(self, batch: Batch, step: Step) -> list[Comparison]:
         """For each layer of the two contrasts a place; see :meth:`Method.compared`."""

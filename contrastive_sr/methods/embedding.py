@@ -174,10 +174,15 @@ class EmbeddingMethod(Method):
             return {}
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)
-        images = self.shifted(torch.cat((batch["hr"].to(batch["sr"]), batch["sr"])), batch, step)
+        real, fake = self.discriminated(batch, step)
+        images = self.shifted(torch.cat((real, fake)), batch, step)
         with training_mode(embedding, True):
             logits = embedding.logits(images)
-        return {"discriminator": Contrast(self.discriminator_loss(*logits.chunk(2)))}
+        return {"discriminator": Contrast(self.discriminator_loss(*logits.split((len(real), len(fake)))))}
+
+    def discriminated(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """The real and the fake images (N, 3, H, W) that a step teaches the embedding to tell: HR and SR."""
+        return batch["hr"].to(batch["sr"]), batch["sr"]
 
     # ------------------------------------------------------------------------------------------ for a person to look at
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from contrastive_sr.losses import Contrast, ImageContrastLoss
 from contrastive_sr.methods.base import Step
@@ -24,10 +25,13 @@ class ImageMethod(EmbeddingMethod):
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
         """The contrastive term, over the samples of this step."""
-        generator = step.generator(batch["hr"].device)
-        positives, negatives = draw(self.positives, batch, generator), draw(self.negatives, batch, generator)
-        images = (self.shifted(x, batch, step) for x in (batch["sr"], positives, negatives))
+        images = (self.shifted(x, batch, step) for x in (batch["sr"], *self.drawn(batch, step)))
         return {"contrastive": self.loss.contrast(*images)}
+
+    def drawn(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """Positives (B, P, 3, H, W) and negatives (B, N, 3, H, W) of this step, the same at every call."""
+        generator = step.generator(batch["hr"].device)
+        return draw(self.positives, batch, generator), draw(self.negatives, batch, generator)
 
     def compared(self, batch: Batch, step: Step) -> list[Comparison]:
         """The SR image with the samples of this step; see :meth:`Method.compared`."""

@@ -12,20 +12,21 @@ from contrastive_sr.functional.srnce import Variant
 from contrastive_sr.losses import BidirectionalNCELoss, InfoNCELoss, SRNCELoss
 from contrastive_sr.losses.positions import NegativesFrom
 from contrastive_sr.methods.embedding import HIGH_RESOLUTION, UPSAMPLED, EmbeddingConfig, Phase
-from contrastive_sr.methods.positions import PositionMethod
+from contrastive_sr.methods.positions import PositionMethod, PositionReduction
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
 from contrastive_sr.samples import SampleConfig
 
 
-def candidates(negatives_from: NegativesFrom, name: str) -> dict[str, Any]:
-    """The loss's settings for where negatives come from; those of the batch are those of all ranks.
+def over_positions(negatives_from: NegativesFrom, reduction: PositionReduction, name: str) -> dict[str, Any]:
+    """The loss's settings for where negatives come from, those of the batch being those of all ranks, and for its sum.
 
     Raises:
-        ConfigError: no such place.
+        ConfigError: no such place, or no such reduction.
     """
     check_choice(negatives_from, get_args(NegativesFrom), f"{name}: negatives_from")
-    return {"negatives_from": negatives_from, "gather": negatives_from == "batch"}
+    check_choice(reduction, get_args(PositionReduction), f"{name}: reduction")
+    return {"negatives_from": negatives_from, "gather": negatives_from == "batch", "reduction": reduction}
 
 
 @register_method
@@ -50,6 +51,7 @@ class InfoNCE(PositionMethod):
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         negatives_from: ``"image"``, other positions of the same image, as in the paper, or
             ``"batch"``, those of all images on all ranks.
+        reduction: over positions, images and layers: ``"mean"``, or ``"sum"``, as the paper prints eq. 2.
         layers: names of the SR network's modules, such as ``["body.7", "body.15"]`` of BasicSR's EDSR, one for each
             feature map of the embedding. None: the SR image's features in the embedding.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
@@ -95,6 +97,7 @@ class InfoNCE(PositionMethod):
         dim: int | None = 256,
         positions: int | None = 256,
         negatives_from: NegativesFrom = "image",
+        reduction: PositionReduction = "mean",
         layers: Sequence[str] | None = None,
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
@@ -115,8 +118,8 @@ class InfoNCE(PositionMethod):
             phase=phase,
             every=every,
         )
-        others = candidates(negatives_from, name)
-        loss = partial(self.loss_type, temperature=temperature, positions=positions, **others)
+        over = over_positions(negatives_from, reduction, name)
+        loss = partial(self.loss_type, temperature=temperature, positions=positions, **over)
         self.contrast_positions(loss, layers=layers, dim=dim)
 
 
@@ -153,9 +156,11 @@ class SRNCE(PositionMethod):
         temperature: tau, above 0; the paper has none in these equations.
         variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see :func:`~contrastive_sr.functional.srnce`. The other
             two need a warm start, which features behind new heads of ``layers`` are not.
+        penalty: whether there is the penalty of eq. 5; without it, the variant ``"paper"`` is eq. 4.
         dim: of the vectors behind the heads; the paper's 256. None: no heads, features are compared as they are.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         negatives_from: ``"image"`` or ``"batch"``, as in :class:`InfoNCE`.
+        reduction: ``"mean"`` or ``"sum"``, as in :class:`InfoNCE`.
         layers: names of the SR network's modules, as in :class:`InfoNCE`. None: the SR image's features.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
@@ -196,9 +201,11 @@ class SRNCE(PositionMethod):
         loss_share: float | None = None,
         temperature: float = 0.07,
         variant: Variant = "negative",
+        penalty: bool = True,
         dim: int | None = 256,
         positions: int | None = 256,
         negatives_from: NegativesFrom = "image",
+        reduction: PositionReduction = "mean",
         layers: Sequence[str] | None = None,
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
@@ -227,6 +234,8 @@ class SRNCE(PositionMethod):
             phase=phase,
             every=every,
         )
-        others = candidates(negatives_from, name)
-        loss = partial(SRNCELoss, temperature=temperature, variant=variant, positions=positions, **others)
+        over = over_positions(negatives_from, reduction, name)
+        loss = partial(
+            SRNCELoss, temperature=temperature, variant=variant, penalty=penalty, positions=positions, **over
+        )
         self.contrast_positions(loss, layers=layers, dim=dim)

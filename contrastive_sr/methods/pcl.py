@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from contrastive_sr._checks import check_flag
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import ImageContrastLoss
+from contrastive_sr.methods.base import Step
 from contrastive_sr.methods.embedding import BLURRED, PATTERNED, SHARPENED, EmbeddingConfig, Phase
 from contrastive_sr.methods.images import ImageMethod
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
-from contrastive_sr.samples import SampleConfig
+from contrastive_sr.samples import Batch, SampleConfig
 
 SHARE = 1.0  # measured: benchmarks/studies/frontier.yml
 
@@ -41,6 +47,8 @@ class PCL(ImageMethod):
             ``FourierDiscriminator`` (5). ``TimmFeatures`` is any network of timm.
         train_embedding: whether the embedding learns. None: if it can. False with ``weights`` in the embedding is
             PCL-F (Table V).
+        train_on_samples: whether the embedding learns to tell positives (HR among them) from SR images and negatives,
+            as in the authors' script for RCAN, instead of HR from SR images. It sees several times as many images.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and
             three sharpened, four in all.
         negatives: mappings or sample generators. Default: four blurred HR images, the
@@ -76,6 +84,7 @@ class PCL(ImageMethod):
         temperature: float = 1.0,
         embedding: EmbeddingConfig | None = None,
         train_embedding: bool | None = None,
+        train_on_samples: bool = False,
         positives: Sequence[SampleConfig] = SHARPENED,
         negatives: Sequence[SampleConfig] = (*BLURRED, *PATTERNED),
         seed: int = 0,
@@ -98,3 +107,13 @@ class PCL(ImageMethod):
             every=every,
         )
         self.loss = ImageContrastLoss(self.embedding, temperature=temperature)
+        self.train_on_samples = check_flag(train_on_samples, f"{name}: train_on_samples")
+        if train_on_samples and not self.trains_embedding:
+            raise ConfigError(f"{name}: train_on_samples: the embedding does not learn. Leave it out.")
+
+    def discriminated(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """As in other methods, or the samples too."""
+        if not self.train_on_samples:
+            return super().discriminated(batch, step)
+        positives, negatives = (samples.flatten(0, 1).to(batch["sr"]) for samples in self.drawn(batch, step))
+        return positives, torch.cat((batch["sr"], negatives))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from contrastive_sr.methods.compared import Comparison, compare_layers, mean_cos
 from contrastive_sr.methods.embedding import EmbeddingMethod
 from contrastive_sr.methods.layers import feature_key
 from contrastive_sr.samples import Batch, draw
+
+PositionReduction = Literal["mean", "sum"]
 
 
 class PositionMethod(EmbeddingMethod):

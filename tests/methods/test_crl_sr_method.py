@@ -298,6 +298,59 @@ def test_heads_keep_the_condition_in_sight(by_eq_6: bool) -> None:
     assert (1 - metrics["lr_similarity"] > metrics["positive_similarity"]) == by_eq_6
 
 
+# Joint training, the paper's
+
+
+@pytest.mark.parametrize("model", ["e", "f"])
+def test_joint_training_is_by_the_refinement_itself(model: str) -> None:
+    net = network().double()
+    method, methods = attached(net, variant=model, positions=None, joint=True, temperature=0.2)
+    methods.double()
+    batch = methods.run(net, {key: value.double() for key, value in images_batch(size=16).items()})
+    losses = methods(batch)
+    term = raw_terms(methods, batch)["refinement"].loss
+    assert_close(losses["crl_sr_refinement_head"], term, dtype=torch.float64)
+    losses["crl_sr_refinement_head"].backward()
+    assert trained(method) == {"features", "places"}
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_joint_training_reaches_the_condition() -> None:
+    """The SR network's encoder learns by eq. 6 at the condition's place too."""
+    _, methods, _, batch = ready(variant="b", joint=True)
+    names = [name for name in batch if "/" in name]
+    cut = {**batch, **{name: batch[name].detach().requires_grad_() for name in names}}
+    raw_terms(methods, cut)["refinement"].loss.backward()
+    for name in names:
+        assert cut[name].grad is not None
+        assert cut[name].grad.abs().sum() > 0, name
+
+
+def test_equations_2_and_4_as_printed() -> None:
+    """Eq. 2 is a sum over positions, eq. 4 has no penalty."""
+    net = network()
+    raw = {}
+    for key, arguments in {
+        "mean": {},
+        "sum": {"reduction": "sum"},
+        "eq. 4": {"penalty": False, "srnce_variant": "paper"},
+        "eq. 6": {"srnce_variant": "paper"},
+    }.items():
+        _, methods = attached(net, positions=16, **arguments)
+        terms = raw_terms(methods, methods.run(net, images_batch(size=32)))
+        raw[key] = {name: term.loss.item() for name, term in terms.items()}
+    images, layers = 2, 3
+    for name in ("decoupling", "refinement"):
+        assert raw["sum"][name] == pytest.approx(16 * images * layers * raw["mean"][name], rel=1e-5)
+    assert raw["eq. 4"]["refinement"] < raw["eq. 6"]["refinement"]  # the penalty weakens the numerator
+
+
+@pytest.mark.parametrize("arguments", [{"reduction": "none"}, {"penalty": "no"}, {"joint": 1}])
+def test_other_forms_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"crl_sr: {next(iter(arguments))}"):
+        build(**arguments)
+
+
 # Warm-up, logs and shares
 
 

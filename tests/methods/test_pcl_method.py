@@ -76,6 +76,29 @@ def test_auxiliary_loss_is_equation_7_with_one_normalisation_for_both_sides() ->
     assert torch.equal(again["pcl_discriminator"], loss)
 
 
+def test_the_embedding_may_learn_from_the_samples_too() -> None:
+    """Real are the positives, HR among them; fake the SR images and the negatives, all of one pass."""
+    negatives = [GaussianBlur(count=2), {"type": "UpsampledLowResolution"}]
+    method = pcl(train_on_samples=True, negatives=negatives, phase="fixed")
+    methods, _, batch = ready(method)
+    generator = step_of(methods).generator("cpu")
+    real = torch.cat((batch["hr"], Sharpen(count=3)(batch, generator).flatten(0, 1)))
+    enlarged = F.interpolate(batch["lr"], scale_factor=4, mode="bicubic").clamp(0, 1)
+    blurred = GaussianBlur(count=2)(batch, generator).flatten(0, 1)
+    fake = torch.cat((batch["sr"].detach(), blurred, enlarged))
+    reference = copy.deepcopy(method.embedding).train()
+    logits = reference.logits(torch.cat((real, fake))).detach()
+    losses = methods.auxiliary_losses(batch)
+    assert_close(losses["pcl_discriminator"], dual_loops(*logits.split((len(real), len(fake)))), dtype=torch.float32)
+    losses["pcl_discriminator"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.embedding.parameters())
+
+
+def test_samples_teach_no_embedding_that_does_not_learn() -> None:
+    with pytest.raises(ConfigError, match="train_on_samples: the embedding does not learn"):
+        pcl(train_on_samples=True, embedding=IdentityEmbedding())
+
+
 def test_sr_step_trains_the_network_and_nothing_else() -> None:
     method = pcl()
     methods, network, batch = ready(method)
@@ -613,7 +636,7 @@ def test_two_methods_add_up(two: Methods) -> None:
         (
             [{"type": "PCL", "loss_weight": 1, "temprature": 1}],
             r"methods\[0\]: PCL does not know the key 'temprature'\. Did you mean 'temperature'\? "
-            r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, positives, negatives, seed, ",
+            r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, train_on_samples, positives, ",
         ),
         ([{"type": "PCL", "loss_weight": 1}] * 2, r"with different `name`, got \['pcl', 'pcl'\].*name: nce_2"),
         ([{"type": "PCL", "loss_weight": 1, "name": "run"}], r"'run' cannot be a method's `name`\. Try `my_run`"),
