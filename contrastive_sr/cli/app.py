@@ -360,6 +360,10 @@ def plot_degradations(
     noise: Annotated[
         list[float] | None, typer.Option(help="A noise level, 0 to 255; may be repeated. Default: 0, 5, 10, 15.")
     ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="A degradation by its preset, to be given at least twice: tells these apart, too."),
+    ] = None,
     scale: Annotated[int, typer.Option(help="Downsampling factor that the encoder was trained for.")] = 4,
     images: Annotated[int, typer.Option(min=3, help="How many images of the folder to take.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the noise and of the random encoder.")] = 0,
@@ -378,6 +382,7 @@ def plot_degradations(
         without_contrast=without_contrast,
         widths=width,
         noise_levels=noise,
+        presets=preset,
         scale=scale,
         images=images,
         seed=seed,

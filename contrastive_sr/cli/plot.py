@@ -30,12 +30,13 @@ def plot_degradations(
     without_contrast: Path | None = None,
     widths: Sequence[float] | None = None,
     noise_levels: Sequence[float] | None = None,
+    presets: Sequence[str] | None = None,
     scale: int = 4,
     images: int = 100,
     seed: int = 0,
     console: Console,
 ) -> None:
-    """Draws a t-SNE for each encoder, once over kernel widths and once over noise levels, and prints accuracies.
+    """Draws a t-SNE for each encoder, over kernel widths, noise levels, and presets, and prints accuracies.
 
     Args:
         checkpoint: a file with a degradation encoder.
@@ -44,6 +45,7 @@ def plot_degradations(
         without_contrast: a file with another one, trained without contrast.
         widths: of isotropic kernels, without noise; None: `WIDTHS`.
         noise_levels: each with a kernel of width 1.8; None: `NOISE_LEVELS`.
+        presets: names of degradations to tell apart, too; None: none.
         scale: downsampling factor.
         images: how many to take, evenly from the folder; at least 3.
         seed: of the noise and of the random encoder.
@@ -67,6 +69,8 @@ def plot_degradations(
         "kernel width": _degradations(widths or WIDTHS, [0.0], scale, "--width"),
         "noise level": _degradations([NOISE_WIDTH], noise_levels or NOISE_LEVELS, scale, "--noise"),
     }
+    if presets:
+        kinds["preset"] = _presets(presets, scale)
     check_picture(out)
     # encoders come first: reading images takes longer
     encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
@@ -103,11 +107,24 @@ def _degradations(
     from contrastive_sr.degradations import Degradation, IsotropicGaussian
 
     values = widths if option == "--width" else noise_levels
-    if len(set(values)) < max(len(values), 2):
-        raise ConfigError(f"{option}: expected at least two different values, got {', '.join(map(str, values))}.")
+    _check_different(values, option)
     made = [
         Degradation(scale=scale, kernel=IsotropicGaussian(sigma=(width, width)), noise=(level, level))
         for width in widths
         for level in noise_levels
     ]
     return dict(zip(map(str, values), made, strict=True))
+
+
+def _presets(names: Sequence[str], scale: int) -> dict[str, Degradation]:
+    """By name without the scale."""
+    from contrastive_sr.degradations import build_degradation, find_preset
+
+    _check_different(names, "--preset")
+    full = [find_preset(name, scale) for name in names]
+    return {name.removesuffix(f"-x{scale}"): build_degradation(name) for name in full}
+
+
+def _check_different(values: Sequence[object], option: str) -> None:
+    if len(set(values)) < max(len(values), 2):
+        raise ConfigError(f"{option}: expected at least two different values, got {', '.join(map(str, values))}.")

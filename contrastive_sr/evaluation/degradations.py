@@ -29,7 +29,7 @@ FOLDS = 5
 LARGEST = 512
 """Sides of what is taken of an image, from its middle, in HR pixels."""
 _SMALLEST = 24
-_COLOURS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377")
+_COLOURS = ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#AA3377", "#999999", "#DDAA77", "#222255")
 
 
 class Representations(NamedTuple):

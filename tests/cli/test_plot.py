@@ -39,6 +39,19 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
+def test_presets_are_a_row_of_their_own(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each image under each of nine anisotropic kernels; DASR's Fig. 6a."""
+    kernels = [f"dasr-table3-kernel{number}-noise0" for number in range(1, 10)]
+    out = tmp_path / "plot.png"
+    plot_degradations(checkpoint, folder, out, presets=kernels, widths=[0.2, 3.4], console=Console(width=160))
+    printed = capsys.readouterr().out
+    assert "kNN over 9 presets" in printed
+    with Image.open(out) as picture:
+        assert picture.height > picture.width  # two columns, three rows
+
+
 def test_table_and_picture(folder: Path, checkpoint: Path, tmp_path: Path, command_line: Run) -> None:
     other = tmp_path / "without.pth"
     torch.save(networks.DASR(channels=4, groups=1, blocks=1).state_dict(), other)
@@ -78,6 +91,8 @@ def test_bad_input_is_explained(folder: Path, checkpoint: Path, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     _refused(DataError, "Expected images in .*empty", checkpoint, tmp_path / "empty")
     _refused(ConfigError, "--width: expected at least two different values, got 1.0", checkpoint, folder, widths=[1.0])
+    _refused(ConfigError, "--preset: expected at least two different", checkpoint, folder, presets=["dasr-isotropic"])
+    _refused(ConfigError, "no preset has the name 'dasr-x'", checkpoint, folder, presets=["dasr-isotropic", "dasr-x"])
     _refused(ConfigError, "--noise: expected at least two different", checkpoint, folder, noise_levels=[5.0, 5.0])
     _refused(ConfigError, "levels from 0 to 255, got 300", checkpoint, folder, noise_levels=[0.0, 300.0])
     with pytest.raises(ConfigError, match=r"--out: expected a picture to write"):

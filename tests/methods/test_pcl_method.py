@@ -636,7 +636,7 @@ def test_two_methods_add_up(two: Methods) -> None:
         (
             [{"type": "PCL", "loss_weight": 1, "temprature": 1}],
             r"methods\[0\]: PCL does not know the key 'temprature'\. Did you mean 'temperature'\? "
-            r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, train_on_samples, positives, ",
+            r"Accepted: loss_weight, loss_share, temperature, embedding, train_embedding, train_on_samples, positives",
         ),
         ([{"type": "PCL", "loss_weight": 1}] * 2, r"with different `name`, got \['pcl', 'pcl'\].*name: nce_2"),
         ([{"type": "PCL", "loss_weight": 1, "name": "run"}], r"'run' cannot be a method's `name`\. Try `my_run`"),
