@@ -16,6 +16,7 @@ from contrastive_sr.config import build
 from contrastive_sr.embeddings.weights import load_state_dict
 from contrastive_sr.errors import ConfigError, HostError
 from contrastive_sr.evaluation.naming import labels
+from contrastive_sr.evaluation.padding import fit_sizes
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.networks import NETWORKS
@@ -149,7 +150,7 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
             "Try --network with the config it was trained with, or with its options, such as "
             "'{type: EDSR, num_feat: 64}'."
         ) from error
-    return TrainedNetwork(net, net.eval(), network)
+    return TrainedNetwork(fit_sizes(net.eval(), scale), net, network)
 
 
 def _option_file_of(checkpoint: Path) -> Path | None:
