@@ -4,8 +4,17 @@ from contrastive_sr.evaluation.blur import blur_note, load_blur
 from contrastive_sr.evaluation.comparison import Evaluation, MetricNote, NamedNetwork, compare_networks
 from contrastive_sr.evaluation.cost import Cost, cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
-from contrastive_sr.evaluation.evaluate import Metric, Pair, Score, bicubic, bicubic_pair, evaluate, summary
-from contrastive_sr.evaluation.metrics import luma, psnr_y, ssim_y
+from contrastive_sr.evaluation.evaluate import (
+    Metric,
+    NoReference,
+    Pair,
+    Score,
+    bicubic,
+    bicubic_pair,
+    evaluate,
+    summary,
+)
+from contrastive_sr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.pattern import (
     load_pattern,
     pattern_excess,
@@ -27,6 +36,7 @@ __all__ = [
     "Metric",
     "MetricNote",
     "NamedNetwork",
+    "NoReference",
     "Pair",
     "Result",
     "Score",
@@ -48,7 +58,9 @@ __all__ = [
     "pattern_note",
     "pattern_warnings",
     "periodic_pattern",
+    "psnr_rgb",
     "psnr_y",
+    "ssim_rgb",
     "ssim_y",
     "summarise",
     "summary",
