@@ -24,6 +24,7 @@ from contrastive_sr.evaluation.pattern import (
 )
 from contrastive_sr.evaluation.study import Difference, Ledger, Measured, Result, Summary, paired_difference, summarise
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
+from contrastive_sr.evaluation.upscale import sr_files, upscale
 
 __all__ = [
     "Cost",
@@ -60,9 +61,11 @@ __all__ = [
     "periodic_pattern",
     "psnr_rgb",
     "psnr_y",
+    "sr_files",
     "ssim_rgb",
     "ssim_y",
     "summarise",
     "summary",
     "super_resolve_in_tiles",
+    "upscale",
 ]
