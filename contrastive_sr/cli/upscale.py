@@ -8,8 +8,8 @@ from rich.console import Console
 
 from contrastive_sr.cli.bars import bars_of
 from contrastive_sr.cli.evaluate import check_checkpoint, find_device, load_network
-from contrastive_sr.cli.outputs import check_picture, needs_plot
-from contrastive_sr.errors import ConfigError, named_in_errors
+from contrastive_sr.cli.outputs import check_picture, check_writable, needs_plot
+from contrastive_sr.errors import named_in_errors
 
 
 def upscale_folder(
@@ -54,16 +54,14 @@ def upscale_folder(
     from contrastive_sr.hosts.trained import checkpoint_names, fingerprint
 
     check_checkpoint(checkpoint)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"OUT: expected a folder to write to, got the file {out}.")
     with named_in_errors("FOLDER"):
         files = sr_files(folder, out)
+    check_writable(next(iter(files.values())), "OUT")
     others = sorted(path.name for path in folder.iterdir() if path.is_file() and path not in files)
     if others:
         shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        console.print(
-            f"Passed over, by their endings no images: {len(others)} ({shown}).", soft_wrap=True, markup=False
-        )
+        text = f"Passed over, since their endings are not those of images: {len(others)} ({shown})."
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
     on = find_device(device)
     (name,) = checkpoint_names([(None, checkpoint)])
     with console.status("getting ready ..."):

@@ -151,7 +151,7 @@ class Evaluation:
         if pairs:
             notes.append(f"PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels; means over images.")
         if photos:
-            notes.append(f"Photos without an HR image: {photos}; of these only what needs none, as means over images.")
+            notes.append(f"Photos without HR image: {photos}; what compares with one is left out. Means over images.")
         notes.append(
             "Seconds per image and the most memory one took beyond what was held before (weights, LR image), on "
             f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}."

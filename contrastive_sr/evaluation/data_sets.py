@@ -61,7 +61,8 @@ def images_of(folder: Path, beside: Sequence[str] = ()) -> list[Path]:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"expected a folder of images, got {folder}, which is not there.")
+        what = "is a file" if folder.exists() else "is not there"
+        raise DataError(f"expected a folder of images, got {folder}, which {what}.")
     try:
         return list_images(folder, suffixes=RGB_SUFFIXES)
     except DataError as error:

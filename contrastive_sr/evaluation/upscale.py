@@ -12,9 +12,9 @@ from contrastive_sr._checks import check_count
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image, as_image, read_rgb
 from contrastive_sr.errors import DataError
-from contrastive_sr.evaluation.comparison import CHECKING, NamedNetwork, steepest
+from contrastive_sr.evaluation.comparison import CHECKING, NamedNetwork, check_networks, steepest
 from contrastive_sr.evaluation.data_sets import images_of
-from contrastive_sr.evaluation.evaluate import Pair, bicubic, check_network, super_resolve
+from contrastive_sr.evaluation.evaluate import Pair, bicubic, super_resolve
 from contrastive_sr.evaluation.report import spread
 from contrastive_sr.evaluation.tiles import check_tiles
 
@@ -86,10 +86,11 @@ def upscale(
     check_count(scale, "upscale(scale)", at_least=2)
     if tile is not None:
         check_tiles(tile, overlap)
-    how = f"{made_by}, x{scale}, {'whole' if tile is None else f'tiles of {tile} with an overlap of {overlap}'}"
+    parts = "whole" if tile is None else f"in tiles of {tile} with an overlap of {overlap}"
+    how = f"network {made_by}, x{scale}, {parts}"
+    check_networks([network], scale, torch.device(device))
     missing = _missing(files, how, on_progress)
     network.to(device)
-    check_network(network.call, scale, device)
     on_progress(network.name, 0, len(missing))
     for number, (file, note) in enumerate(missing.items(), 1):
         lr = read_rgb(file).to(device)
@@ -108,14 +109,14 @@ def _missing(files: Mapping[Path, Path], how: str, on_progress: Callable[[str, i
     on_progress(CHECKING, 0, len(files))
     for number, (file, target) in enumerate(files.items(), 1):
         read_rgb(file)  # a damaged one is named now and not after an hour
-        note = f"{hashlib.sha256(file.read_bytes()).hexdigest()[:16]} by {how}"
+        note = f"photo {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}, {how}"
         if not target.exists():
             missing[file] = note
         elif (found := _read_note(target)) != note:
-            was = "is not from here" if found is None else f"was made of {found}"
             raise DataError(
-                f"{target} is there and {was}; expected none, or one made of {note}. Choose another folder to write "
-                "to, or take that file away."
+                f"{target} is there, and was not made of this photo in this way: expected {note!r}, got "
+                f"{'no such note' if found is None else repr(found)} in it. Choose another folder to write to, or take "
+                "that file away."
             )
         on_progress(CHECKING, number, len(files))
     return missing

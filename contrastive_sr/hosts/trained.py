@@ -195,7 +195,7 @@ def fingerprint(checkpoint: Path, source: str) -> str:
     """
     options = Path(source).read_bytes() if source.endswith(CONFIGS) else source.encode()
     digests = [hashlib.sha256(content).hexdigest()[:16] for content in (checkpoint.read_bytes(), options)]
-    return f"{digests[0]} ({digests[1]})"
+    return f"{digests[0]} with options {digests[1]}"
 
 
 def checkpoint_names(checkpoints: Sequence[tuple[str | None, Path]]) -> list[str]:
