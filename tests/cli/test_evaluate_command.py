@@ -51,7 +51,7 @@ def evaluate(*methods: str, **options: Any) -> str:
     console = options.pop("console", None) or Console(width=200, record=True, file=io.StringIO())
     defaults: dict[str, Any] = {
         **{"checkpoints": [], "networks": [], "hr": [], "lr": [], "degradation": None, "scale": 4, "seed": 0},
-        **{"tile": None, "overlap": 32, "lpips_weights": None, "fetch_lpips": False},
+        **{"tile": None, "overlap": 32, "rgb": False, "lpips_weights": None, "fetch_lpips": False},
         **{"device": "cpu", "outputs": {}, "html_images": 5},
     }
     run_evaluation(methods, **{**defaults, **options}, console=console)
