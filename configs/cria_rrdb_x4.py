@@ -64,7 +64,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(dataset=dict(data_root="data/RealSR_x4", data_prefix=dict(img="test/LR", gt="test/HR")))
-# On RGB, as the authors' script measures; on Y, values are more than a decibel higher.
+# On RGB, as the authors' script has it; PSNR on Y is more than a decibel higher.
 val_evaluator = dict(
     metrics=[
         dict(type="PSNR", crop_border=4),
