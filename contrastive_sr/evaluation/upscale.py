@@ -62,7 +62,7 @@ def upscale(
 
     A file appears when it is complete, with a text in it on what it was made of: the photo's digest, ``made_by``, scale
     and tiles. Where such a file is there already the photo is passed over, so that the same call goes on after a stop.
-    All photos, and all files that are there, are looked at before the first is super-resolved.
+    All photos that are to be done, and all files that are there, are looked at before the first is super-resolved.
 
     Args:
         network: in evaluation mode, on the CPU; it is moved while it runs.
@@ -108,9 +108,9 @@ def _missing(files: Mapping[Path, Path], how: str, on_progress: Callable[[str, i
     missing = {}
     on_progress(CHECKING, 0, len(files))
     for number, (file, target) in enumerate(files.items(), 1):
-        read_rgb(file)  # a damaged one is named now and not after an hour
         note = f"photo {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}, {how}"
         if not target.exists():
+            read_rgb(file)  # a damaged one is named now and not after an hour
             missing[file] = note
         elif (found := _read_note(target)) != note:
             raise DataError(
