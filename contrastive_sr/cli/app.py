@@ -36,6 +36,13 @@ _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTD
 console = Console()
 errors = Console(stderr=True)
 
+# options that several commands have
+_Scale = Annotated[int, typer.Option(min=2, help="How many times larger HR is.")]
+_Tile = Annotated[int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")]
+_Overlap = Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")]
+_Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")]
+_Rgb = Annotated[bool | None, typer.Option("--rgb", help="Measure PSNR and SSIM on RGB too.")]
+
 
 class Framework(str, Enum):
     """The host that trains."""
@@ -263,25 +270,28 @@ def evaluate(
         list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images; may be repeated.")
     ] = None,
     lr: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="LR images for each --hr, in the same order.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="LR images for each --hr, in the same order; or, without --hr, photos that have no HR images.",
+        ),
     ] = None,
     degradation: Annotated[
         str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
     ] = None,
     *,
-    scale: Annotated[int, typer.Option(min=2, help="How many times larger HR is.")],
+    scale: _Scale,
     seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
-    tile: Annotated[
-        int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")
-    ] = None,
-    overlap: Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")] = 32,
+    tile: _Tile = None,
+    overlap: _Overlap = 32,
+    rgb: _Rgb = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
     ] = None,
     fetch_lpips: Annotated[
         bool, typer.Option("--fetch-lpips", help="Have torchvision download that AlexNet, if it is not here yet.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")] = None,
+    device: _Device = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write data set -> method -> means.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line for each image.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
@@ -291,6 +301,8 @@ def evaluate(
     """Measure networks on test sets: PSNR and SSIM on Y, NIQE, LPIPS, seconds, memory, size.
 
     For example: contrastive-sr evaluate bicubic --checkpoint net_g_latest.pth --network EDSR --hr Set5 --scale 4
+
+    With --lr PHOTOS and no --hr: what needs no HR images, NIQE, blur and periodic dots.
     """
     from contrastive_sr.cli.evaluate import run_evaluation
 
@@ -307,6 +319,7 @@ def evaluate(
             seed=seed,
             tile=tile,
             overlap=overlap,
+            rgb=bool(rgb),
             lpips_weights=lpips_weights,
             fetch_lpips=fetch_lpips,
             device=device,
@@ -316,6 +329,48 @@ def evaluate(
         )
     except KeyboardInterrupt:
         errors.print("Stopped. Nothing was written.")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def upscale(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photos: png, jpg, bmp, tif or webp, 8 bits.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the PNG files, which have the photos' names.")],
+    *,
+    checkpoint: Annotated[Path, typer.Option(help="A trained network of BasicSR, MMagic or spandrel.")],
+    network: Annotated[
+        str, typer.Option(metavar="NETWORK", help="What the checkpoint is of, as for `contrastive-sr evaluate`.")
+    ] = "auto",
+    scale: _Scale,
+    tile: _Tile = None,
+    overlap: _Overlap = 32,
+    device: _Device = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw parts of five photos beside bicubic enlargement: .png, .pdf or .svg."),
+    ] = None,
+) -> None:
+    """Super-resolve a folder of photos, which need no HR images. After a stop the same command goes on.
+
+    For example: contrastive-sr upscale photos sr --checkpoint net_g_latest.pth --scale 4 --sheet sheet.png
+    """
+    from contrastive_sr.cli.upscale import upscale_folder
+
+    try:
+        upscale_folder(
+            folder,
+            out,
+            checkpoint=checkpoint,
+            network=network,
+            scale=scale,
+            tile=tile,
+            overlap=overlap,
+            device=device,
+            sheet=sheet,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        errors.print("Stopped. The same command goes on.")
         raise typer.Exit(130) from None
 
 
@@ -513,6 +568,7 @@ def study(
     degradation: Annotated[
         str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
     ] = None,
+    rgb: _Rgb = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
     ] = None,
@@ -546,6 +602,7 @@ def study(
         hr=hr or [],
         lr=lr or [],
         degradation=degradation,
+        rgb=rgb,
         lpips_weights=lpips_weights,
         out=out,
         processes=processes,

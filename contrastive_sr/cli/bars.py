@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 def progress_bars() -> Progress:
@@ -19,6 +19,29 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+@contextmanager
+def bars_of(passing: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each task of a block of code, from its first report on.
+
+    Args:
+        passing: the task whose bar goes away when it is done.
+
+    Yields:
+        What moves them, to be called as (task, done, total).
+    """
+    with progress_bars() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(task: str, done: int, total: int) -> None:
+            if task not in tasks:
+                tasks[task] = bars.add_task(task, total=total)
+            bars.update(tasks[task], completed=done)
+            if task == passing and done == total:
+                bars.remove_task(tasks[task])
+
+        yield show
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import TaskID
 from rich.table import Table
 
-from contrastive_sr.cli.bars import progress_bars
+from contrastive_sr.cli.bars import bars_of
 from contrastive_sr.cli.outputs import check_writable
 from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from contrastive_sr.evaluation import DataSet, LRSource, NamedNetwork
+    from contrastive_sr.hosts.trained import TrainedNetwork
 
 BUILT_IN = ("bicubic",)
 
@@ -31,12 +31,13 @@ def run_evaluation(
     checkpoints: Sequence[str],
     networks: Sequence[str],
     hr: Sequence[str],
-    lr: Sequence[Path],
+    lr: Sequence[str],
     degradation: str | None,
     scale: int,
     seed: int,
     tile: int | None,
     overlap: int,
+    rgb: bool,
     lpips_weights: Path | None,
     fetch_lpips: bool,
     device: str | None,
@@ -53,12 +54,14 @@ def run_evaluation(
         checkpoints: ``FILE`` or ``NAME=FILE``.
         networks: none, one for all checkpoints, or one for each: a config, a name, options, or ``auto``.
         hr: folders of HR images, ``DIR`` or ``NAME=DIR``.
-        lr: a folder of LR images for each, or none.
+        lr: a folder of LR images for each, or none; without `hr`, folders of photos that have no HR images, ``DIR`` or
+            ``NAME=DIR``.
         degradation: a preset that LR images are made with; None: bicubic.
         scale: the scale, at least 2.
         seed: of the degradation.
         tile: sides of the tiles, in LR pixels, see `contrastive_sr.evaluation.evaluate`; None: whole images.
         overlap: of the tiles, in LR pixels.
+        rgb: measure PSNR and SSIM on RGB too.
         lpips_weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
         fetch_lpips: whether torchvision is to download it now.
         device: None: the GPU, if there is one.
@@ -92,12 +95,16 @@ def run_evaluation(
     check_count(scale, "--scale", at_least=2)
     if tile is not None:
         check_tiles(tile, overlap)
+    with_hr = bool(hr) or not lr
+    for option, given in (("--rgb", rgb), ("--lpips-weights", lpips_weights), ("--fetch-lpips", fetch_lpips)):
+        if given and not with_hr:
+            raise ConfigError(f"{option}: expected --hr with it, for a comparison with HR images; got none.")
     if fetch_lpips and lpips_weights is not None:
         raise ConfigError("Expected one of --fetch-lpips, which downloads a file, and --lpips-weights; got both.")
     on = find_device(device)
     _check_outputs(outputs)
     source = lr_source(lr, degradation, scale, seed)
-    sets = data_sets(hr, lr, scale)
+    sets = data_sets(hr, [Path(folder) for folder in lr], scale) if with_hr else photo_sets(lr)
     if fetch_lpips:
         from contrastive_sr.evaluation.lpips import fetch_weights
 
@@ -105,18 +112,9 @@ def run_evaluation(
             lpips_weights = fetch_weights()
     with console.status("getting ready ..."):
         compared = _networks(methods, checkpoints, networks, scale, console)
-        metrics, left_out = load_metrics(scale, lpips_weights, on)
+        metrics, left_out = load_metrics(scale, lpips_weights, on, rgb=rgb, with_hr=with_hr)
         check_networks(compared, scale, on)
-    with progress_bars() as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-            if what == CHECKING and done == total:
-                bars.remove_task(tasks[what])
-
+    with bars_of(CHECKING) as show:
         evaluation = compare_networks(
             compared,
             sets,
@@ -191,7 +189,7 @@ def _check_distinct(names: Sequence[str], what: str, option: str, form: str) -> 
         )
 
 
-def lr_source(lr: Sequence[Path], preset: str | None, scale: int, seed: int) -> LRSource:
+def lr_source(lr: Sequence[str | Path], preset: str | None, scale: int, seed: int) -> LRSource:
     """Where the LR images of a command line come from.
 
     Args:
@@ -228,7 +226,10 @@ def data_sets(hr: Sequence[str], lr: Sequence[Path], scale: int) -> list[DataSet
     from contrastive_sr.evaluation.naming import labels
 
     if not hr:
-        raise ConfigError("--hr: expected a folder of HR images to test on, got none.")
+        raise ConfigError(
+            "--hr: expected a folder of HR images to test on, got none. For photos that have none, `contrastive-sr "
+            "evaluate` takes --lr alone."
+        )
     if lr and len(lr) != len(hr):
         raise ConfigError(
             f"--lr: expected one for each --hr, in the same order, got {len(lr)} for {len(hr)}. Leave --lr out, and "
@@ -248,12 +249,64 @@ def data_sets(hr: Sequence[str], lr: Sequence[Path], scale: int) -> list[DataSet
     return sets
 
 
+def photo_sets(lr: Sequence[str]) -> list[DataSet]:
+    """Data sets of photos that have no HR images, each under a name of its own.
+
+    Args:
+        lr: folders, ``DIR`` or ``NAME=DIR``.
+
+    Raises:
+        ConfigError: equal names.
+        DataError: a folder that is missing or empty.
+    """
+    from contrastive_sr.evaluation.data_sets import DataSet, images_of
+    from contrastive_sr.evaluation.naming import labels
+
+    named = [_named(text) for text in lr]
+    names = labels(named)
+    _check_distinct(names, "data sets", "--lr", "NAME=DIR")
+    with named_in_errors("--lr"):
+        return [DataSet(name, [], images_of(folder)) for name, (_, folder) in zip(names, named, strict=True)]
+
+
+def load_network(name: str, file: Path, network: str, scale: int, console: Console) -> TrainedNetwork:
+    """The network of a command line's checkpoint; says where its structure was found, if that was not given.
+
+    Args:
+        name: for the line on it.
+        file: the checkpoint.
+        network: a config, a name, options, or ``auto``.
+        scale: of the network.
+        console: where the line goes.
+
+    Raises:
+        ConfigError: see :func:`contrastive_sr.hosts.trained.trained_network`.
+        HostError: a host that is needed is missing or broken.
+    """
+    from contrastive_sr.hosts.trained import trained_network
+
+    trained = trained_network(file, None if network == "auto" else network, scale)
+    if network == "auto":
+        console.print(f"{escape(name)}: {escape(trained.source)}", soft_wrap=True, highlight=False)
+    return trained
+
+
+def check_checkpoint(file: Path) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not file.is_file():
+        raise ConfigError(f"--checkpoint: expected an existing file, got {file}. Check the path.")
+
+
 def _networks(
     built_in: Sequence[str], checkpoints: Sequence[str], networks: Sequence[str], scale: int, console: Console
 ) -> list[NamedNetwork]:
     from contrastive_sr.config import unknown
     from contrastive_sr.evaluation import NamedNetwork, bicubic
-    from contrastive_sr.hosts.trained import checkpoint_names, trained_network
+    from contrastive_sr.hosts.trained import checkpoint_names
 
     for name in built_in:
         if name not in BUILT_IN:
@@ -268,16 +321,13 @@ def _networks(
         )
     named = [_named(text) for text in checkpoints]
     for _, file in named:
-        if not file.is_file():
-            raise ConfigError(f"--checkpoint: expected an existing file, got {file}. Check the path.")
+        check_checkpoint(file)
     names = checkpoint_names(named)
     _check_distinct([*built_in, *names], "methods", "--checkpoint", "NAME=FILE")
     compared = [NamedNetwork(name, bicubic(scale)) for name in built_in]
     for number, ((_, file), name) in enumerate(zip(named, names, strict=True)):
         network = networks[number if len(networks) > 1 else 0] if networks else "auto"
-        trained = trained_network(file, None if network == "auto" else network, scale)
-        if network == "auto":
-            console.print(f"{escape(name)}: {escape(trained.source)}", soft_wrap=True, highlight=False)
+        trained = load_network(name, file, network, scale, console)
         compared.append(NamedNetwork(name, trained.call, trained.module))
     return compared
 

@@ -47,15 +47,16 @@ def check_writable(path: Path, option: str) -> None:
         raise ConfigError(f"{option}: {path} cannot be written ({error.strerror}). Choose another one.") from error
 
 
-def check_picture(out: Path) -> None:
+def check_picture(out: Path, option: str = "--out") -> None:
     """Make the folder of a picture, and check that the picture can be written.
 
     Args:
         out: the picture.
+        option: how it was given.
 
     Raises:
         ConfigError: another kind of file, or a place that cannot be written.
     """
     if out.suffix not in PICTURES:
-        raise ConfigError(f"--out: expected a picture to write, .png, .pdf or .svg, got {out}.")
-    check_writable(out, "--out")
+        raise ConfigError(f"{option}: expected a picture to write, .png, .pdf or .svg, got {out}.")
+    check_writable(out, option)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import TaskID
 from rich.table import Table as RichTable
 
-from contrastive_sr._checks import check_count, check_number, describe, describe_error
+from contrastive_sr._checks import check_count, check_flag, check_number, describe, describe_error
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
 from contrastive_sr.cli.outputs import needs_plot
@@ -43,6 +43,7 @@ class Settings:
         hr: folders of HR images, ``DIR`` or ``NAME=DIR``.
         lr: a folder of LR images for each.
         degradation: a preset that LR images are made with.
+        rgb: measure PSNR and SSIM on RGB too.
         lpips_weights: file of an AlexNet.
         out: folder for the results.
         processes: trainings at a time.
@@ -59,6 +60,7 @@ class Settings:
     hr: list[str] = field(default_factory=list)
     lr: list[Path] = field(default_factory=list)
     degradation: str | None = None
+    rgb: bool | None = None
     lpips_weights: Path | None = None
     out: Path | None = None
     processes: int | None = None
@@ -117,7 +119,7 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
             sets = data_sets(settings.hr, settings.lr, host.scale)
             lr = lr_source(settings.lr, settings.degradation, host.scale, 0)
             device = find_device(None)
-            metrics, left_out = load_metrics(host.scale, settings.lpips_weights, device)
+            metrics, left_out = load_metrics(host.scale, settings.lpips_weights, device, rgb=bool(settings.rgb))
             plan = Plan(
                 settings.base, settings.arms, settings.seeds or [0, 1, 2], out, settings.steps, settings.start_steps,
                 settings.start, settings.imports,
@@ -372,6 +374,8 @@ def _of_file(content: Mapping[str, Any]) -> Settings:
                 "imports" if key == "import" else key,
                 entries if key == "hr" else [Path(entry) for entry in entries],
             )
+        elif key == "rgb":
+            settings.rgb = check_flag(value, key)
         elif key in ("base", "lpips_weights", "out", "start", "degradation"):
             if not isinstance(value, str):
                 raise ConfigError(f"{key}: expected text, got {describe(value)}.")

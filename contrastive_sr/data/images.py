@@ -87,7 +87,7 @@ def read_rgb(file: Path) -> Tensor:
     # Pillow cuts colour images of 16 bits down to 8 without a word, so the file itself is asked
     if (header.startswith(b"\x89PNG") and header[24] == 16) or image.mode.startswith(("I", "F")):
         raise DataError(
-            f"{file} has more than 8 bits a channel; expected 8. Convert it first, so that HR is what you chose."
+            f"{file} has more than 8 bits a channel; expected 8. Convert it first, in the way that you choose."
         )
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(f"{file}: expected a grey or RGB image, got one of mode {image.mode}. Convert it to RGB first.")

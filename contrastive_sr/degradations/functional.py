@@ -189,7 +189,7 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
     ``F.interpolate(mode="bicubic")`` has a = -0.75 and overshoots more.
 
     Args:
-        x: (B, C, h, w), each side at least 2.
+        x: (B, C, h, w).
         scale: the factor s, at least 2.
 
     Returns:
@@ -197,7 +197,7 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
 
     Raises:
         ConfigError: a scale below 2.
-        DataError: a tensor of another shape, or images of a single row or column.
+        DataError: a tensor of another shape.
 
     Example:
         >>> bicubic_upsample(torch.ones(1, 3, 8, 12), 4).shape
@@ -205,8 +205,6 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
     """
     check_count(scale, "scale", at_least=2)
     check_shape(x, ("B", "C", "h", "w"), "x")
-    if min(x.shape[-2:]) < 2:
-        raise DataError(f"x: expected sides of at least 2 pixels, got {describe(x)}.")
     x = at_least_float32(x)
     rows, columns = (_enlarging_matrix(length, scale, x) for length in x.shape[-2:])
     return _both_sides(x, rows[None], columns[None])

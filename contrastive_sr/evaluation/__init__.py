@@ -4,8 +4,17 @@ from contrastive_sr.evaluation.blur import blur_note, load_blur
 from contrastive_sr.evaluation.comparison import Evaluation, MetricNote, NamedNetwork, compare_networks
 from contrastive_sr.evaluation.cost import Cost, cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, bicubic_lr, degraded_lr, given_lr
-from contrastive_sr.evaluation.evaluate import Metric, Pair, Score, bicubic, bicubic_pair, evaluate, summary
-from contrastive_sr.evaluation.metrics import luma, psnr_y, ssim_y
+from contrastive_sr.evaluation.evaluate import (
+    Metric,
+    NoReference,
+    Pair,
+    Score,
+    bicubic,
+    bicubic_pair,
+    evaluate,
+    summary,
+)
+from contrastive_sr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.pattern import (
     load_pattern,
     pattern_excess,
@@ -15,6 +24,7 @@ from contrastive_sr.evaluation.pattern import (
 )
 from contrastive_sr.evaluation.study import Difference, Ledger, Measured, Result, Summary, paired_difference, summarise
 from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
+from contrastive_sr.evaluation.upscale import sr_files, upscale
 
 __all__ = [
     "Cost",
@@ -27,6 +37,7 @@ __all__ = [
     "Metric",
     "MetricNote",
     "NamedNetwork",
+    "NoReference",
     "Pair",
     "Result",
     "Score",
@@ -48,9 +59,13 @@ __all__ = [
     "pattern_note",
     "pattern_warnings",
     "periodic_pattern",
+    "psnr_rgb",
     "psnr_y",
+    "sr_files",
+    "ssim_rgb",
     "ssim_y",
     "summarise",
     "summary",
     "super_resolve_in_tiles",
+    "upscale",
 ]

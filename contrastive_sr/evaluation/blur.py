@@ -5,9 +5,9 @@ from __future__ import annotations
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation.comparison import MetricNote
-from contrastive_sr.evaluation.evaluate import Metric
+from contrastive_sr.evaluation.evaluate import Metric, NoReference
 from contrastive_sr.evaluation.metrics import luma
-from contrastive_sr.evaluation.report import Results
+from contrastive_sr.evaluation.report import Results, own_values
 
 _SMALLEST = 32
 
@@ -50,7 +50,7 @@ def load_blur(border: int) -> dict[str, Metric]:
             return None
         return float(blur_effect(inside / 255))
 
-    return {"blur": lambda sr, hr: blur(sr), "hr_blur": lambda sr, hr: blur(hr)}
+    return {"blur": NoReference(blur), "hr_blur": lambda sr, hr: blur(hr)}
 
 
 def blur_note(results: Results) -> MetricNote:
@@ -59,11 +59,8 @@ def blur_note(results: Results) -> MetricNote:
     Args:
         results: data set to method to means.
     """
-    own = []
-    for data, methods in results.items():
-        value = next(iter(methods.values()))["hr_blur"]  # HR is the same for all
-        own.append(f"{data} {'-' if value is None else f'{value:.3f}'}")
     return MetricNote(
-        f"Blur is scikit-image's blur effect, on Y without the border, from 0, sharp, to 1; HR's own: {', '.join(own)}",
+        "Blur is scikit-image's blur effect, on Y without the border, from 0, sharp, to 1"
+        + own_values(results, ("hr_blur",), 3),
         f"images with a side of fewer than {_SMALLEST} pixels inside the border",
     )

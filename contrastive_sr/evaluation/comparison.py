@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.data.images import UInt8Image, as_image
 from contrastive_sr.errors import ConfigError, named_in_errors
 from contrastive_sr.evaluation.cost import cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, read_pairs
@@ -23,7 +23,7 @@ from contrastive_sr.evaluation.evaluate import (
     evaluate,
     summary,
 )
-from contrastive_sr.evaluation.report import Box, Shown, most_detailed
+from contrastive_sr.evaluation.report import Box, Shown, most_detailed, spread
 
 CHECKING = "checking images"
 """What is reported while all images are read once."""
@@ -78,15 +78,18 @@ class _Crops:
         if key not in self.boxes:
             return
         left, top, right, bottom = self.boxes[key]
-        images = self.images.setdefault(key, {"HR": pair.hr[top:bottom, left:right].copy()})
+        images, notes = self.images.setdefault(key, {}), self.notes.setdefault(key, {})
+        if pair.hr is not None:
+            images["HR"], notes["HR"] = pair.hr[top:bottom, left:right].copy(), ""
         images[network] = sr[top:bottom, left:right].copy()
-        self.notes.setdefault(key, {"HR": ""})[network] = f"{score.values['psnr_y']:.2f} dB"
+        psnr, niqe = score.values["psnr_y"], score.values.get("niqe")
+        notes[network] = f"{psnr:.2f} dB" if psnr is not None else "" if niqe is None else f"NIQE {niqe:.2f}"
 
     def shown(self) -> list[Shown]:
         shown = []
         for (data, name), box in self.boxes.items():
             images = self.images[data, name]
-            ordered = {label: image for label, image in images.items() if label != "HR"} | {"HR": images["HR"]}
+            ordered = dict(sorted(images.items(), key=lambda item: item[0] == "HR"))
             shown.append(Shown(data, name, box, ordered, self.notes[data, name]))
         return shown
 
@@ -139,14 +142,20 @@ class Evaluation:
         """
         scale, on_gpu, threads = self.scale, self.device.type == "cuda", torch.get_num_threads()
         where = torch.cuda.get_device_name(self.device) if on_gpu else f"a CPU ({threads} thread{'s' * (threads != 1)})"
-        notes = [
-            f"x{scale}; LR: {self.lr}. HR is cropped to a multiple of {scale}. Grey images are read as RGB.",
-            f"PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels; means over images.",
-            "Seconds per image and the most memory one took beyond what was held before (weights, LR image), on "
-            f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}.",
-        ]
         # which images a metric has no value for is the same for all networks
         of_first = [score for networks in self.scores.values() for score in next(iter(networks.values()))]
+        photos = sum(score.values["psnr_y"] is None for score in of_first)
+        pairs = photos < len(of_first)
+        crop = f"HR is cropped to a multiple of {scale}. " if pairs else ""
+        notes = [f"x{scale}; LR: {self.lr}. {crop}Grey images are read as RGB."]
+        if pairs:
+            notes.append(f"PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels; means over images.")
+        if photos:
+            notes.append(f"Photos without HR image: {photos}; what compares with one is left out. Means over images.")
+        notes.append(
+            "Seconds per image and the most memory one took beyond what was held before (weights, LR image), on "
+            f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}."
+        )
         for name, note in of_metrics.items():
             values = [score.values[name] for score in of_first if name in score.values]
             if values:
@@ -208,18 +217,17 @@ def compare_networks(
         NonFiniteError: a network gives NaN or infinity.
     """
     device = torch.device(device)
-    total = sum(len(data.files) for data in sets)
+    total = sum(map(len, sets))
     crops = _Crops()
     done = 0
     on_progress(CHECKING, done, total)
     for data in sets:
-        count = min(shown, len(data.files))
-        chosen = {round(index * (len(data.files) - 1) / max(1, count - 1)) for index in range(count)}
+        chosen = spread(len(data), shown)
         for number, pair in enumerate(read_pairs(data, lr, scale)):
             with named_in_errors(data.name):
                 check_pair(pair, scale)
             if number in chosen:
-                crops.boxes[data.name, pair.name] = most_detailed(pair.hr, CROP)
+                crops.boxes[data.name, pair.name] = steepest(pair, scale, CROP)
             done += 1
             on_progress(CHECKING, done, total)
     scores: dict[str, dict[str, list[Score]]] = {data.name: {} for data in sets}
@@ -251,6 +259,23 @@ def compare_networks(
         network.to("cpu")
     costs = {network.name: _cost(network.module, scale) for network in networks}
     return Evaluation(scale, lr.words, tile, overlap, device, scores, costs, crops.shown())
+
+
+def steepest(pair: Pair, scale: int, side: int) -> Box:
+    """The part to show of an image, see :func:`most_detailed`: chosen by HR or, where there is none, by LR.
+
+    Args:
+        pair: the image.
+        scale: how many times larger HR is.
+        side: of the part, in HR pixels.
+
+    Returns:
+        Left, top, right, bottom, in HR pixels.
+    """
+    if pair.hr is not None:
+        return most_detailed(pair.hr, side)
+    left, top, right, bottom = most_detailed(as_image(pair.lr), side // scale)
+    return left * scale, top * scale, right * scale, bottom * scale
 
 
 def _cost(module: nn.Module | None, scale: int) -> dict[str, float | None]:

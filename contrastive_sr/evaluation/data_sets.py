@@ -1,4 +1,4 @@
-"""Data sets to test on: folders of HR images, with LR images from files or made from HR."""
+"""Data sets to test on: folders of HR images, with LR images from files or made from HR; and LR photos alone."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ HR_FOLDERS = ("HR", "hr", "GT", "gt", "GTmod12")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A folder of HR images, and where their LR images come from.
+    """A folder of HR images, and where their LR images come from; or a folder of photos that have no HR images.
 
     Args:
         name: for the results.
-        files: HR files.
+        files: HR files; empty if there are none.
         lr_files: LR files, one for each; empty if LR is made from HR.
     """
 
     name: str
     files: Sequence[Path]
     lr_files: Sequence[Path] = ()
+
+    def __len__(self) -> int:
+        return len(self.files or self.lr_files)
 
 
 class LRSource(NamedTuple):
@@ -58,7 +61,8 @@ def images_of(folder: Path, beside: Sequence[str] = ()) -> list[Path]:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"expected a folder of images, got {folder}, which is not there.")
+        what = "is a file" if folder.exists() else "is not there"
+        raise DataError(f"expected a folder of images, got {folder}, which {what}.")
     try:
         return list_images(folder, suffixes=RGB_SUFFIXES)
     except DataError as error:
@@ -125,6 +129,9 @@ def read_pairs(data: DataSet, source: LRSource, scale: int) -> Iterator[Pair]:
     Raises:
         DataError: an image that cannot be read or used.
     """
+    if not data.files:
+        for file in data.lr_files:
+            yield Pair(file.name, read_rgb(file))
     for number, file in enumerate(data.files):
         hr = as_image(read_rgb(file))
         if source.make is None:

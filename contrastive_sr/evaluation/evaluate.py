@@ -1,4 +1,4 @@
-"""Measures an SR network on pairs of images."""
+"""Measures an SR network on pairs of images, and on photos that have no HR image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,18 +31,39 @@ Metric = Callable[[UInt8Image, UInt8Image], float | None]
 _TRIAL = 64
 
 
+@dataclass(frozen=True)
+class NoReference:
+    """A metric of the SR image alone, which photos without an HR image have too.
+
+    Args:
+        measure: from an SR image, (H, W, 3) uint8, to its value, or None where it has none.
+
+    Example:
+        >>> import numpy as np
+        >>> mean = NoReference(lambda sr: float(sr.mean()))
+        >>> black = np.zeros((8, 8, 3), dtype=np.uint8)
+        >>> mean(black, black + 9)
+        0.0
+    """
+
+    measure: Callable[[UInt8Image], float | None]
+
+    def __call__(self, sr: UInt8Image, hr: UInt8Image) -> float | None:
+        return self.measure(sr)
+
+
 class Pair(NamedTuple):
     """An LR image and what it should become.
 
     Attributes:
         name: for tables and messages.
         lr: (1, 3, h, w), RGB in [0, 1].
-        hr: (s h, s w, 3), RGB, uint8.
+        hr: (s h, s w, 3), RGB, uint8; None for a photo of which nobody knows it.
     """
 
     name: str
     lr: Tensor
-    hr: UInt8Image
+    hr: UInt8Image | None = None
 
 
 class Score(NamedTuple):
@@ -48,8 +71,8 @@ class Score(NamedTuple):
 
     Attributes:
         name: of the pair.
-        width: of the HR image, in pixels.
-        height: of the HR image, in pixels.
+        width: of the SR image, in pixels.
+        height: of the SR image, in pixels.
         values: ``psnr_y``, ``ssim_y``, the further metrics by name, ``seconds`` and ``memory_mib``; None where there
             is no value.
     """
@@ -112,7 +135,7 @@ def check_network(net: Network, scale: int, device: torch.device | str = "cpu") 
             f"Expected a network in evaluation mode, got {type(net).__name__} in training mode. net.eval()"
         )
     with torch.inference_mode():
-        _super_resolve(net, torch.full((1, 3, _TRIAL, _TRIAL), 0.5, device=device), scale, None, 0, "a grey image")
+        super_resolve(net, torch.full((1, 3, _TRIAL, _TRIAL), 0.5, device=device), scale, None, 0, "a grey image")
 
 
 def evaluate(
@@ -128,7 +151,8 @@ def evaluate(
 ) -> list[Score]:
     """Super-resolve images and measure the results.
 
-    PSNR and SSIM are those of the papers: on Y, without a border of ``scale`` pixels, of images rounded to 8 bits.
+    PSNR and SSIM are those of the papers: on Y, without a border of ``scale`` pixels, of images rounded to 8 bits. Of
+    a pair without an HR image these are None, and so is every further metric that is no :class:`NoReference`.
     Seconds are wall time of the one pass from the LR image on the device to the SR image there, after a first pass
     over a small image. Memory is the most that pass takes beyond what was held before it (weights, the LR image): on
     CUDA of what torch allocates, on a CPU of the whole process' resident memory, where it can be measured (Linux with
@@ -136,7 +160,8 @@ def evaluate(
 
     Args:
         net: the network, called as ``sr = net(lr)``, in evaluation mode, on the device. :func:`bicubic` is one.
-        pairs: what to measure on, of any sizes; :func:`bicubic_pair` makes one of an HR image.
+        pairs: what to measure on, of any sizes; :func:`bicubic_pair` makes one of an HR image, ``Pair(name, lr)`` is
+            a photo without one.
         scale: how many times larger HR is.
         metrics: further ones by name, such as :func:`contrastive_sr.evaluation.lpips.load_lpips`.
         tile: longest side of what the network is given, in LR pixels, see :func:`super_resolve_in_tiles`; None: images
@@ -159,6 +184,8 @@ def evaluate(
         >>> score = evaluate(bicubic(4), [bicubic_pair("noise", photo, 4)], 4)[0]
         >>> list(score.values)
         ['psnr_y', 'ssim_y', 'seconds', 'memory_mib']
+        >>> evaluate(bicubic(4), [Pair("photo", torch.rand(1, 3, 9, 9))], 4)[0].values["psnr_y"] is None
+        True
     """
     check_count(scale, "evaluate(scale)")
     if tile is not None:
@@ -171,21 +198,26 @@ def evaluate(
         lr = pair.lr.to(device)
         with torch.inference_mode(), _no_collection():
             meter = _Meter(device)
-            output = _super_resolve(net, lr, scale, tile, overlap, pair.name)
+            output = super_resolve(net, lr, scale, tile, overlap, pair.name)
             seconds, memory = meter.stop()
         sr = as_image(output)
-        values: dict[str, float | None] = {
-            "psnr_y": psnr_y(sr, pair.hr, border=scale),
-            "ssim_y": ssim_y(sr, pair.hr, border=scale),
-            **{name: metric(sr, pair.hr) for name, metric in (metrics or {}).items()},
-            "seconds": seconds,
-            "memory_mib": memory,
+        measured: dict[str, Metric] = {
+            "psnr_y": partial(psnr_y, border=scale),
+            "ssim_y": partial(ssim_y, border=scale),
+            **(metrics or {}),
         }
-        score = Score(pair.name, pair.hr.shape[1], pair.hr.shape[0], values)
+        values = {name: _value(metric, sr, pair.hr) for name, metric in measured.items()}
+        score = Score(pair.name, sr.shape[1], sr.shape[0], {**values, "seconds": seconds, "memory_mib": memory})
         scores.append(score)
         if on_image is not None:
             on_image(pair, sr, score)
     return scores
+
+
+def _value(metric: Metric, sr: UInt8Image, hr: UInt8Image | None) -> float | None:
+    if hr is not None:
+        return metric(sr, hr)
+    return metric.measure(sr) if isinstance(metric, NoReference) else None
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float | None]:
@@ -209,11 +241,13 @@ def summary(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def check_pair(pair: Pair, scale: int) -> None:
-    """Refuse a pair that cannot be measured.
+    """Refuse a pair that cannot be measured; a photo without an HR image can be of any size.
 
     Raises:
         DataError: its sizes do not fit each other, or it is too small.
     """
+    if pair.hr is None:
+        return
     expected = (*(side * scale for side in pair.lr.shape[-2:]), 3)
     if pair.hr.shape != expected:
         raise DataError(
@@ -227,7 +261,21 @@ def check_pair(pair: Pair, scale: int) -> None:
         )
 
 
-def _super_resolve(net: Network, lr: Tensor, scale: int, tile: int | None, overlap: int, name: str) -> Tensor:
+def super_resolve(net: Network, lr: Tensor, scale: int, tile: int | None, overlap: int, name: str) -> Tensor:
+    """Super-resolve an image, whole or in tiles, and say what is wrong where that fails.
+
+    Args:
+        net: the network.
+        lr: (1, 3, h, w), RGB in [0, 1].
+        scale: how many times larger the output is.
+        tile: longest side of what the network is given, in LR pixels; None: the whole image.
+        overlap: of tiles.
+        name: of the image, for messages.
+
+    Raises:
+        ConfigError: the network fails, lacks memory, or enlarges by another factor.
+        NonFiniteError: it gives NaN or infinity.
+    """
     size = f"{name}, {lr.shape[3]} x {lr.shape[2]} in LR"
     try:
         if tile is None:

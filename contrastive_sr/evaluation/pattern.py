@@ -12,8 +12,8 @@ from contrastive_sr._checks import check_count
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import DataError
 from contrastive_sr.evaluation.comparison import MetricNote
-from contrastive_sr.evaluation.evaluate import Metric
-from contrastive_sr.evaluation.report import Results
+from contrastive_sr.evaluation.evaluate import Metric, NoReference
+from contrastive_sr.evaluation.report import Results, own_values
 
 MOST_EXCESS = 0.5
 """Grey levels above HR's own, as a mean over images, from which on a pattern is warned about."""
@@ -118,17 +118,13 @@ def load_pattern(scale: int) -> dict[str, Metric]:
     """
     metrics: dict[str, Metric] = {}
     for name, period in _periods(scale).items():
-        metrics[name] = partial(_of_sr, period=period)
+        metrics[name] = NoReference(partial(_measured, period=period))
         metrics[f"hr_{name}"] = partial(_of_hr, period=period)
     return metrics
 
 
 def _periods(scale: int) -> dict[str, int]:
     return {"pattern_2": 2, "pattern_scale": scale} if scale > 2 else {"pattern_2": 2}
-
-
-def _of_sr(sr: UInt8Image, hr: UInt8Image, period: int) -> float | None:
-    return _measured(sr, period)
 
 
 def _of_hr(sr: UInt8Image, hr: UInt8Image, period: int) -> float | None:
@@ -147,19 +143,17 @@ def pattern_note(results: Results, scale: int) -> MetricNote:
         scale: how many times larger HR is.
     """
     periods = _periods(scale)
-    own = []
-    for data, methods in results.items():
-        row = next(iter(methods.values()))  # HR is the same for all
-        values = [value for name in periods if (value := row[f"hr_{name}"]) is not None]
-        own.append(f"{data} {' and '.join(f'{value:.2f}' for value in values)}")
     return MetricNote(
         "Pattern is the rms, in grey levels, of the mean pattern that repeats every "
-        f"{' and every '.join(map(str, periods.values()))} pixels; HR's own: {', '.join(own)}"
+        f"{' and every '.join(map(str, periods.values()))} pixels"
+        + own_values(results, [f"hr_{name}" for name in periods], 2)
     )
 
 
 def pattern_warnings(results: Results, scale: int) -> list[str]:
     """A sentence for each method and data set with a pattern of more than :data:`MOST_EXCESS` above HR's own.
+
+    Of photos without HR images the pattern itself is taken; a sentence on these says that it may be their own.
 
     Args:
         results: data set to method to means.
@@ -168,23 +162,27 @@ def pattern_warnings(results: Results, scale: int) -> list[str]:
     found = []
     for data, methods in results.items():
         for method, row in methods.items():
+            own = {period: row.get(f"hr_{name}") for name, period in _periods(scale).items()}
             excess = {
-                period: value - own
+                period: value - (own[period] or 0.0)
                 for name, period in _periods(scale).items()
-                if (value := row[name]) is not None and (own := row[f"hr_{name}"]) is not None
+                if (value := row[name]) is not None
             }
-            worst = max(excess, key=excess.__getitem__)
-            found.append(excess_warning(f"{method} on {data}", excess[worst], worst))
+            if excess:
+                worst = max(excess, key=excess.__getitem__)
+                with_hr = own[worst] is not None
+                found.append(excess_warning(f"{method} on {data}", excess[worst], worst, with_hr=with_hr))
     return [warning for warning in found if warning is not None]
 
 
-def excess_warning(what: str, excess: float, period: int | None) -> str | None:
+def excess_warning(what: str, excess: float, period: int | None, *, with_hr: bool = True) -> str | None:
     """A sentence on a pattern of more than :data:`MOST_EXCESS` above HR's own; None if it is not.
 
     Args:
         what: whose, for the sentence.
         excess: see :func:`pattern_excess`; the mean over images.
         period: of the pattern, in pixels; None: the scale, whatever it is.
+        with_hr: whether there are HR images; without them ``excess`` is the pattern of the SR images.
 
     Example:
         >>> excess_warning("Set5", 3.1, 4)[:44]
@@ -193,8 +191,13 @@ def excess_warning(what: str, excess: float, period: int | None) -> str | None:
     """
     if excess <= MOST_EXCESS:
         return None
+    at = f"at a period of {'the scale' if period is None else f'{period} pixels'}"
+    if not with_hr:
+        return (
+            f"{what}: a pattern of {excess:.2f} grey levels {at}: periodic dots, unless the photos are small and have "
+            "it themselves. Look at flat areas of the images."
+        )
     return (
-        f"{what}: periodic dots, {excess:.2f} grey levels above HR's own at a period of "
-        f"{'the scale' if period is None else f'{period} pixels'}. Look at flat areas of the images; "
+        f"{what}: periodic dots, {excess:.2f} grey levels above HR's own {at}. Look at flat areas of the images; "
         "LPIPS rewards such dots."
     )

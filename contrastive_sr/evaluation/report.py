@@ -48,6 +48,8 @@ class Column(NamedTuple):
 COLUMNS = {
     "psnr_y": Column("PSNR-Y, dB", "{:.2f}".format, 1),
     "ssim_y": Column("SSIM-Y", "{:.4f}".format, 1),
+    "psnr_rgb": Column("PSNR-RGB, dB", "{:.2f}".format, 1),
+    "ssim_rgb": Column("SSIM-RGB", "{:.4f}".format, 1),
     "niqe": Column("NIQE", "{:.3f}".format, -1),
     "lpips": Column("LPIPS", "{:.4f}".format, -1),
     "blur": Column("blur", "{:.3f}".format, -1),
@@ -126,6 +128,28 @@ def lines_of(results: Results) -> list[Line]:
                 cells[method].append(Cell(shown[method], row.get(name), best))
         lines += [Line(dataset, method, cells[method]) for method in methods]
     return lines
+
+
+def own_values(results: Results, names: Sequence[str], digits: int) -> str:
+    """What a note says of the values of HR images, to compare with; nothing where no data set has any.
+
+    Args:
+        results: data set to method to values.
+        names: of the values of HR images, the same for all methods.
+        digits: behind the point.
+
+    Example:
+        >>> own_values({"Set5": {"a": {"hr_blur": 0.31}}}, ["hr_blur"], 3)
+        "; HR's own: Set5 0.310"
+    """
+    own = {}
+    for data, methods in results.items():
+        row = next(iter(methods.values()))
+        own[data] = [f"{value:.{digits}f}" for name in names if (value := row.get(name)) is not None]
+    if not any(own.values()):
+        return ""
+    texts = [f"{data} {' and '.join(values) or '-'}" for data, values in own.items()]
+    return f"; HR's own: {', '.join(texts)}"
 
 
 def _text(column: Column, value: float | None) -> str:
@@ -230,8 +254,8 @@ class Shown(NamedTuple):
         dataset: its data set.
         name: of the image.
         box: what is shown of it: left, top, right, bottom, in HR pixels.
-        images: that part by label, (h, w, 3) uint8, HR last.
-        notes: by label, a few words to stand under it, such as its PSNR.
+        images: that part by label, (h, w, 3) uint8, HR last if there is one.
+        notes: by label, a few words to stand beside it, such as its PSNR.
     """
 
     dataset: str
@@ -239,6 +263,17 @@ class Shown(NamedTuple):
     box: Box
     images: dict[str, UInt8Image]
     notes: dict[str, str]
+
+
+def spread(length: int, count: int) -> set[int]:
+    """The places of a few items of a list, from its first to its last, as evenly as they can be.
+
+    Example:
+        >>> sorted(spread(100, 4)), sorted(spread(2, 5)), sorted(spread(9, 1))
+        ([0, 33, 66, 99], [0, 1], [0])
+    """
+    count = min(count, length)
+    return {round(index * (length - 1) / max(1, count - 1)) for index in range(count)}
 
 
 def most_detailed(image: UInt8Image, side: int) -> Box:
@@ -333,7 +368,7 @@ def as_html(
                 "width": item.box[2] - item.box[0],
                 "height": item.box[3] - item.box[1],
                 # the first method against the last, or against HR where there is one alone
-                "right": max(2, len(item.images) - 1),
+                "right": min(len(item.images), max(2, len(item.images) - ("HR" in item.images))),
                 "images": [(label, _data_uri(image), item.notes[label]) for label, image in item.images.items()],
             }
             for item in shown

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from contrastive_sr.errors import HostError
-from contrastive_sr.evaluation import Metric, MetricNote
+from contrastive_sr.evaluation import Metric, MetricNote, NoReference, psnr_rgb, ssim_rgb
 from contrastive_sr.evaluation.blur import load_blur
 from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
 from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
@@ -16,17 +17,25 @@ from contrastive_sr.evaluation.pattern import load_pattern
 from contrastive_sr.hosts.basicsr.metrics import NOTE as NIQE_NOTE
 from contrastive_sr.hosts.basicsr.metrics import load_niqe
 
-NOTES: Mapping[str, MetricNote] = {"niqe": NIQE_NOTE, "lpips": LPIPS_NOTE}
+NOTES: Mapping[str, MetricNote] = {
+    "psnr_rgb": MetricNote("PSNR and SSIM on RGB as those on Y, but of all three colours"),
+    "niqe": NIQE_NOTE,
+    "lpips": LPIPS_NOTE,
+}
 """What has to be said of them, by their names."""
 
 
-def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
+def load_metrics(
+    scale: int, lpips_weights: Path | None, device: torch.device, *, rgb: bool = False, with_hr: bool = True
+) -> tuple[dict[str, Metric], list[str]]:
     """Periodic patterns; NIQE, LPIPS and blur if what they need is there, and else a line for each.
 
     Args:
-        scale: how many times larger HR is; the border that NIQE and blur leave out.
+        scale: how many times larger HR is; the border that NIQE, blur, and PSNR and SSIM on RGB leave out.
         lpips_weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
         device: where LPIPS is computed.
+        rgb: PSNR and SSIM on RGB too.
+        with_hr: whether there are HR images; without them what compares with HR is left out.
 
     Returns:
         The metrics by name, and sentences on those that are left out.
@@ -37,25 +46,30 @@ def load_metrics(scale: int, lpips_weights: Path | None, device: torch.device) -
     """
     left_out = []
     metrics: dict[str, Metric] = {}
+    if rgb:
+        metrics |= {"psnr_rgb": partial(psnr_rgb, border=scale), "ssim_rgb": partial(ssim_rgb, border=scale)}
     try:
         metrics["niqe"] = load_niqe(scale)
     except HostError:
         left_out.append("NIQE is left out: it is BasicSR's, which is not installed or broken (contrastive-sr doctor).")
-    try:
-        weights = cached_weights() if lpips_weights is None else lpips_weights
-        if lpips_weights is not None or weights.is_file():
-            metrics["lpips"] = load_lpips(weights, device)
-        else:
-            left_out.append(
-                "LPIPS is left out: the AlexNet it needs is not on this machine. contrastive-sr evaluate "
-                f"--fetch-lpips has torchvision download it; or give torchvision's {weights.name} by --lpips-weights."
-            )
-    except HostError as error:
-        if lpips_weights is not None:
-            raise
-        left_out.append(f"LPIPS is left out: {error}")
+    if with_hr:
+        try:
+            weights = cached_weights() if lpips_weights is None else lpips_weights
+            if lpips_weights is not None or weights.is_file():
+                metrics["lpips"] = load_lpips(weights, device)
+            else:
+                left_out.append(
+                    "LPIPS is left out: the AlexNet it needs is not on this machine. contrastive-sr evaluate "
+                    f"--fetch-lpips has torchvision download it; or give torchvision's {weights.name} by "
+                    "--lpips-weights."
+                )
+        except HostError as error:
+            if lpips_weights is not None:
+                raise
+            left_out.append(f"LPIPS is left out: {error}")
     try:
         metrics |= load_blur(scale)
     except HostError as error:
         left_out.append(f"Blur is left out: {error}")
-    return {**metrics, **load_pattern(scale)}, left_out
+    metrics |= load_pattern(scale)
+    return {name: metric for name, metric in metrics.items() if with_hr or isinstance(metric, NoReference)}, left_out

@@ -29,7 +29,7 @@ from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, ev
 from contrastive_sr.evaluation.comparison import CROP
 from contrastive_sr.evaluation.data_sets import read_pairs
 from contrastive_sr.evaluation.evaluate import check_pair
-from contrastive_sr.evaluation.report import Shown, most_detailed
+from contrastive_sr.evaluation.report import Shown, most_detailed, spread
 from contrastive_sr.evaluation.study import COST, RESUMED, START, Ledger, Result, Summary, check_arm_name
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.launch import check_ended, is_finished, mark_finished, start_training
@@ -576,14 +576,12 @@ class _Crops:
 
     def __init__(self, folder: Path, data: DataSet, arm: str) -> None:
         self.folder, self.data, self.arm = folder, data, arm
-        count = min(SHOWN, len(data.files))
-        self.chosen = {
-            data.files[round(index * (len(data.files) - 1) / max(1, count - 1))].name for index in range(count)
-        }
+        self.chosen = {data.files[number].name for number in spread(len(data), SHOWN)}
 
     def __call__(self, pair: Pair, sr: UInt8Image, score: Score) -> None:
         if pair.name not in self.chosen:
             return
+        assert pair.hr is not None  # a study measures against HR
         box = most_detailed(pair.hr, CROP)
         left, top, right, bottom = box
         folder = _crop_folder(self.folder, self.data.name, pair.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -184,6 +185,18 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
             f"{checkpoint}: expected a network for x{scale}, got {name} for x{model.scale}. Try --scale {model.scale}."
         )
     return TrainedNetwork(model, model.model.eval(), f"{name}, found by spandrel")
+
+
+def fingerprint(checkpoint: Path, source: str) -> str:
+    """What tells a trained network from others: digests of its checkpoint and of its options, or of their config.
+
+    Args:
+        checkpoint: the file.
+        source: of the :class:`TrainedNetwork`.
+    """
+    options = Path(source).read_bytes() if source.endswith(CONFIGS) else source.encode()
+    digests = [hashlib.sha256(content).hexdigest()[:16] for content in (checkpoint.read_bytes(), options)]
+    return f"{digests[0]} with options {digests[1]}"
 
 
 def checkpoint_names(checkpoints: Sequence[tuple[str | None, Path]]) -> list[str]:

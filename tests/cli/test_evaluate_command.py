@@ -22,7 +22,9 @@ from skimage import data
 
 from contrastive_sr.cli.evaluate import data_sets, run_evaluation
 from contrastive_sr.data import write_degraded
+from contrastive_sr.data.images import as_image
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
+from contrastive_sr.evaluation import bicubic, bicubic_pair
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.trained import network_of_options
 
@@ -51,7 +53,7 @@ def evaluate(*methods: str, **options: Any) -> str:
     console = options.pop("console", None) or Console(width=200, record=True, file=io.StringIO())
     defaults: dict[str, Any] = {
         **{"checkpoints": [], "networks": [], "hr": [], "lr": [], "degradation": None, "scale": 4, "seed": 0},
-        **{"tile": None, "overlap": 32, "lpips_weights": None, "fetch_lpips": False},
+        **{"tile": None, "overlap": 32, "rgb": False, "lpips_weights": None, "fetch_lpips": False},
         **{"device": "cpu", "outputs": {}, "html_images": 5},
     }
     run_evaluation(methods, **{**defaults, **options}, console=console)
@@ -172,6 +174,75 @@ def test_given_lr_images(photos: Path, tmp_path: Path) -> None:
         evaluate("bicubic", hr=[*hr, str(photos / "second")], lr=[made / "LRx4"])
     with pytest.raises(ConfigError, match=r"Expected one of --lr, .*got both"):
         evaluate("bicubic", hr=hr, lr=[made / "LRx4"], degradation="dasr-isotropic")
+
+
+@pytest.mark.basicsr
+def test_photos_without_hr_images(photos: Path, tmp_path: Path) -> None:
+    """Of these it measures what it measures of the SR images where there is HR, and nothing else."""
+    made = write_degraded(photos / "first", tmp_path / "set", "dasr-isotropic", 4, seed=3).folder
+    (tmp_path / "small").mkdir()
+    Image.new("RGB", (1, 1)).save(tmp_path / "small" / "one.png")
+    ends = {"json": "json", "csv": "csv", "markdown": "md", "html": "html"}
+    out = {kind: tmp_path / f"r.{end}" for kind, end in ends.items()}
+    printed = evaluate("bicubic", lr=[f"my photos={made / 'LRx4'}", str(tmp_path / "small")], outputs=out)
+    rows = list(csv.DictReader(out["csv"].open()))
+    evaluate("bicubic", hr=[str(photos / "first")], lr=[str(made / "LRx4")], outputs={"csv": tmp_path / "hr.csv"})
+    with_hr = list(csv.DictReader((tmp_path / "hr.csv").open()))
+    alone = ("niqe", "blur", "pattern_2", "pattern_scale")
+    assert [row["image"] for row in rows] == ["astronaut.png", "grey.png", "one.png"]
+    for row, other in zip(rows, with_hr, strict=False):
+        assert all(row[name] == other[name] != "" for name in ("width", "height", *alone))
+    assert {row["psnr_y"] for row in rows} == {row["ssim_y"] for row in rows} == {""}
+    content = read_json(out["json"])
+    assert list(content) == ["my photos", "small"]
+    assert content["my photos"]["bicubic"]["psnr_y"] is None
+    mean = sum(float(row["niqe"]) for row in rows[:2]) / 2
+    assert content["my photos"]["bicubic"]["niqe"] == pytest.approx(mean, rel=1e-5)
+    assert not any(name.startswith("hr_") or name == "lpips" for name in rows[0])
+
+    text = out["markdown"].read_text()
+    assert text.startswith("| data set | method | NIQE ↓ | blur ↓ | pattern 2 ↓ | pattern scale ↓ |")
+    assert "- Photos without HR image: 3; what compares with one is left out." in text
+    for words in ("PSNR", "SSIM", "LPIPS", "HR's own", "HR is cropped"):
+        assert words not in text
+        assert words not in printed
+    page = out["html"].read_text()
+    assert page.count('class="left right"') == 3  # one method alone, on both sides of the slider
+    assert f">NIQE {float(rows[0]['niqe']):.2f} bicubic<" in page
+    assert 'data-label="HR"' not in page
+
+
+def test_photos_take_no_options_for_hr_images(photos: Path) -> None:
+    lr = [str(photos / "first")]
+    for option, given in {"--rgb": {"rgb": True}, "--lpips-weights": {"lpips_weights": photos / "a.pth"}}.items():
+        with pytest.raises(ConfigError, match=f"^{option}: expected --hr with it"):
+            evaluate("bicubic", lr=lr, **given)
+    with pytest.raises(ConfigError, match=r"^--fetch-lpips: expected --hr with it"):
+        evaluate("bicubic", lr=lr, fetch_lpips=True)
+    with pytest.raises(ConfigError, match=r"Expected one of --lr, .*got both"):
+        evaluate("bicubic", lr=lr, degradation="dasr-isotropic")
+    with pytest.raises(ConfigError, match=r"--lr: expected data sets of different names, got '.*first' 2 times"):
+        evaluate("bicubic", lr=lr * 2)
+    with pytest.raises(DataError, match="--lr: expected a folder of images, got nowhere, which is not there"):
+        evaluate("bicubic", lr=["nowhere"])
+
+
+@pytest.mark.basicsr
+def test_psnr_and_ssim_on_rgb_too(photos: Path, tmp_path: Path) -> None:
+    out = {"json": tmp_path / "r.json", "markdown": tmp_path / "r.md"}
+    printed = evaluate("bicubic", hr=[str(photos / "second")], rgb=True, outputs=out)
+    row = read_json(out["json"])["second"]["bicubic"]
+    metrics = import_basicsr("basicsr.metrics")
+    with Image.open(photos / "second" / "cat.png") as image:
+        pair = bicubic_pair("cat", np.asarray(image.convert("RGB"))[:60, :88], 4)
+    sr = as_image(bicubic(4)(pair.lr))
+    bgr = {"img": sr[..., ::-1], "img2": pair.hr[..., ::-1], "crop_border": 4, "test_y_channel": False}
+    assert row["psnr_rgb"] == pytest.approx(metrics.calculate_psnr(**bgr))
+    assert row["ssim_rgb"] == pytest.approx(metrics.calculate_ssim(**bgr))
+    assert f"| {row['psnr_rgb']:.2f} | {row['ssim_rgb']:.4f} |" in out["markdown"].read_text()
+    assert "PSNR-RGB, dB ↑" in printed
+    assert "PSNR and SSIM on RGB" in printed
+    assert "RGB, dB" not in evaluate("bicubic", hr=[str(photos / "second")])
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints
@@ -354,7 +425,7 @@ def test_bad_arguments_are_explained(photos: Path, tmp_path: Path) -> None:
 
     refused(ConfigError, "does not know the method 'bicubc'. Did you mean 'bicubic'", "bicubc")
     refused(ConfigError, "A trained network is given by --checkpoint FILE", "net_g_latest.pth")
-    refused(ConfigError, "--hr: expected a folder of HR images to test on, got none", hr=[])
+    refused(ConfigError, "--hr: expected a folder of HR images to test on, got none. .* takes --lr alone", hr=[])
     refused(DataError, "--hr: expected a folder of images, got nowhere", hr=["nowhere"])
     refused(ConfigError, "--json: expected a file to write that ends in .json", outputs={"json": Path("r.txt")})
     (tmp_path / "file").write_text("")

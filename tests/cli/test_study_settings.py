@@ -23,6 +23,7 @@ import: own.py
 out: results
 processes: 2
 minutes: 1.5
+rgb: true
 """
 
 
@@ -50,6 +51,7 @@ def test_a_study_file_says_what_options_say(folder: Path) -> None:
         out=Path("results"),
         processes=2,
         minutes=1.5,
+        rgb=True,
     )
 
 
@@ -79,6 +81,7 @@ def test_an_option_file_is_no_study_file(folder: Path) -> None:
         ("seeds: [3, 5]", "seeds: [3, 3]", "expected different seeds"),
         ("seeds: [3, 5]", "seeds: many", "seeds: expected how many, or a list of seeds, got 'many'"),
         ("lr: small", "lr: [1]", "lr: expected paths, got"),
+        ("rgb: true", "rgb: Lab", "rgb: expected true or false, got 'Lab'"),
         ("out: results", "out: 3", "out: expected text, got 3"),
         ("  l1:\n", "  l1: 3\n", "arm l1: expected a mapping of keys to values, got 3"),
     ],

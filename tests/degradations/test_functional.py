@@ -16,7 +16,14 @@ from degradation_oracles import (
 from tolerances import assert_close
 from torch import Tensor
 
-from contrastive_sr.degradations import bicubic_downsample, blur, blur_variant, functional, gaussian_kernels
+from contrastive_sr.degradations import (
+    bicubic_downsample,
+    bicubic_upsample,
+    blur,
+    blur_variant,
+    functional,
+    gaussian_kernels,
+)
 from contrastive_sr.degradations.functional import blur_bicubic_downsample, stretch
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -132,6 +139,13 @@ def test_bicubic_is_matlab_s_imresize_as_basicsr_has_it(scale: int) -> None:
     for height, width in ((24, 36), (60, 96)):
         x = images(1, height, width, dtype=torch.float32)
         assert_close(bicubic_downsample(x, scale)[0], imresize(x[0], 1 / scale), "exact", scale=1)
+
+
+def test_an_image_of_one_row_is_enlarged_as_if_it_were_repeated() -> None:
+    row = torch.rand(1, 3, 1, 9, dtype=torch.float64)
+    assert_close(bicubic_upsample(row, 4), bicubic_upsample(row.expand(1, 3, 5, 9), 4)[:, :, :4], "exact", scale=1)
+    pixel = row[..., :1]
+    assert_close(bicubic_upsample(pixel, 3), pixel.expand(1, 3, 3, 3), "exact", scale=1)
 
 
 def test_bicubic_is_as_exact_at_the_end_of_a_long_image() -> None:

@@ -16,6 +16,7 @@ from contrastive_sr.evaluation import (
     DataSet,
     MetricNote,
     NamedNetwork,
+    NoReference,
     bicubic,
     bicubic_lr,
     compare_networks,
@@ -88,6 +89,36 @@ def test_lr_from_files_is_what_the_preset_makes(folder: Path, tmp_path: Path) ->
         assert pair.name == other.name
         assert np.array_equal(pair.hr, other.hr)
         assert torch.equal((pair.lr * 255).round(), (other.lr * 255).round())
+
+
+def test_photos_without_hr_images_beside_pairs(folder: Path) -> None:
+    """From Python both can be measured at once: what compares with HR has no value for the photos."""
+    files = images_of(folder)
+    small = folder.parent / "small.png"
+    with Image.open(files[0]) as image:
+        image.crop((0, 0, 10, 8)).save(small)
+    with Image.open(files[0]) as image:
+        image.crop((0, 0, 40, 32)).save(folder.parent / "large.png")
+    sets = [DataSet("pairs", [folder.parent / "large.png"], [small]), DataSet("photos", [], files)]
+    metrics = {"error": lambda sr, hr: 1.0, "mean": NoReference(lambda sr: float(sr.mean()))}
+    evaluation = compare_networks(networks(), sets, given_lr(), 4, metrics=metrics, shown=1)
+
+    (pair,), (photo, *_) = (evaluation.scores[name]["bicubic"] for name in ("pairs", "photos"))
+    assert (photo.name, photo.width, photo.height) == ("0.png", 200, 164)
+    for name in ("psnr_y", "ssim_y", "error"):
+        assert pair.values[name] is not None
+        assert photo.values[name] is None
+    assert photo.values["mean"] == pytest.approx(127, abs=5)
+    assert list(pair.values) == list(photo.values)
+    with_hr, without = evaluation.shown
+    assert list(with_hr.images) == ["bicubic", "net", "HR"]
+    assert list(without.images) == list(without.notes) == ["bicubic", "net"]
+    left, top, right, bottom = without.box
+    assert all(image.shape == (bottom - top, right - left, 3) for image in without.images.values())
+    notes = evaluation.notes({})
+    assert "HR is cropped" in notes[0]
+    assert notes[2] == "Photos without HR image: 3; what compares with one is left out. Means over images."
+    assert evaluation.notes({"error": MetricNote("Error", "others")})[4] == "Error; others are left out: 3."
 
 
 def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:

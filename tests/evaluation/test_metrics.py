@@ -1,4 +1,4 @@
-"""PSNR and SSIM on Y against BasicSR's, which the papers' figures come from."""
+"""PSNR and SSIM on Y and on RGB against BasicSR's, which the papers' figures come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_sr.errors import DataError
-from contrastive_sr.evaluation import luma, psnr_y, ssim_y
+from contrastive_sr.evaluation import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.plots import Panel, save_crops, save_curves
 
 Image = npt.NDArray[np.uint8]
@@ -43,6 +43,9 @@ def test_equals_basicsr(seed: int, height: int, width: int, noise: int, border: 
     # BasicSR computes Y in float32
     assert psnr_y(sr, hr, border) == pytest.approx(metrics.calculate_psnr(**bgr), abs=1e-4)
     assert ssim_y(sr, hr, border) == pytest.approx(metrics.calculate_ssim(**bgr), abs=1e-5)
+    bgr["test_y_channel"] = False
+    assert psnr_rgb(sr, hr, border) == pytest.approx(metrics.calculate_psnr(**bgr), abs=1e-9)
+    assert ssim_rgb(sr, hr, border) == pytest.approx(metrics.calculate_ssim(**bgr), abs=1e-9)
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -50,6 +53,9 @@ def test_psnr_of_a_known_error() -> None:
     y_step = 10 * (65.481 + 128.553 + 24.966) / 255
     assert psnr_y(hr + 10, hr) == pytest.approx(20 * math.log10(255 / y_step))
     assert psnr_y(hr, hr) == math.inf
+    # of grey images that on RGB is lower by what Y spans less than 255
+    assert psnr_y(hr + 10, hr) - psnr_rgb(hr + 10, hr) == pytest.approx(20 * math.log10(255 / 219))
+    assert psnr_rgb(hr, hr) == math.inf
 
 
 def test_the_border_does_not_count() -> None:
@@ -78,8 +84,9 @@ def test_luma_of_the_primaries() -> None:
     ],
 )
 def test_bad_input_is_explained(sr: Image, hr: Image, border: int, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        ssim_y(sr, hr, border)
+    for ssim in (ssim_y, ssim_rgb):
+        with pytest.raises(DataError, match=message):
+            ssim(sr, hr, border)
 
 
 def test_pictures_have_content(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -135,6 +135,16 @@ def test_the_largest_excess_is_named() -> None:
     assert pattern_note({"Set": {"a": one}}, 2).text.endswith("repeats every 2 pixels; HR's own: Set 0.50")
 
 
+def test_of_photos_without_hr_images_the_pattern_itself_is_warned_about() -> None:
+    row = {"pattern_2": 0.3, "pattern_scale": 0.75}
+    (warning,) = pattern_warnings({"photos": {"a": row, "b": {"pattern_2": 0.3, "pattern_scale": 0.2}}}, 4)
+    assert warning.startswith(
+        "a on photos: a pattern of 0.75 grey levels at a period of 4 pixels: periodic dots, unless"
+    )
+    assert pattern_note({"photos": {"a": row}}, 4).text.endswith("repeats every 2 and every 4 pixels")
+    assert pattern_warnings({"photos": {"a": {"pattern_2": None, "pattern_scale": None}}}, 4) == []
+
+
 def test_scales_and_small_images() -> None:
     assert list(load_pattern(1)) == ["pattern_2", "hr_pattern_2"]
     image = data.astronaut()[:43, :60]

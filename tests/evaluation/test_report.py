@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from contrastive_sr.evaluation import Pair, bicubic, bicubic_pair, evaluate, summary
+from contrastive_sr.evaluation import Pair, Score, bicubic, bicubic_pair, evaluate, summary
 from contrastive_sr.evaluation.report import (
     Results,
     Shown,
@@ -263,3 +264,17 @@ def test_without_images_there_is_no_empty_section() -> None:
     assert "<strong>look at &lt;it&gt;</strong>" in text
     assert "Side by side" not in text
     assert 'data-value="Infinity"' in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "right"), [("a HR", "HR"), ("a b HR", "b"), ("a b c HR", "c"), ("a", "a"), ("a b", "b"), ("a b c", "c")]
+)
+def test_the_slider_begins_between_the_first_method_and_the_last(labels: str, right: str) -> None:
+    images = {label: np.zeros((8, 8, 3), dtype=np.uint8) for label in labels.split()}
+    shown = [Shown("Set", "photo", (0, 0, 8, 8), images, dict.fromkeys(images, ""))]
+    scores = {"Set": {"a": [Score("photo", 8, 8, {"niqe": 5.0})]}}
+    text = as_html("title", {"Set": {"a": {"niqe": 5.0}}}, scores, shown, [])
+    marks = dict(re.findall(r'<img alt="[^"]*" data-label="(\w+)" src="[^"]*" class="([^"]*)"', text))
+    assert [label for label, mark in marks.items() if "left" in mark] == ["a"]
+    assert [label for label, mark in marks.items() if "right" in mark] == [right]
+    assert re.findall(r'selected value="(\w+)"', text) == ["a", right]

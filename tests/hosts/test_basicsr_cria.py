@@ -11,18 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from same import assert_same
 
 from contrastive_sr.criteria import CriteriaByName
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.evaluation import psnr_rgb, ssim_rgb
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.networks import CriteriaBranches
 from tests.hosts.basicsr_options import PROJECT, load, read_options, write_options
 
 pytestmark = pytest.mark.basicsr
+
+
+@pytest.mark.parametrize("name", ["cria_rrdb_x4", "demo_cria_rrdb_x4"])
+def test_validated_on_rgb_as_evaluate_measures_it(name: str) -> None:
+    sr, hr = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
+    measured = read_options(name)["val"]["metrics"]
+    calculate = import_basicsr("basicsr.metrics").calculate_metric
+    bgr = {"img": sr[..., ::-1], "img2": hr[..., ::-1]}
+    assert calculate(bgr, measured["psnr"]) == pytest.approx(psnr_rgb(sr, hr))
+    assert calculate(bgr, measured["ssim"]) == pytest.approx(ssim_rgb(sr, hr))
+
 
 NAME = "demo_cria_rrdb_x4"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}

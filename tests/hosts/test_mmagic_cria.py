@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import mmagic_helpers as helpers
+import numpy as np
 import pytest
 import torch
-from mmagic.registry import MODELS
+from mmagic.registry import METRICS, MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
@@ -19,6 +20,7 @@ from same import assert_same
 import contrastive_sr.hosts.mmagic as adapter
 from contrastive_sr.criteria import CriteriaByName
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.evaluation import psnr_rgb, ssim_rgb
 from contrastive_sr.hosts.mmagic import runner
 from contrastive_sr.networks import CriteriaBranches
 
@@ -112,6 +114,19 @@ def test_everything_is_logged(trained: Path) -> None:
     assert steps[0]["cria_uniformity_mask"] == pytest.approx(0.5)
     assert [entry for entry in entries if "PSNR" in entry]
     assert list((trained / "whole").rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("name", ["cria_rrdb_x4", "demo_cria_rrdb_x4"])
+def test_validated_on_rgb_as_evaluate_measures_it(name: str) -> None:
+    sr, hr = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
+    gt, pred = (torch.from_numpy(image).permute(2, 0, 1).float() for image in (hr, sr))
+    config = Config.fromfile(helpers.CONFIGS / f"{name}.py").val_evaluator
+    for options, expected in zip(config.metrics, (psnr_rgb(sr, hr), ssim_rgb(sr, hr)), strict=False):
+        metric = METRICS.build({"_scope_": "mmagic", **options})
+        metric.process([], [{"gt_img": gt, "output": {"pred_img": pred}}])
+        (result,) = metric.results
+        assert result[options.type] == pytest.approx(expected)
+    assert [options.type for options in config.metrics] == ["PSNR", "SSIM", "contrastive_sr.Pattern"]
 
 
 # ----------------------------------------------------------------------------------------------------- in this process

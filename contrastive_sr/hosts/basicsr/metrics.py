@@ -7,29 +7,29 @@ import warnings
 import numpy as np
 
 from contrastive_sr.data.images import UInt8Image
-from contrastive_sr.evaluation import Metric, MetricNote
+from contrastive_sr.evaluation import MetricNote, NoReference
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 
 _BLOCK = 96
 NOTE = MetricNote("NIQE is BasicSR's, on Y without the border", f"images too small for its blocks of {_BLOCK} pixels")
 
 
-def load_niqe(border: int) -> Metric:
+def load_niqe(border: int) -> NoReference:
     """NIQE on Y.
 
     Args:
         border: pixels left out at every edge; usually the scale.
 
     Returns:
-        (SR image, HR image), both (H, W, 3) uint8, to a value, lower is better; None for images with a side of fewer
-        than 96 pixels inside the border, and where it is not finite.
+        From the SR image, (H, W, 3) uint8, to a value, lower is better; None for images with a side of fewer than 96
+        pixels inside the border, and where it is not finite.
 
     Raises:
         HostError: BasicSR is missing or broken.
     """
     calculate_niqe = import_basicsr("basicsr.metrics.niqe").calculate_niqe
 
-    def niqe(sr: UInt8Image, hr: UInt8Image) -> float | None:
+    def niqe(sr: UInt8Image) -> float | None:
         if min(sr.shape[:2]) < _BLOCK + 2 * border:
             return None
         with warnings.catch_warnings():
@@ -38,4 +38,4 @@ def load_niqe(border: int) -> Metric:
             value = float(calculate_niqe(sr[..., ::-1], border))  # BGR, as BasicSR has it
         return value if np.isfinite(value) else None
 
-    return niqe
+    return NoReference(niqe)
