@@ -3,7 +3,8 @@
 Every contrast within an image needs the logit of each positive pair, which is on the matrix's diagonal, and the
 log-sum-exp of the rest of its row and of its column. :func:`pair_statistics` gives these: from the whole matrix for few
 candidates, otherwise tile by tile, where each tile serves both directions. The backward pass forms each tile once more
-and adds it into both gradients, so that memory grows with M and not with its square.
+and adds it into both gradients, so that memory grows with M and not with its square. On a CPU a tile is of one image
+and stays in the cache; on a GPU, to which every operation has to be sent, it is of as many images as fit a budget.
 
 A fused kernel for one kind of device would replace :func:`_sum_up` and :func:`_spread`, and nothing else.
 """
@@ -11,7 +12,7 @@ A fused kernel for one kind of device would replace :func:`_sum_up` and :func:`_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -25,11 +26,18 @@ from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
 Matmul = Literal["torch", "onednn"]
-_LOG2_E = math.log2(math.e)
 # torch 2.1 has it under another name
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
 # exp(50) times any number of positions is still a float32, so unit vectors need no running maximum.
 _LARGEST_INVERSE_TEMPERATURE = 50.0
+
+
+_AT_ONCE_MIB = 256.0  # of logits on a GPU
+
+
+def _is_sent_to(device: torch.device) -> bool:
+    """Whether operations are sent to it, so that few large ones are better; on a CPU a tile should stay in the cache."""
+    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,36 @@ class _Settings:
     matmul: Matmul = "torch"
 
     def size_on(self, device: torch.device) -> int:
-        # On a CPU a tile should stay in the cache; a GPU wants few large products.
-        return self.size or (4096 if device.type == "cuda" else 512)
+        return self.size or (4096 if _is_sent_to(device) else 512)
+
+    def images_at_once(self, a: Tensor, b: Tensor) -> int:
+        """Of how many images a tile is."""
+        if not _is_sent_to(a.device):
+            return 1
+        size = self.size_on(a.device)
+        of_one = min(size, a.shape[1]) * min(size, b.shape[1]) * a.element_size()
+        return max(1, int(_AT_ONCE_MIB * 2**20 / of_one))
+
+
+class _Powers(NamedTuple):
+    """The base in which exponentials are taken.
+
+    Attributes:
+        exp_: raises it to the power of a tensor, in place.
+        log: its logarithm of a tensor.
+        of_e: its logarithm of e.
+    """
+
+    exp_: Callable[[Tensor], Tensor]
+    log: Callable[[Tensor], Tensor]
+    of_e: float
+
+
+def _powers_on(device: torch.device) -> _Powers:
+    # Of 2 they are faster on a CPU; on a GPU torch compiles that kernel when it is first used.
+    if _is_sent_to(device):
+        return _Powers(Tensor.exp_, Tensor.log, 1.0)
+    return _Powers(Tensor.exp2_, Tensor.log2, math.log2(math.e))
 
 
 _settings = _Settings()
@@ -157,6 +193,7 @@ class _Plan:
     normalize: bool
     unit: bool
     settings: _Settings
+    powers: _Powers
     cached: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @property
@@ -164,11 +201,12 @@ class _Plan:
         """Whether no logit can be so large that its exponential overflows."""
         return self.unit and self.scale <= _LARGEST_INVERSE_TEMPERATURE
 
-    def tiles(self, image: int, a: Tensor, b: Tensor) -> Iterator[_Tile]:
+    def tiles(self, first: int, a: Tensor, b: Tensor) -> Iterator[_Tile]:
+        """The tiles of some images, ``first`` the number of the first of them."""
         size = self.settings.size_on(a.device)
-        for i in range(0, a.shape[0], size):
-            for j in range(0, b.shape[0], size):
-                yield _Tile((image, i, j), slice(i, i + size), slice(j, j + size), i == j)
+        for i in range(0, a.shape[1], size):
+            for j in range(0, b.shape[1], size):
+                yield _Tile((first, i, j), slice(i, i + size), slice(j, j + size), i == j)
 
 
 class _Tile(NamedTuple):
@@ -179,17 +217,24 @@ class _Tile(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums over the exponentials of one image's negatives, in base 2: ``sum * 2 ** shift``, both (M,) in float64."""
+    """Sums over the exponentials of negatives: ``sum * base ** shift``, (B, M) in float64 but for the positive logits.
+
+    Those of columns are None if nobody asked for them.
+    """
 
     positive: Tensor
     row_sum: Tensor
     row_shift: Tensor
-    column_sum: Tensor
-    column_shift: Tensor
+    column_sum: Tensor | None
+    column_shift: Tensor | None
+
+    def of(self, images: slice) -> _Sums:
+        """Those of some images; views."""
+        return _Sums(*(None if part is None else part[images] for part in self))  # type: ignore[arg-type]
 
 
 def _tiled(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize: bool, unit: bool) -> PairStatistics:
-    plan = _Plan(1 / temperature, columns, normalize, unit or normalize, _settings)
+    plan = _Plan(1 / temperature, columns, normalize, unit or normalize, _settings, _powers_on(a.device))
     images = (x.flatten(0, -3) if x.ndim > 2 else x[None] for x in (a, b))
     positive, rows, sums = _Tiled.apply(*images, plan)
     leading = a.shape[:-1]
@@ -197,26 +242,22 @@ def _tiled(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize
 
 
 class _Tiled(torch.autograd.Function):
-    """(B, M, D) and (B, K, D) to three (B, M): positive logits, row and column log-sum-exp."""
+    """(B, M, D) and (B, K, D) to three (B, M): positive logits, row and, if asked for, column log-sum-exp."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, a: Tensor, b: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor | None]:
         units = [_normalized(x) if plan.normalize else (x.contiguous(), None) for x in (a, b)]
         (unit_a, inverse_a), (unit_b, inverse_b) = units
-        keep = any(ctx.needs_input_grad)
-        budget = plan.settings.cache_mib * 2**20 if keep else 0
-        sums = []
-        for image in range(a.shape[0]):
-            budget, sums_of_image = _sum_up(unit_a[image], unit_b[image], image, plan, budget)
-            sums.append(sums_of_image)
-        joined = _Sums(*(torch.stack(parts) for parts in zip(*sums, strict=True)))
+        sums = _no_sums(unit_a, unit_b, plan)
+        budget = plan.settings.cache_mib * 2**20 if any(ctx.needs_input_grad) else 0
+        for images in _some_images(unit_a, unit_b, plan):
+            budget = _sum_up(unit_a[images], unit_b[images], images.start, plan, budget, sums.of(images))
         ctx.plan = plan
-        ctx.save_for_backward(a, b, unit_a, unit_b, inverse_a, inverse_b, *joined)
-        rows, columns = (
-            ((total.log2() + shift) / _LOG2_E).to(a.dtype)
-            for total, shift in ((joined.row_sum, joined.row_shift), (joined.column_sum, joined.column_shift))
-        )
-        return joined.positive.to(a.dtype), rows, columns
+        ctx.save_for_backward(a, b, unit_a, unit_b, inverse_a, inverse_b, *sums)
+        rows = _log_sum(sums.row_sum, sums.row_shift, plan).to(a.dtype)
+        if sums.column_sum is None or sums.column_shift is None:
+            return sums.positive, rows, None
+        return sums.positive, rows, _log_sum(sums.column_sum, sums.column_shift, plan).to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -227,16 +268,42 @@ class _Tiled(torch.autograd.Function):
                 return (*_dense_gradients(a, b, plan, gradients, ctx.needs_input_grad[:2]), None)
             grad_a = torch.zeros_like(unit_a) if ctx.needs_input_grad[0] else None
             grad_b = torch.zeros_like(unit_b) if ctx.needs_input_grad[1] else None
-            for image in range(a.shape[0]):
-                sums = _Sums(*(part[image] for part in joined))
-                slopes = [g[image] for g in gradients]
-                targets = [None if g is None else g[image] for g in (grad_a, grad_b)]
-                _spread(unit_a[image], unit_b[image], image, plan, sums=sums, slopes=slopes, targets=targets)
+            sums = _Sums(*joined)
+            for images in _some_images(unit_a, unit_b, plan):
+                slopes, targets = (
+                    [None if g is None else g[images] for g in of] for of in (gradients, (grad_a, grad_b))
+                )
+                parts = unit_a[images], unit_b[images]
+                _spread(*parts, images.start, plan, sums=sums.of(images), slopes=slopes, targets=targets)
+                if plan.normalize:
+                    for grad, direction in zip(targets, parts, strict=True):
+                        if grad is not None:
+                            _drop_radial(grad, direction)
             if plan.normalize:
-                for grad, direction, inverse in ((grad_a, unit_a, inverse_a), (grad_b, unit_b, inverse_b)):
+                for grad, inverse in ((grad_a, inverse_a), (grad_b, inverse_b)):
                     if grad is not None:
-                        _through_normalization(grad, direction, inverse)
+                        grad.mul_(inverse)
         return grad_a, grad_b, None
+
+
+def _some_images(a: Tensor, b: Tensor, plan: _Plan) -> Iterator[slice]:
+    """The images, as many at a time as a tile is of."""
+    count = plan.settings.images_at_once(a, b)
+    return (slice(first, first + count) for first in range(0, a.shape[0], count))
+
+
+def _no_sums(a: Tensor, b: Tensor, plan: _Plan) -> _Sums:
+    """Before the first tile."""
+    start = 0.0 if plan.bounded else -math.inf
+    parts: list[Tensor | None] = []
+    for x in (a, b if plan.columns else None):
+        total = None if x is None else x.new_zeros(x.shape[:2], dtype=torch.float64)
+        parts += [total, None if total is None else torch.full_like(total, start)]
+    return _Sums(a.new_empty(a.shape[:2]), *parts)  # type: ignore[arg-type]
+
+
+def _log_sum(total: Tensor, shift: Tensor, plan: _Plan) -> Tensor:
+    return (plan.powers.log(total) + shift) / plan.powers.of_e
 
 
 def _normalized(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,11 +311,9 @@ def _normalized(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * inverse).contiguous(), inverse
 
 
-def _through_normalization(grad: Tensor, direction: Tensor, inverse: Tensor) -> None:
-    """Turn the gradient at unit vectors into that at the vectors, in place."""
-    for g, u in zip(grad, direction, strict=True):
-        g.addcmul_(u, torch.linalg.vecdot(g, u)[:, None], value=-1)
-    grad.mul_(inverse)
+def _drop_radial(grad: Tensor, direction: Tensor) -> None:
+    """Take from gradients what points along unit vectors, in place."""
+    grad.addcmul_(direction, torch.linalg.vecdot(grad, direction).unsqueeze(-1), value=-1)
 
 
 def _dense_gradients(
@@ -266,136 +331,161 @@ class _Products:
     """The matrix products over tiles, into buffers that are used again."""
 
     def __init__(self, plan: _Plan, like: Tensor) -> None:
-        self.scale = plan.scale * _LOG2_E
+        self.scale = plan.scale * plan.powers.of_e
         self.onednn = plan.settings.matmul == "onednn" and like.device.type == "cpu" and like.dtype == torch.float32
 
     def logits(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        """``a @ b.T`` over the temperature, in base 2."""
+        """``a @ b.mT`` over the temperature, in the base of the powers."""
         if self.onednn:
-            return _onednn_product(a * self.scale, b)
-        return torch.addmm(out, a, b.T, beta=0, alpha=self.scale, out=out)
+            return _onednn_product(a[0] * self.scale, b[0])[None]
+        return _add_product(out, a, b.mT, beta=0, alpha=self.scale)
 
     def add(self, target: Tensor, weights: Tensor, vectors: Tensor) -> None:
         """``target += weights @ vectors``."""
         if self.onednn:
-            target.add_(_onednn_product(weights, vectors.T))
+            target.add_(_onednn_product(weights[0], vectors[0].T))
         else:
-            target.addmm_(weights, vectors)
+            _add_product(target, weights, vectors)
+
+
+def _add_product(target: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """``target = beta * target + alpha * a @ b``, in place."""
+    if len(a) == 1:  # as a batch of one it takes longer on a CPU
+        target[0].addmm_(a[0], b[0], beta=beta, alpha=alpha)
+        return target
+    return target.baddbmm_(a, b, beta=beta, alpha=alpha)
 
 
 def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def _buffer(pool: Tensor, rows: int, columns: int) -> Tensor:
-    return pool[: rows * columns].view(rows, columns)
+def _buffer(pool: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    return pool[: math.prod(shape)].view(shape)
 
 
 def _pool(a: Tensor, b: Tensor, plan: _Plan) -> Tensor:
     size = plan.settings.size_on(a.device)
-    return a.new_empty(min(size, a.shape[0]) * min(size, b.shape[0]))
+    return a.new_empty(a.shape[0] * min(size, a.shape[1]) * min(size, b.shape[1]))
 
 
-def _sum_up(a: Tensor, b: Tensor, image: int, plan: _Plan, budget: float) -> tuple[float, _Sums]:
-    """The forward pass over one image's tiles.
+def _sum_up(a: Tensor, b: Tensor, first: int, plan: _Plan, budget: float, sums: _Sums) -> float:
+    """The forward pass over the tiles of some images.
 
     Args:
-        a: (M, D) anchors, of length 1 if the plan says so.
-        b: (K, D) candidates, of length 1 if the plan says so.
-        image: number of the image, the key of its cached tiles.
+        a: (N, M, D) anchors, of length 1 if the plan says so.
+        b: (N, K, D) candidates, of length 1 if the plan says so.
+        first: number of the first image, in the keys of cached tiles.
         plan: what to compute; tiles are added to its cache.
         budget: bytes of tiles that may still be cached.
+        sums: of these images, to be added to.
 
     Returns:
-        What is left of the budget, and the sums.
+        What is left of the budget.
     """
     products, pool = _Products(plan, a), _pool(a, b, plan)
-    start = 0.0 if plan.bounded else -math.inf
-    of_rows, of_columns = (x.new_zeros(x.shape[0], dtype=torch.float64) for x in (a, b))
-    sums = _Sums(a.new_empty(a.shape[0]), of_rows, of_rows + start, of_columns, of_columns + start)
-    for tile in plan.tiles(image, a, b):
-        rows, candidates = a[tile.rows], b[tile.columns]
-        needed = rows.shape[0] * candidates.shape[0] * a.element_size()
+    for tile in plan.tiles(first, a, b):
+        rows, candidates = a[:, tile.rows], b[:, tile.columns]
+        shape = (a.shape[0], rows.shape[1], candidates.shape[1])
+        needed = math.prod(shape) * a.element_size()
         cached = plan.bounded and budget >= needed
-        shape = (rows.shape[0], candidates.shape[0])
         # A cached tile has memory of its own.
-        x = products.logits(rows, candidates, a.new_empty(shape) if cached else _buffer(pool, *shape))
+        x = products.logits(rows, candidates, a.new_empty(shape) if cached else _buffer(pool, shape))
         if tile.diagonal:
-            sums.positive[tile.rows] = x.diagonal() / _LOG2_E
-            x.fill_diagonal_(-math.inf)
+            own = x.diagonal(dim1=-2, dim2=-1)
+            torch.div(own, plan.powers.of_e, out=sums.positive[:, tile.rows])
+            own.fill_(-math.inf)
         if plan.bounded:
-            x.exp2_()
-            sums.row_sum[tile.rows] += x.sum(1)
-            if plan.columns:
-                sums.column_sum[tile.columns] += x.sum(0)
-        else:
-            _add_shifted(x, 1, sums.row_sum[tile.rows], sums.row_shift[tile.rows])
-            if plan.columns:
-                _add_shifted(x, 0, sums.column_sum[tile.columns], sums.column_shift[tile.columns])
+            plan.powers.exp_(x)
+        for dim, part, total, shift in (
+            (2, tile.rows, sums.row_sum, sums.row_shift),
+            (1, tile.columns, sums.column_sum, sums.column_shift),
+        ):
+            if total is None or shift is None:
+                continue
+            if plan.bounded:
+                total[:, part].add_(x.sum(dim))
+            else:
+                _add_shifted(x, dim, total[:, part], shift[:, part], plan.powers)
         if cached:
             plan.cached[tile.key] = x
             budget -= needed
-    return budget, sums
+    return budget
 
 
-def _add_shifted(x: Tensor, dim: int, total: Tensor, shift: Tensor) -> None:
-    """Add the exponentials of a tile to ``total * 2 ** shift``, the shift being the largest exponent so far."""
+def _add_shifted(x: Tensor, dim: int, total: Tensor, shift: Tensor, powers: _Powers) -> None:
+    """Add the exponentials of a tile to ``total * base ** shift``, the shift being the largest exponent so far."""
     largest = torch.maximum(shift, x.amax(dim))
     safe = largest.masked_fill(largest == -math.inf, 0.0)  # nothing but a positive so far
-    terms = (x - safe.to(x.dtype).unsqueeze(dim)).exp2_().sum(dim)
-    total.mul_((shift - safe).exp2()).add_(terms)
+    terms = powers.exp_(x - safe.to(x.dtype).unsqueeze(dim)).sum(dim)
+    total.mul_(powers.exp_(shift - safe)).add_(terms)
     shift.copy_(largest)
 
 
 def _spread(
-    a: Tensor, b: Tensor, image: int, plan: _Plan, *, sums: _Sums, slopes: list[Tensor], targets: list[Tensor | None]
+    a: Tensor,
+    b: Tensor,
+    first: int,
+    plan: _Plan,
+    *,
+    sums: _Sums,
+    slopes: list[Tensor | None],
+    targets: list[Tensor | None],
 ) -> None:
-    """The backward pass over one image's tiles.
+    """The backward pass over the tiles of some images.
 
     Args:
-        a: (M, D), as in the forward pass.
-        b: (K, D), as in the forward pass.
-        image: number of the image.
+        a: (N, M, D), as in the forward pass.
+        b: (N, K, D), as in the forward pass.
+        first: number of the first image, as in the forward pass.
         plan: as in the forward pass.
-        sums: what the forward pass returned.
-        slopes: gradients at the positive logits and at the row and column log-sum-exps, (M,) each.
+        sums: what the forward pass left.
+        slopes: gradients at the positive logits and at the row and column log-sum-exps, (N, M) each.
         targets: gradients at a and b, to be added to, or None.
     """
     products, pool, spare = _Products(plan, a), _pool(a, b, plan), _pool(a, b, plan)
-    positive, by_row, by_column = (slope * plan.scale for slope in slopes)
-    row_factor, row_exponent = _softmax_parts(by_row, sums.row_sum, sums.row_shift)
-    column_factor, column_exponent = _softmax_parts(by_column, sums.column_sum, sums.column_shift)
-    for tile in plan.tiles(image, a, b):
-        rows, candidates = a[tile.rows], b[tile.columns]
+    positive, by_row, by_column = (None if slope is None else slope * plan.scale for slope in slopes)
+    assert positive is not None
+    of_rows = _softmax_parts(by_row, sums.row_sum, sums.row_shift)
+    of_columns = _softmax_parts(by_column, sums.column_sum, sums.column_shift)
+    assert of_rows is not None
+    exp_ = plan.powers.exp_
+    for tile in plan.tiles(first, a, b):
+        rows, candidates = a[:, tile.rows], b[:, tile.columns]
+        shape = (a.shape[0], rows.shape[1], candidates.shape[1])
         x = plan.cached.pop(tile.key, None)  # autograd would keep it as long as the loss; a second pass computes it
-        weights = _buffer(pool, rows.shape[0], candidates.shape[0])
+        weights = _buffer(pool, shape)
         if x is None:
             x = products.logits(rows, candidates, weights)
             if plan.bounded:
-                x.exp2_()
-        scratch = _buffer(spare, *x.shape)
-        row = row_factor[tile.rows, None]
-        column = column_factor[tile.columns] if plan.columns else None
-        if plan.bounded:
-            factor = row if column is None else torch.add(row, column, out=scratch)
-            torch.mul(x, factor, out=weights)
-        else:
-            torch.sub(x, row_exponent[tile.rows, None], out=scratch).exp2_().mul_(row)
-            if column is None:
-                weights.copy_(scratch)
+                exp_(x)
+        scratch = _buffer(spare, shape)
+        row, row_exponent = (part[:, tile.rows, None] for part in of_rows)
+        if of_columns is None:
+            if plan.bounded:
+                torch.mul(x, row, out=weights)
             else:
-                torch.sub(x, column_exponent[tile.columns], out=weights).exp2_().mul_(column).add_(scratch)
+                torch.mul(exp_(torch.sub(x, row_exponent, out=scratch)), row, out=weights)
+        else:
+            column, column_exponent = (part[:, None, tile.columns] for part in of_columns)
+            if plan.bounded:
+                torch.mul(x, torch.add(row, column, out=scratch), out=weights)
+            else:
+                exp_(torch.sub(x, row_exponent, out=scratch)).mul_(row)
+                exp_(torch.sub(x, column_exponent, out=weights)).mul_(column).add_(scratch)
         if tile.diagonal:
-            weights.diagonal().copy_(positive[tile.rows])
+            weights.diagonal(dim1=-2, dim2=-1).copy_(positive[:, tile.rows])
         if targets[0] is not None:
-            products.add(targets[0][tile.rows], weights, candidates)
+            products.add(targets[0][:, tile.rows], weights, candidates)
         if targets[1] is not None:
-            products.add(targets[1][tile.columns], weights.T, rows)
+            products.add(targets[1][:, tile.columns], weights.mT, rows)
 
 
-def _softmax_parts(slope: Tensor, total: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor and exponent such that ``factor * 2 ** (x - exponent)`` is the slope times the softmax of x.
+def _softmax_parts(slope: Tensor | None, total: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Factor and exponent such that ``factor * base ** (x - exponent)`` is the slope times the softmax of x.
 
     The sum stays out of the exponent, where rounding it to float32 would cost large logits their digits.
     """
+    if slope is None or total is None or shift is None:
+        return None
     return (slope / total).to(slope.dtype), shift.to(slope.dtype)

@@ -50,6 +50,13 @@ def mixed(statistics: PairStatistics | tuple[Tensor, Tensor, Tensor], columns: b
     return total
 
 
+@pytest.fixture(params=["of one image", "of several"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles as on a CPU, and as on a GPU: of several images, in powers of e."""
+    if request.param == "of several":
+        monkeypatch.setattr(logsumexp, "_is_sent_to", lambda device: True)
+
+
 @contextmanager
 def without_compiled_code() -> Iterator[None]:
     torch._dynamo.reset()
@@ -59,6 +66,7 @@ def without_compiled_code() -> Iterator[None]:
         torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("size", [None, 1, 3, 7])
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.005, True), (0.5, False)])
 @pytest.mark.parametrize("others", [0, 4])
@@ -72,6 +80,7 @@ def test_equals_loops(size: int | None, temperature: float, normalize: bool, oth
     assert (got.columns is None) == bool(others)
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 @pytest.mark.parametrize("cache_mib", [0.0, 200 / 2**20, 64.0])  # none, some and all of the tiles
 @pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.02, True), (0.005, True), (0.5, False)])
@@ -85,6 +94,24 @@ def test_gradients_of_tiles_equal_those_of_the_matrix(
     dense = mixed(plain_statistics(a, b, temperature, normalize), not others)
     assert_close(tiled, dense, scale=1)
     for got, expected in zip(torch.autograd.grad(tiled, (a, b)), torch.autograd.grad(dense, (a, b)), strict=True):
+        assert relative_distance(got, expected) < tolerance(torch.float64)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize(("temperature", "normalize"), [(0.07, True), (0.005, True), (0.5, False)])
+def test_images_are_independent_however_many_are_computed_at_once(
+    at_once: int, temperature: float, normalize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logsumexp, "_is_sent_to", lambda device: True)
+    monkeypatch.setattr(logsumexp, "_AT_ONCE_MIB", at_once * 3 * 3 * 8 / 2**20)
+    a, b = pair(5)
+    with set_tiling(size=3):
+        together = pair_statistics(a, b, temperature, columns=True, normalize=normalize)
+        gradients = torch.autograd.grad(mixed(together, True), (a, b))
+    monkeypatch.undo()
+    alone = mixed(plain_statistics(a, b, temperature, normalize), True)
+    assert_close(mixed(together, True), alone, scale=1)
+    for got, expected in zip(gradients, torch.autograd.grad(alone, (a, b)), strict=True):
         assert relative_distance(got, expected) < tolerance(torch.float64)
 
 
