@@ -36,7 +36,7 @@ _AT_ONCE_MIB = 256.0  # of logits on a GPU
 
 
 def _is_sent_to(device: torch.device) -> bool:
-    """Whether operations are sent to it, so that few large ones are better; on a CPU a tile should stay in the cache."""
+    """Whether operations are sent to it, so that few large ones are better; on a CPU tiles should stay in the cache."""
     return device.type != "cpu"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contrastive_sr._checks import check_shape
@@ -19,13 +22,12 @@ def invert_norm(norm: Tensor) -> Tensor:
 
     Also where a square overflowed, so that the norm is infinite.
     """
-    floor = torch.finfo(norm.dtype).eps
-    return torch.where(norm > floor, norm.clamp_min(floor).reciprocal(), 0.0)
+    return F.threshold(norm, torch.finfo(norm.dtype).eps, math.inf).reciprocal()
 
 
 def unit_vectors(x: Tensor) -> Tensor:
     """Vectors of length 1 along the last dimension; those not longer than the dtype's epsilon become 0."""
-    return x * inverse_norm(x, -1)[..., None]
+    return x * invert_norm(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
 
 
 def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:

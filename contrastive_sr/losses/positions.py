@@ -19,6 +19,7 @@ from contrastive_sr.losses.contrast import Contrast
 
 Features = Tensor | Sequence[Tensor]
 NegativesFrom = Literal["image", "batch"]
+_FEW = 512  # vectors of a contrast; with more their logits take far longer than the operations to begin them
 
 
 class PositionLoss(nn.Module):
@@ -104,19 +105,32 @@ class PositionLoss(nn.Module):
         Raises:
             DataError: features that do not fit each other or the heads.
         """
-        contrasts = []
+        layers = []
         for index, layer in enumerate(self._layers(roles)):
             vectors = self._behind_heads(_at_positions(layer, self.positions, generator), index)
-            first = next(iter(layer.values()))
-            if self.negatives_from == "batch" or first.ndim == 2:
+            images = len(next(iter(layer.values())))
+            if self.negatives_from == "batch" or next(iter(layer.values())).ndim == 2:
                 vectors = {role: x.flatten(0, 1) for role, x in vectors.items()}
-            contrast = self._layer_contrast(vectors)
+            layers.append(vectors)
+        if self._are_alike(layers):
+            together = {role: torch.stack([vectors[role] for vectors in layers]) for role in layers[0]}
+            contrast = self._layer_contrast(together)
             if self.reduction == "none":
-                contrast = contrast._replace(loss=contrast.loss.view(len(first), -1))
-            contrasts.append(contrast)
-        losses = [contrast.loss for contrast in contrasts]
-        loss = torch.cat(losses, dim=1) if self.reduction == "none" else reduce(torch.stack(losses), self.reduction)
+                by_image = contrast.loss.view(len(layers), images, -1).transpose(0, 1)
+                contrast = contrast._replace(loss=by_image.flatten(1))
+            return contrast
+        contrasts = [self._layer_contrast(vectors) for vectors in layers]
+        if self.reduction == "none":
+            loss = torch.cat([contrast.loss.view(images, -1) for contrast in contrasts], dim=1)
+        else:
+            loss = reduce(torch.stack([contrast.loss for contrast in contrasts]), self.reduction)
         return Contrast(loss, mean_metrics([contrast.metrics for contrast in contrasts]))
+
+    def _are_alike(self, layers: Sequence[Mapping[str, Tensor]]) -> bool:
+        """Whether all layers can be contrasted at once, which takes fewer operations."""
+        shapes = {tuple(x.shape for x in vectors.values()) for vectors in layers}
+        few = all(x.shape[-2] <= _FEW for vectors in layers for x in vectors.values())
+        return not self.gather and len(shapes) == 1 and few
 
     def maps(self, roles: Mapping[str, Features]) -> list[dict[str, Tensor]]:
         """What is contrasted, at all positions.
@@ -142,7 +156,10 @@ class PositionLoss(nn.Module):
         return {role: heads[role][index](x) for role, x in vectors.items()}
 
     def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
-        """The reduced loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch."""
+        """The reduced loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch.
+
+        Or of all layers, if the vectors have one more dimension before these.
+        """
         raise NotImplementedError
 
     def _reduce(self, values: Tensor, *joined: Tensor) -> Tensor:
