@@ -19,6 +19,7 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import Contrast, CriteriaLoss
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Compared, Comparison
+from contrastive_sr.methods.later import Later
 from contrastive_sr.methods.layers import feature_key
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
@@ -216,6 +217,7 @@ class CriaCL(Method):
                 stacklevel=2,
             )
         self._left_alone: set[str] = set()  # roles that were warned of
+        self._means: list[tuple[str, Later]] = []  # of masks
 
     def _add_role(self, role: str, anchor: CriterionConfig, others: Sequence[CriterionConfig] | None, key: str) -> None:
         """Build the anchor and the criteria that a term contrasts with it."""
@@ -373,13 +375,14 @@ class CriaCL(Method):
             mask = self._mask(batch, role)
             metrics = {} if mask is None else {f"{role}_mask": mask.detach().mean()}
             if metrics and step.number % LOOK_INTERVAL == 0:
-                self._look(role, metrics[f"{role}_mask"])
+                self._means.append((role, Later(metrics[f"{role}_mask"])))
             image, mask = self._judged(batch, role)
             anchor, *others = (value(label, role, image) for label in names)
             contrast = self._contrast(role, anchor, dict(zip(names[1:], others, strict=True)), mask)
             metrics |= {f"{role}_{label}": metric for label, metric in contrast.metrics.items()}
             points = [batch[feature_key(role)]] if self.layers else None
             terms[role] = Contrast(contrast.loss, metrics, points)
+        self._look()
         return terms
 
     def _contrast(self, role: str, anchor: Tensor, others: Mapping[str, Tensor], mask: Tensor | None) -> Contrast:
@@ -412,11 +415,16 @@ class CriaCL(Method):
             comparisons.append(Comparison(role, "mean of the criterion, 0 for HR itself", parts, note))
         return comparisons
 
-    def _look(self, role: str, mean: Tensor) -> None:
+    def _look(self) -> None:
         """Say once that the masks leave a branch alone; its share then says nothing."""
-        if role in self._left_alone or mean.item() >= LEFT_ALONE:
-            return
-        self._left_alone.add(role)
+        while self._means and self._means[0][1].is_there:
+            role, later = self._means.pop(0)
+            mean = later.read()
+            if role not in self._left_alone and mean < LEFT_ALONE:
+                self._left_alone.add(role)
+                self._warn_of(role, mean)
+
+    def _warn_of(self, role: str, mean: float) -> None:
         if rank() == 0:
             weight = self.weights[role]
             assert isinstance(weight, TermWeight)
@@ -424,7 +432,7 @@ class CriaCL(Method):
                 f"a smaller {role}_share" if weight.fixed is None else f"{role}_share, e.g. 0.05, for {role}_weight"
             )
             warnings.warn(
-                f"{self.name}: the masks leave the branch {role!r} alone (mean {mean.item():.1g}), and so the SR image "
+                f"{self.name}: the masks leave the branch {role!r} alone (mean {mean:.1g}), and so the SR image "
                 f"does not learn from that term any more. Start anew with {advice}, or with a smaller weight or share "
                 "of the adversarial criterion.",
                 stacklevel=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
+from contrastive_sr.methods.later import Later
 from contrastive_sr.methods.layers import dry_run, feature_key, run_module, super_resolve
 from contrastive_sr.methods.weighting import TermWeight, gradient_square
 from contrastive_sr.networks import CRLSR, DASR, CriteriaBranches, MPFNet
@@ -130,7 +132,7 @@ class Methods(nn.Module):
         self._auxiliary_names: set[str] = set()
         self._idle: list[nn.Parameter] = []
         self._depends: set[str] = set()  # terms whose gradient was seen to reach their points
-        self._watched: list[tuple[str, Tensor, torch.cuda.Event]] = []
+        self._watched: list[tuple[str, Later]] = []
         for method in methods:
             if hasattr(self, method.name):
                 raise ConfigError(f"methods: {method.name!r} cannot be a method's `name`. Try `my_{method.name}`.")
@@ -604,9 +606,8 @@ class Methods(nn.Module):
             NonFiniteError: a value of the steps so far was NaN or infinite.
         """
         watched, self._watched = self._watched, []
-        for name, copy, arrived in watched:
-            arrived.synchronize()
-            _require_finite(name, copy)
+        for name, value in watched:
+            _require_finite(name, value)
 
     @property
     def _survives(self) -> bool:
@@ -654,15 +655,11 @@ class Methods(nn.Module):
         From a GPU it is copied while training goes on, and looked at in the next step, or before a checkpoint is saved:
         reading it at once would stall the device.
         """
-        name, value = f"{label} at SR step {self.step.value + 1}", value.detach()
-        if value.device.type != "cuda":
-            _require_finite(name, value)
-            return
-        copy = torch.empty_like(value, device="cpu", pin_memory=True)
-        copy.copy_(value, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self._watched.append((name, copy, arrived))
+        name, later = f"{label} at SR step {self.step.value + 1}", Later(value)
+        if later.is_there:
+            _require_finite(name, later)
+        else:
+            self._watched.append((name, later))
 
 
 def _checked_inputs(inputs: object) -> Mapping[str, Any]:
@@ -712,9 +709,10 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
         )
 
 
-def _require_finite(name: str, value: Tensor) -> None:
-    if not torch.isfinite(value).item():
-        raise NonFiniteError(f"{name}: expected a finite number, got {value.item()}. {RECOVERY}")
+def _require_finite(name: str, value: Later) -> None:
+    number = value.read()
+    if not math.isfinite(number):
+        raise NonFiniteError(f"{name}: expected a finite number, got {number}. {RECOVERY}")
 
 
 def _named(method: Method, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:

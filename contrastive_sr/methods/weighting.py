@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_count, check_number
 from contrastive_sr.distributed import rank, sum_over_ranks
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.methods.later import Later
 
 DEFAULT_SHARE = 0.05
 
@@ -80,6 +81,7 @@ class TermWeight(nn.Module):
         self.register_buffer("latest", torch.zeros(()))
         self.register_buffer("largest", torch.zeros(()))  # of the smoothed ratios so far
         self._warned = not warn or self.fixed is None  # who asks for a share above 1 gets it
+        self._shares: list[Later] = []
 
     @property
     def weight(self) -> Tensor:
@@ -149,15 +151,23 @@ class TermWeight(nn.Module):
         self.ratio.copy_(torch.where(usable, smoothed, self.ratio))
         self.latest.copy_(torch.where(usable, now, self.latest))
         self.largest.copy_(torch.maximum(self.largest, self.ratio))
-        if not self._warned and self.share.item() > 1:
-            self._warned = True
-            if rank() == 0:
-                warnings.warn(
-                    f"{self.name}: its gradient is {self.share.item():.1f} times that of the pixel loss "
-                    f"(weight {self.weight.item():.2g}); training may fail. Weights from papers often belong to "
-                    "images in [0, 255]: divide by 255, or set a share such as 0.05 in place of the weight.",
-                    stacklevel=2,
-                )
+        if not self._warned:
+            self._shares.append(Later(self.share))
+            self._look()
+
+    def _look(self) -> None:
+        """Warn, once, of a large share; on a GPU when it has arrived, some measurements later."""
+        while self._shares and self._shares[0].is_there:
+            share = self._shares.pop(0).read()
+            if share > 1:
+                self._warned, self._shares = True, []
+                if rank() == 0:
+                    warnings.warn(
+                        f"{self.name}: its gradient is {share:.1f} times that of the pixel loss (weight "
+                        f"{self.fixed:.2g}); training may fail. Weights from papers often belong to images in "
+                        "[0, 255]: divide by 255, or set a share such as 0.05 in place of the weight.",
+                        stacklevel=3,
+                    )
 
 
 def gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:

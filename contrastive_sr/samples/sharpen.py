@@ -52,7 +52,7 @@ class Sharpen(SampleGenerator):
         """
         hr = batch["hr"]
         kernel = hr.new_full((3, 3), 1 / 13)
-        kernel[1, 1] = 5 / 13
+        kernel[1, 1].fill_(5 / 13)  # an assignment would wait for the device
         smooth = depthwise(mirror(hr, 1), kernel.expand(hr.shape[0], 3, 3), hr.shape[-2:])
         factor = uniform(*self.factor, (hr.shape[0], self.count, 1, 1, 1), hr, generator)
         return torch.addcmul(smooth[:, None], (hr - smooth)[:, None], factor).clamp_(0, 1)
