@@ -88,8 +88,8 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
     No choice changes a loss by more than rounding.
 
     Args:
-        size: rows and columns of a tile. None: 512 on a CPU, 4096 on a GPU, where it is of as many images as have 256 MiB
-            of logits.
+        size: rows and columns of a tile. None: 512 on a CPU; 4096 on a GPU, where it is of several images, up to
+            256 MiB of logits.
         cache_mib: MiB of tiles that each contrast may keep from the forward to the backward pass, at least 0. A tile
             that is kept is not computed again, which saves up to a quarter of the work.
         matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU. On some CPUs that is about twice as

@@ -187,7 +187,12 @@ class MethodsInStep:
         """What a trainer logs of a step: its own losses, the pixel loss without the methods' terms, and the metrics."""
         pixel = self.parts[0].detach()
         own = {name: pixel if loss is self.returned else loss for name, loss in losses.items()}
-        return {**own, **self.metrics}
+        entries = {**own, **self.metrics}
+        if world_size() > 1:
+            return entries  # the trainer reduces them over the processes, on the device
+        # In one copy: trainers read each on its own, and would wait for a GPU each time.
+        values = torch.stack([x.detach().mean() for x in entries.values()]).cpu()
+        return dict(zip(entries, values.unbind(), strict=True))
 
     def save(self, path: Path) -> None:
         """Write the state of methods and optimizer, in one move.
