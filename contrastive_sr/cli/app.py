@@ -125,14 +125,18 @@ def doctor(
 
 @prepare.command("demo")
 def prepare_demo(
-    out: Annotated[Path, typer.Option(help="Root of the data set.")] = Path("datasets/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Root of the data set. Default: datasets/demo, or datasets/demo_x2 and so on.")
+    ] = None,
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Of the LR images.")] = 4,
 ) -> None:
-    """Write a small paired x4 data set from the photographs that come with scikit-image."""
+    """Write a small paired data set from the photographs that come with scikit-image, for the demo configs."""
     from contrastive_sr.cli.bars import one_bar
     from contrastive_sr.data.demo import prepare_demo_data
 
+    out = out or Path("datasets/demo" if scale == 4 else f"datasets/demo_x{scale}")
     with one_bar("cutting photographs") as on_photo:
-        data = prepare_demo_data(out, on_photo)
+        data = prepare_demo_data(out, on_photo, scale)
     verb = "Found" if data.reused else "Wrote"
     console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
 
@@ -168,14 +172,21 @@ prepare.command("realsr")(prepare_commands.prepare_realsr)
 @app.command()
 def configs(
     folder: Annotated[Path, typer.Argument(help="Where to write the folders plugins/ and configs/.")],
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Of networks, data and crops; 4 is what is shipped.")] = 4,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and differ.")] = False,
 ) -> None:
-    """Write out the option files of both hosts that come with the package."""
-    from contrastive_sr.hosts.shipped import write_shipped
+    """Write out the option files of both hosts that come with the package, at x4, x3 or x2.
 
-    written = write_shipped(folder, force=force)
+    Those at x3 and x2 have the scale in their name, so that all can lie in one folder.
+    """
+    from contrastive_sr.hosts.shipped import MISSING, write_shipped
+
+    written = write_shipped(folder, scale=scale, force=force)
     for path in written:
         print(path)
+    if MISSING[scale]:
+        missing = ", ".join(MISSING[scale])
+        console.print(f"Left out: {missing}. An RRDBNet enlarges by 1, 2 or 4.", soft_wrap=True, highlight=False)
     console.print(f"Wrote {len(written)} files." if written else "All files are there already.")
 
 
