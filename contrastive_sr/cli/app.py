@@ -167,6 +167,9 @@ prepare.command("folder")(prepare_commands.prepare_folder)
 prepare.command("div2k")(prepare_commands.prepare_div2k)
 prepare.command("flickr2k")(prepare_commands.prepare_flickr2k)
 prepare.command("realsr")(prepare_commands.prepare_realsr)
+prepare.command("drealsr")(prepare_commands.prepare_drealsr)
+prepare.command("camerasr")(prepare_commands.prepare_camerasr)
+prepare.command("ntire2020")(prepare_commands.prepare_ntire2020)
 
 
 @app.command()

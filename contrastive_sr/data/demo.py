@@ -120,9 +120,8 @@ def _pairs(part: str, name: str, scale: int) -> Iterator[tuple[str, Image, Image
     tile = TILE // scale * scale
     for top in _starts(hr.height, tile, scale):
         for left in _starts(hr.width, tile, scale):
-            box = left, top, left + tile, top + tile
-            small = tuple(edge // scale for edge in box)
-            yield f"{stem}_{top:04d}_{left:04d}.png", hr.crop(box), lr.crop(small)
+            small = left // scale, top // scale, (left + tile) // scale, (top + tile) // scale
+            yield f"{stem}_{top:04d}_{left:04d}.png", hr.crop((left, top, left + tile, top + tile)), lr.crop(small)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
