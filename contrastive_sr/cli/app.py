@@ -283,7 +283,7 @@ def evaluate(
         str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
     ] = None,
     *,
-    scale: Annotated[int, typer.Option(min=2, help="How many times larger HR is.")],
+    scale: Annotated[int, typer.Option(min=1, help="How many times larger HR is; at 1 LR is given, by --lr.")],
     seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
     tile: Annotated[
         int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")

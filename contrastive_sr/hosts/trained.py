@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
@@ -149,7 +151,30 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
             "Try --network with the config it was trained with, or with its options, such as "
             "'{type: EDSR, num_feat: 64}'."
         ) from error
-    return TrainedNetwork(net, net.eval(), network)
+    return TrainedNetwork(_padded(net, _needed_multiple(net)), net.eval(), network)
+
+
+def _needed_multiple(net: nn.Module) -> int:
+    """What the sides of LR images must be multiples of: windows, and an RRDBNet's space to depth at scales 1 and 2."""
+    needed = [size for module in net.modules() if isinstance(size := getattr(module, "window_size", None), int)]
+    if type(net).__name__ == "RRDBNet":
+        needed.append(4 // int(getattr(net, "scale", getattr(net, "upscale_factor", 4))))
+    return math.lcm(*needed)
+
+
+def _padded(net: nn.Module, multiple: int) -> Callable[[Tensor], Tensor]:
+    """The network on mirrored edges, as BasicSR's SwinIRModel has it, and without them again."""
+    if multiple == 1:
+        return net
+
+    def call(lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        wide = F.pad(lr, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+        sr: Tensor = net(wide)
+        factor = sr.shape[-1] // wide.shape[-1]
+        return sr[..., : height * factor, : width * factor] if factor else sr
+
+    return call
 
 
 def _option_file_of(checkpoint: Path) -> Path | None:

@@ -1,5 +1,4 @@
-"""`contrastive-sr prepare folder|div2k|flickr2k|realsr|drealsr|camerasr|ntire2020`: on small archives of the shape of the
-real ones."""
+"""`contrastive-sr prepare folder|div2k|flickr2k|realsr|...`: on small archives of the shape of the real ones."""
 
 from __future__ import annotations
 

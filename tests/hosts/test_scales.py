@@ -4,21 +4,29 @@ train; and trainings at x1, on pairs of equal size."""
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mmagic_helpers as helpers
+import numpy as np
 import pytest
 import torch
 from mmagic.registry import MODELS
 from mmengine.config import Config
+from PIL import Image
 from shrink import provide_files, shrunk, write_vgg
+from typer.testing import CliRunner
 
 import contrastive_sr.hosts.mmagic as adapter
+from contrastive_sr.cli.app import app
 from contrastive_sr.data.demo import prepare_demo_data
+from contrastive_sr.data.prepare import CAMERASR, paired_parts, prepare
 from contrastive_sr.degradations import build_degradation
+from contrastive_sr.errors import ConfigError
+from contrastive_sr.evaluation import psnr_y
 from contrastive_sr.hosts.basicsr import runner as basicsr_runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import degradation_of_options, read_options
@@ -85,6 +93,22 @@ def entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def write_config(path: Path, content: Mapping[str, Any]) -> Path:
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in content.items()))
     return path
+
+
+@pytest.fixture
+def equal_pairs(files: Path, tmp_path: Path) -> Path:
+    """Pairs of photographs and of the same blurred, as CameraSR has them, where `prepare camerasr` writes them."""
+    for number in (1, 21, 22):
+        # sides are multiples of 4 but of no window: an RRDBNet at x1 is validated on such alone
+        with Image.open(files / "datasets/demo_x2/val/HR/chelsea.png") as photo:
+            hr = photo.crop((0, number, 100, number + 92))
+            for side, image in (("H", hr), ("L", hr.resize((48, 48)).resize(hr.size))):
+                path = tmp_path / f"City100/City100_iPhoneX/{number:03d}{side}.PNG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path)
+    out = tmp_path / "datasets_x1/CameraSR_x1"
+    assert prepare(paired_parts(CAMERASR, tmp_path, 1, None), out, "camerasr").problems == []
+    return out
 
 
 SCALES = ("scale", "upscale", "upscale_factor", "crop_border", "period")
@@ -170,6 +194,53 @@ def test_option_file(name: str, scale: int, files: Path, tmp_path: Path) -> None
         assert (tmp_path / "experiments" / small["name"] / "models/net_g_2.pth").is_file()
 
 
+# Networks that have a scale of 1, with their options beside those of the shipped file.
+X1 = [
+    ("demo_pcl_edsr", {"upscale": 1}),
+    ("demo_pcl_rcan", {"upscale": 1}),
+    ("demo_pcl_rrdb", {"scale": 1}),
+    ("demo_pcl_swinir_light", {"upscale": 1}),
+    ("demo_cria_rrdb_x4", {"scale": 1}),
+]
+
+
+@pytest.mark.basicsr
+@pytest.mark.parametrize(("name", "network"), X1)
+def test_basicsr_at_x1(name: str, network: dict[str, int], equal_pairs: Path, tmp_path: Path) -> None:
+    options = shrunk(read_options(PROJECT / f"plugins/{name}.yml"), 32)
+    options.update(scale=1, num_gpu=0)
+    options["network_g"].update(network)
+    for phase, kind in (("train", "train"), ("val", "test")):
+        data = {"dataroot_gt": str(equal_pairs / kind / "HR"), "dataroot_lq": str(equal_pairs / kind / "LR")}
+        options["datasets"][phase].update(data)
+    options["train"]["total_iter"] = options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = 2
+    for metric in ("psnr", "ssim"):
+        options["val"]["metrics"][metric]["crop_border"] = 1
+    options["val"]["metrics"]["pattern"]["period"] = 2
+    dump_options(options, tmp_path / "x1.yml")
+    basicsr_runner.train(tmp_path / "x1.yml", [])
+    checkpoint = tmp_path / "experiments" / options["name"] / "models/net_g_2.pth"
+    assert checkpoint.is_file()
+
+    out = tmp_path / "scores.json"
+    sets = ["--hr", equal_pairs / "test/HR", "--lr", equal_pairs / "test/LR", "--scale", "1", "--json", out]
+    done = CliRunner().invoke(app, ["evaluate", "bicubic", "--checkpoint", f"net={checkpoint}", *map(str, sets)])
+    assert done.exit_code == 0, done.output
+    scores = json.loads(out.read_text())["HR"]
+    assert scores["net"]["psnr_y"] > 0
+    lr, hr = (np.array(Image.open(equal_pairs / f"test/{side}/iPhoneX_001.png")) for side in ("LR", "HR"))
+    assert scores["bicubic"]["psnr_y"] == pytest.approx(psnr_y(lr, hr, border=1), abs=1e-6)
+
+
+@pytest.mark.basicsr
+@pytest.mark.parametrize("name", ["demo_dasr_x4", "demo_crl_sr_x4", "demo_mpf_net_x4"])
+@pytest.mark.usefixtures("basicsr_names")
+def test_networks_without_x1_say_so(name: str) -> None:
+    options = {**read_options(PROJECT / f"plugins/{name}.yml")["network_g"], "scale": 1}
+    with pytest.raises(ConfigError, match=r"\(scale\): expected a whole number from 2 to 4, got 1"):
+        import_basicsr("basicsr.archs").build_network(options)
+
+
 # --------------------------------------------------------------------------------------------------------------- MMagic
 
 
@@ -193,3 +264,32 @@ def test_config(name: str, scale: int, files: Path, tmp_path: Path) -> None:
         small["train_dataloader"]["batch_size"] = 2
         mmagic_runner.train(write_config(tmp_path / "small.py", small), [])
         assert (tmp_path / "work_dirs/small/iter_2.pth").is_file()
+
+
+@pytest.mark.mmagic
+@pytest.mark.usefixtures("mmagic_names")
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("demo_pcl_edsr", "upscale_factor"),
+        ("demo_pcl_rcan", "upscale"),
+        ("demo_pcl_rrdb", "upscale_factor"),
+        ("demo_pcl_swinir_light", "upscale"),
+        ("demo_cria_rrdb_x4", "scale"),
+    ],
+)
+def test_mmagic_at_x1(name: str, key: str, equal_pairs: Path, tmp_path: Path) -> None:
+    config = shrunk(Config.fromfile(helpers.CONFIGS / f"{name}.py").to_dict(), 32)
+    config["model"]["generator"][key] = 1
+    for loader, kind in (("train_dataloader", "train"), ("val_dataloader", "test")):
+        data = config[loader]["dataset"]
+        data.update(scale=1, data_root=str(equal_pairs / kind), data_prefix={"img": "LR", "gt": "HR"})
+    config["train_dataloader"]["batch_size"] = 2
+    config["train_dataloader"]["dataset"]["pipeline"][2]["dictionary"]["scale"] = 1
+    *others, pattern = config["val_evaluator"]["metrics"]
+    for metric in others:
+        metric["crop_border"] = 1
+    pattern["period"] = 2
+    config["train_cfg"].update(max_iters=2, val_interval=2)
+    mmagic_runner.train(write_config(tmp_path / "x1.py", config), [])
+    assert (tmp_path / "work_dirs/x1/iter_2.pth").is_file()
