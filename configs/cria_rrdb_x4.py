@@ -50,8 +50,8 @@ model = dict(
     data_preprocessor=dict(type="DataPreprocessor", mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
 )
 
-# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names. The paper has the 200 of one
-# camera, and adds 800 clean images of DIV2K: `contrastive-sr prepare realsr --camera Canon --clean DIR`, docs/data.md.
+# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names. The paper has 200, and
+# adds 800 clean images of DIV2K: `contrastive-sr prepare realsr --camera Canon --clean DIR`, docs/data.md.
 train_pipeline = _base_.train_pipeline
 train_pipeline[3]["gt_patch_size"] = 128  # ESRGAN's; the paper gives none
 train_dataloader = dict(
