@@ -6,8 +6,8 @@ model = dict(
     generator=dict(
         type="contrastive_sr.CriteriaBranches",
         scale=4,
-        # RRDBNet, EDSRNet or RCAN, with their keys. 19 blocks: 14.97 M parameters in all; the paper has 14.8 M. A
-        # checkpoint of the stock trunk to start from: trunk_weights="..."
+        # RRDBNet, EDSRNet or RCAN, with their keys. 19 blocks: 14.97 M parameters in all at a scale of 4; the paper has
+        # 14.8 M. A checkpoint of the stock trunk to start from: trunk_weights="..."
         trunk=dict(
             type="RRDBNet",
             in_channels=3,
@@ -15,7 +15,6 @@ model = dict(
             mid_channels=64,
             num_blocks=19,
             growth_channels=32,
-            upscale_factor=4,
         ),
     ),
     pixel_loss=dict(type="L1Loss", loss_weight=0.01, reduction="mean"),
@@ -51,8 +50,8 @@ model = dict(
     data_preprocessor=dict(type="DataPreprocessor", mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
 )
 
-# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names; LR at a quarter of the size. The paper
-# adds 800 clean images of DIV2K to RealSR's.
+# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names. The paper has 200, and
+# adds 800 clean images of DIV2K: `contrastive-sr prepare realsr --camera Canon --clean DIR`, docs/data.md.
 train_pipeline = _base_.train_pipeline
 train_pipeline[3]["gt_patch_size"] = 128  # ESRGAN's; the paper gives none
 train_dataloader = dict(

@@ -7,7 +7,7 @@ model = dict(
     # kernels of validation images are read from the degradations.json of `prepare degrade`)
     generator=dict(type="contrastive_sr.DASR", scale=4, variant="full"),
     pixel_loss=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
-    # Isotropic kernels of 21 x 21, width 0.2 to 4, no noise. The paper's second setting: dasr-anisotropic-x4.
+    # Isotropic kernels of 21 x 21, width 0.2 to the scale, no noise. The paper's second setting: dasr-anisotropic-x4.
     degradation="dasr-isotropic-x4",
     # The encoder learns to tell degradations apart, first alone and then with the rest of the network.
     methods=[

@@ -4,13 +4,10 @@ _base_ = ["./demo_pcl_rrdb.py"]
 
 model = dict(
     type="contrastive_sr.ContrastiveESRGAN",
-    discriminator=dict(type="ModifiedVGG", in_channels=3, mid_channels=8),
+    discriminator=dict(type="UNetDiscriminatorWithSpectralNorm", in_channels=3, mid_channels=16),
     gan_loss=dict(type="GANLoss", gan_type="vanilla", loss_weight=5e-3, real_label_val=1.0, fake_label_val=0),
 )
 
-train_pipeline = _base_.train_pipeline
-train_pipeline[3]["gt_patch_size"] = 128  # the only size that ModifiedVGG takes
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(max_iters=80, val_interval=40)
 param_scheduler = dict(milestones=[60])
 

@@ -6,7 +6,7 @@ model = dict(
     generator=dict(
         type="contrastive_sr.MPFNet",
         scale=4,
-        channels=50,  # ours: 5.85 M parameters, where the paper has 5.95 M
+        channels=50,  # ours: 5.85 M parameters at a scale of 4, where the paper has 5.95 M
         blocks=10,
         perceptions="mpfe",  # Table V without MPFE: "vanilla"; Table VI: "0+5", "1+4", "2+3", "3+2", "4+1", "5+0"
         cross_fusion=True,  # Table V without CPB: False
@@ -47,8 +47,8 @@ model = dict(
     data_preprocessor=dict(type="DataPreprocessor", mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
 )
 
-# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names; LR at a quarter of the size. How to get
-# there from RealSR's own names: `contrastive-sr prepare realsr`, docs/data.md.
+# Pairs of photos in data/RealSR_x4/{train,test}/{HR,LR}, with equal file names. How to get there from RealSR's own
+# names: `contrastive-sr prepare realsr`, docs/data.md.
 train_dataloader = dict(
     batch_size=32, dataset=dict(data_root="data/RealSR_x4", data_prefix=dict(img="train/LR", gt="train/HR"))
 )

@@ -37,7 +37,7 @@ console = Console()
 errors = Console(stderr=True)
 
 # options that several commands have
-_Scale = Annotated[int, typer.Option(min=2, help="How many times larger HR is.")]
+_Scale = Annotated[int, typer.Option(min=1, help="How many times larger HR is.")]
 _Tile = Annotated[int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")]
 _Overlap = Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")]
@@ -132,14 +132,18 @@ def doctor(
 
 @prepare.command("demo")
 def prepare_demo(
-    out: Annotated[Path, typer.Option(help="Root of the data set.")] = Path("datasets/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Root of the data set. Default: datasets/demo, or datasets/demo_x2 and so on.")
+    ] = None,
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Of the LR images.")] = 4,
 ) -> None:
-    """Write a small paired x4 data set from the photographs that come with scikit-image."""
+    """Write a small paired data set from the photographs that come with scikit-image, for the demo configs."""
     from contrastive_sr.cli.bars import one_bar
     from contrastive_sr.data.demo import prepare_demo_data
 
+    out = out or Path("datasets/demo" if scale == 4 else f"datasets/demo_x{scale}")
     with one_bar("cutting photographs") as on_photo:
-        data = prepare_demo_data(out, on_photo)
+        data = prepare_demo_data(out, on_photo, scale)
     verb = "Found" if data.reused else "Wrote"
     console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
 
@@ -170,19 +174,29 @@ prepare.command("folder")(prepare_commands.prepare_folder)
 prepare.command("div2k")(prepare_commands.prepare_div2k)
 prepare.command("flickr2k")(prepare_commands.prepare_flickr2k)
 prepare.command("realsr")(prepare_commands.prepare_realsr)
+prepare.command("drealsr")(prepare_commands.prepare_drealsr)
+prepare.command("camerasr")(prepare_commands.prepare_camerasr)
+prepare.command("ntire2020")(prepare_commands.prepare_ntire2020)
 
 
 @app.command()
 def configs(
     folder: Annotated[Path, typer.Argument(help="Where to write the folders plugins/ and configs/.")],
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Of networks, data and crops; 4 is what is shipped.")] = 4,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and differ.")] = False,
 ) -> None:
-    """Write out the option files of both hosts that come with the package."""
-    from contrastive_sr.hosts.shipped import write_shipped
+    """Write out the option files of both hosts that come with the package, at x4, x3 or x2.
 
-    written = write_shipped(folder, force=force)
+    Those at x3 and x2 have the scale in their name, so that all can lie in one folder.
+    """
+    from contrastive_sr.hosts.shipped import MISSING, write_shipped
+
+    written = write_shipped(folder, scale=scale, force=force)
     for path in written:
         print(path)
+    if MISSING[scale]:
+        missing = ", ".join(MISSING[scale])
+        console.print(f"Left out: {missing}. An RRDBNet enlarges by 1, 2 or 4.", soft_wrap=True, highlight=False)
     console.print(f"Wrote {len(written)} files." if written else "All files are there already.")
 
 
@@ -280,7 +294,7 @@ def evaluate(
         str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
     ] = None,
     *,
-    scale: _Scale,
+    scale: Annotated[int, typer.Option(min=1, help="How many times larger HR is; at 1 LR is given, by --lr.")],
     seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
     tile: _Tile = None,
     overlap: _Overlap = 32,

@@ -57,7 +57,7 @@ def run_evaluation(
         lr: a folder of LR images for each, or none; without `hr`, folders of photos that have no HR images, ``DIR`` or
             ``NAME=DIR``.
         degradation: a preset that LR images are made with; None: bicubic.
-        scale: the scale, at least 2.
+        scale: the scale; at 1 LR images are given.
         seed: of the degradation.
         tile: sides of the tiles, in LR pixels, see `contrastive_sr.evaluation.evaluate`; None: whole images.
         overlap: of the tiles, in LR pixels.
@@ -92,7 +92,7 @@ def run_evaluation(
     from contrastive_sr.evaluation.tiles import check_tiles
     from contrastive_sr.hosts.metrics import NOTES, load_metrics
 
-    check_count(scale, "--scale", at_least=2)
+    check_count(scale, "--scale")
     if tile is not None:
         check_tiles(tile, overlap)
     with_hr = bool(hr) or not lr
@@ -199,7 +199,7 @@ def lr_source(lr: Sequence[str | Path], preset: str | None, scale: int, seed: in
         seed: of the degradation.
 
     Raises:
-        ConfigError: both, or no such preset.
+        ConfigError: both, no such preset, or none of them at scale 1.
     """
     from contrastive_sr.evaluation import bicubic_lr, degraded_lr, given_lr
 
@@ -207,6 +207,11 @@ def lr_source(lr: Sequence[str | Path], preset: str | None, scale: int, seed: in
         raise ConfigError("Expected one of --lr, which gives LR images, and --degradation, which makes them; got both.")
     if lr:
         return given_lr()
+    if scale == 1:
+        raise ConfigError(
+            "--lr: expected a folder of LR images for each --hr, got none. At scale 1, LR images made from HR would be "
+            "HR itself."
+        )
     return bicubic_lr(scale) if preset is None else degraded_lr(preset, scale, seed)
 
 

@@ -1,4 +1,4 @@
-"""The commands `contrastive-sr prepare folder`, `div2k`, `flickr2k` and `realsr`."""
+"""The commands of `contrastive-sr prepare` that write data sets of the papers, or of any folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from contrastive_sr.data.prepare import Part, PartResult, Prepared
+    from contrastive_sr.data.prepare import PairedArchive, Part, PartResult, Prepared
 
 
 class HostLayout(str, Enum):
@@ -37,6 +37,13 @@ Layout = Annotated[
     HostLayout, typer.Option(help="datasets/NAME (BasicSR), data/NAME (MMagic), or the first and a link to it (both).")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")]
+SubImages = Annotated[
+    bool, typer.Option("--sub-images/--no-sub-images", help="Cut training images, so that they are read faster.")
+]
+Clean = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="HR images to train on as well, with LR images made of them."),
+]
 Out = Annotated[Path | None, typer.Argument(metavar="[OUT]", help="Root of the data set.", show_default=False)]
 
 
@@ -125,14 +132,12 @@ def prepare_flickr2k(
 
 
 def prepare_realsr(
-    source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="RealSR with Canon and Nikon, or a folder with HR and LR.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="RealSR, or a folder with HR and LR.")],
     out: Out = None,
-    scale: Annotated[int, typer.Option(help="Of the pairs: 2, 3 or 4.")] = 4,
-    sub_images: Annotated[
-        bool, typer.Option("--sub-images/--no-sub-images", help="Cut training images, so that they are read faster.")
-    ] = False,
+    scale: Annotated[int, typer.Option(help="Of the pairs: 2, 3 or 4; 1 of HR and LR of equal size.")] = 4,
+    camera: Annotated[str | None, typer.Option(help="Pairs of one camera alone: Canon or Nikon.")] = None,
+    clean: Clean = None,
+    sub_images: SubImages = False,
     size: Size = 480,
     step: Step = 240,
     thresh: Thresh = 0,
@@ -142,16 +147,81 @@ def prepare_realsr(
 ) -> None:
     """Write RealSR's pairs under equal names into datasets/RealSR_x4, as the shipped configs want them.
 
-    Nothing is made smaller here: LR images are those of the cameras. Goes on where it was stopped.
+    Nothing of it is made smaller here: LR images are those of the cameras. Goes on where it was stopped.
     """
-    _needs_packages(lmdb)
-    from contrastive_sr.data.prepare import Cut, check_apart, realsr_parts
+    from contrastive_sr.data.prepare import REALSR
 
-    out = _place(out, f"RealSR_x{scale}", layout)
-    with _as_options():
-        parts = realsr_parts(source, scale, Cut(size, step, thresh) if sub_images else None)
-    check_apart(parts, out, source, below=False)
-    _run(parts, out, "realsr", lmdb, layout, workers)
+    cut = (size, step, thresh) if sub_images else None
+    _run_pairs(REALSR, source, out, scale, cut, lmdb, layout, workers, camera=camera, clean=clean)
+
+
+def prepare_drealsr(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="DRealSR, with Train_x4 and Test_x4 in it or below.")],
+    out: Out = None,
+    scale: Annotated[int, typer.Option(help="Of the pairs: 2, 3 or 4.")] = 4,
+    clean: Clean = None,
+    sub_images: SubImages = False,
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write DRealSR's pairs under equal names into datasets/DRealSR_x4, in the folders of RealSR.
+
+    Nothing of it is made smaller here: LR images are those of the cameras. Goes on where it was stopped.
+    """
+    from contrastive_sr.data.prepare import DREALSR
+
+    cut = (size, step, thresh) if sub_images else None
+    _run_pairs(DREALSR, source, out, scale, cut, lmdb, layout, workers, clean=clean)
+
+
+def prepare_camerasr(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="City100, with City100_iPhoneX in it.")],
+    out: Out = None,
+    camera: Annotated[str | None, typer.Option(help="Pairs of one camera alone: iPhoneX or NikonD5500.")] = None,
+    sub_images: SubImages = False,
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write CameraSR's pairs, of equal size, into datasets/CameraSR_x1, in the folders of RealSR.
+
+    LR images have been enlarged to HR's size by the authors, so that networks and `evaluate` have --scale 1. As in
+    Cria-CL pairs 001 to 020 are for testing. Goes on where it was stopped.
+    """
+    from contrastive_sr.data.prepare import CAMERASR
+
+    cut = (size, step, thresh) if sub_images else None
+    _run_pairs(CAMERASR, source, out, 1, cut, lmdb, layout, workers, camera=camera)
+
+
+def prepare_ntire2020(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with the extracted Corrupted-tr-x and so on.")],
+    out: Out = None,
+    sub_images: SubImages = True,
+    size: Size = 480,
+    step: Step = 240,
+    thresh: Thresh = 0,
+    lmdb: Lmdb = False,
+    layout: Layout = HostLayout.both,
+    workers: Workers = None,
+) -> None:
+    """Write NTIRE2020's real-world SR, Track 1, x4, into datasets/NTIRE2020_x4, in the folders of RealSR.
+
+    The challenge has no pairs to train on. HR are the corrupted source images (Corrupted-tr-x) and the clean target
+    images (Corrupted-tr-y) alike, as Cria-CL counts them, and their LR images are made by bicubic downsampling. Test
+    pairs are the archive's own: corrupted LR, clean HR. Goes on where it was stopped.
+    """
+    from contrastive_sr.data.prepare import NTIRE2020
+
+    cut = (size, step, thresh) if sub_images else None
+    _run_pairs(NTIRE2020, source, out, 4, cut, lmdb, layout, workers)
 
 
 def _needs_packages(lmdb: bool) -> None:
@@ -174,6 +244,29 @@ def _as_options() -> Iterator[None]:
 def _place(out: Path | None, name: str, layout: HostLayout) -> Path:
     """Where the shipped configs look for a data set, unless a place was given."""
     return out if out is not None else Path("data" if layout is HostLayout.mmagic else "datasets") / name
+
+
+def _run_pairs(
+    archive: PairedArchive,
+    source: Path,
+    out: Path | None,
+    scale: int,
+    cut: tuple[int, int, int] | None,
+    lmdb: bool,
+    layout: HostLayout,
+    workers: int | None,
+    *,
+    camera: str | None = None,
+    clean: Path | None = None,
+) -> None:
+    _needs_packages(lmdb)
+    from contrastive_sr.data.prepare import Cut, check_apart, paired_parts
+
+    out = _place(out, f"{archive.name}_x{scale}", layout)
+    with _as_options():
+        parts = paired_parts(archive, source, scale, Cut(*cut) if cut else None, camera=camera, clean=clean)
+    check_apart(parts, out, source, below=False)
+    _run(parts, out, archive.name.lower(), lmdb, layout, workers)
 
 
 def _run(parts: Sequence[Part], out: Path, kind: str, lmdb: bool, layout: HostLayout, workers: int | None) -> None:
@@ -217,7 +310,9 @@ def _told(result: PartResult, out: Path) -> list[str]:
     pieces = f" in {result.files} sub-images" if layout.cut else ""
     lines = [f"{out / layout.hr}: {what}{pieces}"]
     for scale, folder in layout.lr.items():
-        origin = "the archive's own" if scale in part.own_scales else "made from HR, MATLAB-style bicubic"
+        made = sum(scale not in source.lr for source in part.sources)
+        origin = "made from HR, MATLAB-style bicubic" if made == len(part.sources) else "the archive's own"
+        origin += f", and {made} made from HR, MATLAB-style bicubic" if 0 < made < len(part.sources) else ""
         lines.append(f"{out / folder}: LR images at x{scale}, {origin}")
     lines.append(f"{out / part.meta}: list of the HR images")
     if result.small and layout.cut is not None:

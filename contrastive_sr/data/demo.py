@@ -1,10 +1,11 @@
-"""A small paired x4 data set from the colour photographs that come with scikit-image; nothing is downloaded."""
+"""A small paired data set from the colour photographs that come with scikit-image; nothing is downloaded."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contrastive_sr.data.images import as_image, as_tensor
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,8 +29,12 @@ VAL_PHOTOS: dict[str, tuple[int, int, int, int]] = {
 }
 """Held-out photographs, each with the box (left, top, right, bottom) that is kept so that validation stays quick."""
 TILE, STRIDE = 128, 96
-BLIND = {"blurred": "dasr-table1-width1.8-x4", "spatial": "crl-spatial-x4"}
-"""Further held-out LR images, for blind SR: the end of their folder's name, and the preset."""
+BLIND = {
+    2: {"blurred": "dasr-table2-width1.2-x2", "spatial": "crl-spatial-x2"},
+    3: {"blurred": "dasr-table2-width1.6-x3", "spatial": "crl-spatial-x3"},
+    4: {"blurred": "dasr-table1-width1.8-x4", "spatial": "crl-spatial-x4"},
+}
+"""Further held-out LR images at each scale, for blind SR: the end of their folder's name, and the preset."""
 _RECIPE = 2  # raise it when the files written for the same photographs change
 
 
@@ -38,7 +43,7 @@ class DemoData:
     """The data set of the demo.
 
     Args:
-        folder: root; `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4`, and one folder for each of `BLIND`, such as
+        folder: root; at x4 `train/HR`, `train/LRx4`, `val/HR`, `val/LRx4`, and one folder for each of `BLIND`, such as
             `val/LRx4_blurred`, lie below it.
         train: number of training pairs.
         val: number of held-out pairs.
@@ -73,15 +78,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _starts(length: int) -> list[int]:
+def _starts(length: int, tile: int, scale: int) -> list[int]:
     """Left edges of overlapping tiles that cover `length`, evenly spread, on the LR grid."""
-    count = -(-(length - TILE) // STRIDE) + 1
+    count = -(-(length - tile) // STRIDE) + 1
     if count == 1:
         return [0]
-    return [round(index * (length - TILE) / (count - 1) / SCALE) * SCALE for index in range(count)]
+    return [round(index * (length - tile) / (count - 1) / scale) * scale for index in range(count)]
 
 
-def _cropped_to_multiple(photo: Image, multiple: int = 16) -> Image:
+def _cropped_to_multiple(photo: Image, multiple: int) -> Image:
     width, height = (size // multiple * multiple for size in photo.size)
     return photo.crop((0, 0, width, height))
 
@@ -97,7 +102,7 @@ def _degraded(hr: Image, preset: str) -> Image:
     return Image.fromarray(as_image(lr))
 
 
-def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
+def _pairs(part: str, name: str, scale: int) -> Iterator[tuple[str, Image, Image]]:
     """File name, HR and LR image of each pair of one photograph."""
     from PIL import Image
 
@@ -105,17 +110,18 @@ def _pairs(part: str, name: str) -> Iterator[tuple[str, Image, Image]]:
     with Image.open(photo_path(name)) as photo:
         hr = photo.convert("RGB")
     hr.info.clear()  # a colour profile that libpng warns about at every read
-    hr = _cropped_to_multiple(hr.crop(VAL_PHOTOS[name]) if part == "val" else hr)
+    hr = _cropped_to_multiple(hr.crop(VAL_PHOTOS[name]) if part == "val" else hr, math.lcm(16, scale))
     # Pillow's bicubic (a = -0.5) widens its kernel when it shrinks, as MATLAB's imresize does, and rounds to 8 bits
-    lr = hr.resize((hr.width // SCALE, hr.height // SCALE), Image.Resampling.BICUBIC)
+    lr = hr.resize((hr.width // scale, hr.height // scale), Image.Resampling.BICUBIC)
     if part == "val":
         yield f"{stem}.png", hr, lr
         return
     # the whole photograph is made smaller and then cut, so that no tile has an edge of its own in LR
-    for top in _starts(hr.height):
-        for left in _starts(hr.width):
-            small = (left // SCALE, top // SCALE, (left + TILE) // SCALE, (top + TILE) // SCALE)
-            yield f"{stem}_{top:04d}_{left:04d}.png", hr.crop((left, top, left + TILE, top + TILE)), lr.crop(small)
+    tile = TILE // scale * scale
+    for top in _starts(hr.height, tile, scale):
+        for left in _starts(hr.width, tile, scale):
+            small = left // scale, top // scale, (left + tile) // scale, (top + tile) // scale
+            yield f"{stem}_{top:04d}_{left:04d}.png", hr.crop((left, top, left + tile, top + tile)), lr.crop(small)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -127,10 +133,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _read_complete(folder: Path) -> DemoData | None:
+def _read_complete(folder: Path, scale: int) -> DemoData | None:
     """What lies in `folder`, if every file is as the manifest lists it; else None."""
     content = _read_manifest(folder)
-    if content.get("recipe") != _RECIPE:
+    if (content.get("recipe"), content.get("scale")) != (_RECIPE, scale):
         return None
     files: dict[str, str] = content["files"]
     sources = {name: entry.get("sha256") for name, entry in content["photographs"].items()}
@@ -147,25 +153,37 @@ def _source_digests() -> dict[str, str]:
     return {name: _digest(photo_path(name)) for name in (*TRAIN_PHOTOS, *VAL_PHOTOS)}
 
 
-def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | None = None) -> DemoData:
+def prepare_demo_data(
+    folder: Path, on_photo: Callable[[str, int, int], None] | None = None, scale: int = SCALE
+) -> DemoData:
     """Write the data set, or leave it alone if it is there and complete.
 
     Args:
         folder: root of the data set. Files of another origin in it are never replaced.
         on_photo: called as (name, done, total) after each photograph.
+        scale: how many times larger HR is: 2, 3 or 4.
 
     Returns:
         Folder and number of pairs.
 
     Raises:
+        ConfigError: another scale.
         DataError: scikit-image or a photograph is missing, or `folder` holds something else.
     """
-    complete = _read_complete(folder)
+    if scale not in BLIND:
+        raise ConfigError(f"scale: expected 2, 3 or 4, got {scale}.")
+    complete = _read_complete(folder, scale)
     if complete is not None:
         return complete
     if folder.exists() and not folder.is_dir():
         raise DataError(f"Expected a folder, got the file {folder}. Choose another one.")
-    ours = {"manifest.json", *_read_manifest(folder).get("files", {})}
+    before = _read_manifest(folder)
+    if before.get("scale", scale) != scale:
+        raise DataError(
+            f"Expected an empty folder, or one with this data set at x{scale}, got {folder}, which has it at "
+            f"x{before['scale']}. Choose another folder."
+        )
+    ours = {"manifest.json", *before.get("files", {})}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if there - ours:
         raise DataError(
@@ -180,10 +198,10 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
     digests = _source_digests()
     for done, (part, name) in enumerate(parts, start=1):
         count = 0
-        for file, hr, lr in _pairs(part, name):
-            images = {"HR": hr, f"LRx{SCALE}": lr}
+        for file, hr, lr in _pairs(part, name, scale):
+            images = {"HR": hr, f"LRx{scale}": lr}
             if part == "val":
-                images |= {f"LRx{SCALE}_{kind}": _degraded(hr, preset) for kind, preset in BLIND.items()}
+                images |= {f"LRx{scale}_{kind}": _degraded(hr, preset) for kind, preset in BLIND[scale].items()}
             for kind, image in images.items():
                 goal = partial / part / kind / file
                 goal.parent.mkdir(parents=True, exist_ok=True)
@@ -195,9 +213,9 @@ def prepare_demo_data(folder: Path, on_photo: Callable[[str, int, int], None] | 
     files = {path.relative_to(partial).as_posix(): _digest(path) for path in sorted(partial.glob("*/*/*.png"))}
     manifest = {
         "recipe": _RECIPE,
-        "scale": SCALE,
+        "scale": scale,
         "lr": "Pillow bicubic with antialiasing, 8 bits",
-        "blind": BLIND,
+        "blind": BLIND[scale],
         "source": "photographs inside the scikit-image package",
         "photographs": photographs,
         "files": files,

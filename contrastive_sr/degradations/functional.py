@@ -190,20 +190,20 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
 
     Args:
         x: (B, C, h, w).
-        scale: the factor s, at least 2.
+        scale: the factor s; at 1 images stay as they are.
 
     Returns:
         (B, C, s h, s w), in float32 for half precision. Next to sharp edges values overshoot the range of x.
 
     Raises:
-        ConfigError: a scale below 2.
+        ConfigError: a scale below 1.
         DataError: a tensor of another shape.
 
     Example:
         >>> bicubic_upsample(torch.ones(1, 3, 8, 12), 4).shape
         torch.Size([1, 3, 32, 48])
     """
-    check_count(scale, "scale", at_least=2)
+    check_count(scale, "scale")
     check_shape(x, ("B", "C", "h", "w"), "x")
     x = at_least_float32(x)
     rows, columns = (_enlarging_matrix(length, scale, x) for length in x.shape[-2:])

@@ -84,13 +84,13 @@ class Score(NamedTuple):
 
 
 def bicubic(scale: int) -> Network:
-    """The network that needs no training: bicubic enlargement as MATLAB does it.
+    """The network that needs no training: bicubic enlargement as MATLAB does it. At scale 1 it is the LR image itself.
 
     Example:
         >>> bicubic(4)(torch.rand(1, 3, 8, 8)).shape
         torch.Size([1, 3, 32, 32])
     """
-    check_count(scale, "bicubic(scale)", at_least=2)
+    check_count(scale, "bicubic(scale)")
     return lambda lr: bicubic_upsample(lr, scale)
 
 

@@ -83,7 +83,7 @@ def upscale(
         DataError: a photo that cannot be used, or a file that is there and was made of something else.
         NonFiniteError: the network gives NaN or infinity.
     """
-    check_count(scale, "upscale(scale)", at_least=2)
+    check_count(scale, "upscale(scale)")
     if tile is not None:
         check_tiles(tile, overlap)
     parts = "whole" if tile is None else f"in tiles of {tile} with an overlap of {overlap}"

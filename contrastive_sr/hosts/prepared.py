@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
 _OTHER = {"datasets": "data", "data": "datasets"}
 """Where BasicSR's options look for a data set, and where MMagic's do, and the other way round."""
 _COMMANDS = {"DIV2K": "div2k SRC", "Flickr2K": "flickr2k SRC", "DF2K": "flickr2k SRC", "demo": "demo"}
-_COMMANDS |= {"RealSR_x4": "realsr SRC"} | {name: f"folder SRC datasets/{name} --test" for name in ("Set5", "Set14")}
+_COMMANDS |= {"RealSR": "realsr SRC", "DRealSR": "drealsr SRC"}
+_COMMANDS |= {name: f"folder SRC datasets/{name} --test" for name in ("Set5", "Set14")}
+_OF_ONE_SCALE = {"CameraSR": "camerasr SRC", "NTIRE2020": "ntire2020 SRC"}
 
 
 def how_to_prepare(folder: str | Path) -> str:
@@ -18,10 +21,16 @@ def how_to_prepare(folder: str | Path) -> str:
     Example:
         >>> how_to_prepare("data/DIV2K/DIV2K_train_HR_sub")
         ' `contrastive-sr prepare div2k SRC` writes it.'
+        >>> how_to_prepare("data/RealSR_x2/train/HR")
+        ' `contrastive-sr prepare realsr SRC --scale 2` writes it.'
     """
-    below = [name for root, name in pairwise(Path(folder).parts) if root in _OTHER]
-    command = next((_COMMANDS[name] for name in below if name in _COMMANDS), None)
-    return "" if command is None else f" `contrastive-sr prepare {command}` writes it."
+    below = [re.sub(r"_x\d$", "", name) for root, name in pairwise(Path(folder).parts) if root in _OTHER]
+    command = next((command for name in below if (command := (_COMMANDS | _OF_ONE_SCALE).get(name))), None)
+    scale = re.search(r"[xX]([123])(?=_|/|$)", str(folder))
+    if command is None:
+        return ""
+    asked = f" --scale {scale[1]}" if scale and command in _COMMANDS.values() else ""
+    return f" `contrastive-sr prepare {command}{asked}` writes it."
 
 
 def link_for_other_host(folder: Path) -> str | None:

@@ -36,6 +36,16 @@ def test_configs_are_written_whole(tmp_path: Path, project: Path, command_line: 
     assert "there already" in again.stdout
 
 
+def test_configs_at_another_scale_are_named_by_it(tmp_path: Path, command_line: Run) -> None:
+    for scale in ("4", "3"):
+        done = command_line("configs", ".", "--scale", scale)
+        assert done.returncode == 0, done.stderr
+    assert "Left out: pcl_rrdb, demo_pcl_rrdb, demo_pcl_gan_rrdb. An RRDBNet enlarges by 1, 2 or 4." in done.stdout
+    assert "dataroot_lq: datasets/Set5/LRbicx3" in (tmp_path / "plugins/pcl_edsr_x3.yml").read_text()
+    assert 'work_dirs/edsr_x3_realsr/iter_500000.pth"' in (tmp_path / "configs/mpf_net_x3.py").read_text()
+    assert command_line("configs", ".", "--scale", "5").returncode == 2
+
+
 def test_configs_never_overwrite_silently(tmp_path: Path) -> None:
     written = write_shipped(tmp_path)
     mine = tmp_path / "plugins" / "pcl_edsr.yml"

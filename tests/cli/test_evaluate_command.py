@@ -533,3 +533,8 @@ def test_lpips_weights_are_downloaded_if_asked_for(
         evaluate("bicubic", hr=hr, fetch_lpips=True)
     with pytest.raises(ConfigError, match=r"Expected one of --fetch-lpips, .*and --lpips-weights; got both"):
         evaluate("bicubic", hr=hr, fetch_lpips=True, lpips_weights=checkpoints / name)
+
+
+def test_at_scale_1_lr_images_are_given(photos: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--lr: expected a folder .* for each --hr, got none\. At scale 1"):
+        evaluate("bicubic", hr=[str(photos / "second")], scale=1)

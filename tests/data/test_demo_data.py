@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from contrastive_sr.data.demo import TRAIN_PHOTOS, VAL_PHOTOS, photo_path, prepare_demo_data
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -38,6 +38,24 @@ def test_lr_is_hr_made_smaller(demo_data: Path) -> None:
         with Image.open(hr_path) as hr, Image.open(demo_data / "train" / "LRx4" / hr_path.name) as lr:
             small = np.asarray(hr.resize(lr.size, Image.Resampling.BICUBIC), dtype=int)
             assert np.abs(small - np.asarray(lr, dtype=int))[3:-3, 3:-3].max() <= 1
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_pairs_at_other_scales(scale: int, tmp_path: Path) -> None:
+    data = prepare_demo_data(tmp_path / "demo", scale=scale)
+    assert prepare_demo_data(tmp_path / "demo", scale=scale).reused
+    for part, kinds in (("train", ("",)), ("val", ("", "_blurred", "_spatial"))):
+        for hr_path in (data.folder / part / "HR").iterdir():
+            for kind in kinds:
+                lr_path = data.folder / part / f"LRx{scale}{kind}" / hr_path.name
+                with Image.open(hr_path) as hr, Image.open(lr_path) as lr:
+                    assert hr.size == (scale * lr.width, scale * lr.height)
+    before = _digests(data.folder)
+    with pytest.raises(DataError, match=rf"at x4, got .*, which has it at x{scale}\. Choose another folder"):
+        prepare_demo_data(data.folder)
+    assert _digests(data.folder) == before
+    with pytest.raises(ConfigError, match="scale: expected 2, 3 or 4, got 8"):
+        prepare_demo_data(tmp_path / "other", scale=8)
 
 
 def test_training_covers_its_photographs_and_no_held_out_one(demo_data: Path) -> None:

@@ -1,4 +1,4 @@
-"""`contrastive-sr prepare folder|div2k|flickr2k|realsr`: on small archives of the shape of the real ones."""
+"""`contrastive-sr prepare folder|div2k|flickr2k|realsr|...`: on small archives of the shape of the real ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from contrastive_sr.data.demo import photo_path
-from contrastive_sr.data.prepare import archives
+from contrastive_sr.data.prepare import archives, pairs
 from contrastive_sr.data.prepare.images import matlab_bicubic
 from contrastive_sr.data.prepare.links import join_df2k
 from contrastive_sr.data.prepare.parts import Cut, Part
@@ -397,7 +397,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(tmp_path: Path) -> No
 
 def parts_of(archive: Path, name: str) -> list[Part]:
     if name == "RealSR":
-        return archives.realsr_parts(archive, 4, None)
+        return pairs.paired_parts(pairs.REALSR, archive, 4, None)
     find = archives.div2k_parts if name == "DIV2K" else archives.flickr2k_parts
     return find(archive, [4], SMALL)
 
@@ -503,6 +503,122 @@ def test_realsr_of_an_early_version_is_told(realsr: Path, tmp_path: Path) -> Non
     (problem,) = prepare(parts_of(realsr, "RealSR"), tmp_path / "set", "realsr").problems
     assert "Canon_001_LR4.png is 88 x 64; expected 22 x 16" in problem
     assert "before its version 3" in problem
+
+
+def test_realsr_of_one_camera_with_clean_images_as_in_cria_cl(
+    realsr: Path, div2k: Path, tmp_path: Path, command_line: Run
+) -> None:
+    arguments = "--camera", "Canon", "--clean", div2k / "DIV2K_train_HR", "--workers", "1"
+    done = command_line("prepare", "realsr", realsr, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "train/LR: LR images at x4, the archive's own, and 3 made from HR" in done.stdout
+    root = tmp_path / "datasets/RealSR_x4"
+    names = ["Canon_001.png", "Canon_002.png", "clean_0001.png", "clean_0002.png", "clean_0003.png"]
+    assert files_below(root / "train/HR") == files_below(root / "train/LR") == names
+    assert files_below(root / "test/HR") == files_below(root / "test/LR") == ["Canon_001.png"]
+    hr = pixels(div2k / "DIV2K_train_HR/0002.png")
+    assert np.array_equal(pixels(root / "train/LR/clean_0002.png"), bicubic(hr, 4))
+    assert (root / "train/LR/Canon_002.png").samefile(realsr / "Canon/Train/4/Canon_002_LR4.png")
+
+
+def test_realsr_with_images_that_have_no_partner(realsr: Path, tmp_path: Path) -> None:
+    folder = realsr / "Nikon/Train/4"
+    (folder / "Nikon_001_LR4.png").unlink()
+    (folder / "Nikon_002_HR.png").unlink()
+    prepared = prepare(parts_of(realsr, "RealSR"), tmp_path / "set", "realsr")
+    lr, hr = sorted(prepared.problems, key=lambda text: "LR4" not in text)
+    assert "Nikon_002_LR4.png has no HR image" in lr
+    assert "Nikon_001_HR.png has no LR image. Add it" in hr
+    assert files_below(tmp_path / "set/train/HR") == ["Canon_001.png", "Canon_002.png"]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_drealsr_gets_equal_names(scale: int, tmp_path: Path, command_line: Run) -> None:
+    root = tmp_path / f"DRealSR/x{scale}"
+    # as some extract it, the test images lie one folder deeper
+    folders = {"train": root / f"Train_x{scale}", "test": root / f"Test_x{scale}/Test_x{scale}"}
+    for kind, name, end in (("train", "DSC_1286", "_3"), ("train", "sony_10", "_12"), ("test", "Canon_10", "")):
+        image = photo(72, 48)
+        write(image, folders[kind] / f"{kind}_HR/{name}_x{scale}{end}.png")
+        small = image.resize((72 // scale, 48 // scale), Image.Resampling.BOX)
+        write(small, folders[kind] / f"{kind}_LR/{name}_x1{end}.png")
+    done = command_line("prepare", "drealsr", tmp_path / "DRealSR", "--scale", str(scale), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / f"data/DRealSR_x{scale}"
+    for kind, names in (("train", ["DSC_1286_3.png", "sony_10_12.png"]), ("test", ["Canon_10.png"])):
+        assert files_below(out / kind / "HR") == files_below(out / kind / "LR") == names
+    assert (out / "test/LR/Canon_10.png").samefile(folders["test"] / "test_LR/Canon_10_x1.png")
+
+
+def test_camerasr_is_of_equal_size_and_split_as_in_cria_cl(tmp_path: Path, command_line: Run) -> None:
+    for camera in ("iPhoneX", "NikonD5500"):
+        for number in (1, 20, 21, 100):
+            image = photo(66 + number, 48)
+            write(image, tmp_path / f"City100/City100_{camera}/{number:03d}H.PNG")
+            small = image.resize((30, 20)).resize(image.size)
+            write(small, tmp_path / f"City100/City100_{camera}/{number:03d}L.PNG")
+    done = command_line("prepare", "camerasr", tmp_path, "--camera", "iPhoneX", "--lmdb", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "datasets/CameraSR_x1"
+    for kind, names in (("train", ["iPhoneX_021", "iPhoneX_100"]), ("test", ["iPhoneX_001", "iPhoneX_020"])):
+        assert files_below(out / kind / "HR") == files_below(out / kind / "LR") == [f"{name}.png" for name in names]
+        assert (out / f"{kind}_LR.lmdb/data.mdb").is_file()
+    for side, of_archive in (("HR", "H"), ("LR", "L")):
+        original = tmp_path / f"City100/City100_iPhoneX/021{of_archive}.PNG"
+        assert np.array_equal(pixels(out / f"train/{side}/iPhoneX_021.png"), pixels(original))
+
+
+def test_pairs_of_equal_size_in_folders(tmp_path: Path) -> None:
+    for folder in ("HR", "LR"):
+        write(photo(60, 50), tmp_path / f"pairs/{folder}/a.png")
+    write(photo(60, 50), tmp_path / "pairs/HR/b.png")
+    write(photo(30, 25), tmp_path / "pairs/LR/b.png")
+    (part,) = pairs.paired_parts(pairs.REALSR, tmp_path / "pairs", 1, SMALL)
+    (problem,) = prepare([part], tmp_path / "set", "realsr").problems
+    assert "b.png is 30 x 25; expected 60 x 50" in problem
+    assert len(files_below(tmp_path / "set/train/LR")) == len(SMALL.boxes(50, 60))
+    assert files_below(tmp_path / "set/train/HR") == files_below(tmp_path / "set/train/LR")
+
+
+def test_ntire2020_has_made_pairs_to_train_on_and_its_own_to_test(tmp_path: Path, command_line: Run) -> None:
+    archive = tmp_path / "track1"
+    write(photo(96, 72), archive / "Corrupted-tr-x/000001.png")
+    write(photo(96, 72, "coffee.png"), archive / "Corrupted-tr-y/0001.png")
+    write(photo(96, 72, "rocket.jpg"), archive / "track1-valid-gt/0801.png")
+    corrupted = write(photo(24, 18, "chelsea.png"), archive / "Corrupted-va-x/0801.png")
+    done = command_line("prepare", "ntire2020", archive, "--size", "48", "--step", "24", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "train/LR: LR images at x4, made from HR" in done.stdout
+    assert "test/LR: LR images at x4, the archive's own" in done.stdout
+    out = tmp_path / "data/NTIRE2020_x4"
+    origins = {name.rpartition("_s")[0] for name in files_below(out / "train/HR")}
+    assert origins == {"Corrupted-tr-x_000001", "Corrupted-tr-y_0001"}
+    target = bicubic(pixels(archive / "Corrupted-tr-y/0001.png"), 4)
+    assert np.array_equal(pixels(out / "train/LR/Corrupted-tr-y_0001_s001.png"), target[:12, :12])
+    assert (out / "test/LR/0801.png").samefile(corrupted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("drealsr", "--scale", "1"), "--scale: DRealSR has x2, x3, x4, got 1"),
+        (("realsr", "--camera", "Sony"), "--camera: expected one of RealSR's, Canon or Nikon, got Sony"),
+        (("camerasr",), "Expected CameraSR's files (City100_iPhoneX or"),
+        (("ntire2020",), "Expected NTIRE2020's files (Track 1's Corrupted-tr-x"),
+        (("realsr", "--clean", "nowhere"), "such as DIV2K_train_HR, got nowhere with no such folder"),
+        (("realsr", "--scale", "1", "--clean", "pairs/HR"), "--clean: expected a scale of at least 2, got 1"),
+        (("realsr", "--sub-images", "--size", "50"), "--size: expected a multiple of 4"),
+    ],
+)
+def test_pairs_that_cannot_be(arguments: tuple[str, ...], words: str, tmp_path: Path, command_line: Run) -> None:
+    for folder in ("HR", "LR"):
+        write(photo(40, 40), tmp_path / f"pairs/{folder}/a.png")
+    command, *options = arguments
+    done = command_line("prepare", command, "pairs", *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "datasets").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from contrastive_sr.embeddings.vgg import CONFIGURATIONS
 PATCH = 32
 # The largest value that a key keeps, wherever it stands. 16 channels, since RCAN divides them by 16.
 _AT_MOST = {
-    **dict.fromkeys(("num_feat", "mid_channels", "channels"), 16),
+    **dict.fromkeys(("num_feat", "mid_channels", "channels", "embed_dim"), 16),
     **dict.fromkeys(("num_grow_ch", "growth_channels"), 4),
     **dict.fromkeys(("num_block", "num_blocks", "num_group", "blocks", "groups"), 2),
     **dict.fromkeys(("encoder_blocks",), 4),
@@ -47,6 +47,8 @@ def _shrunk_entry(key: str, value: Any, patch: int) -> Any:
         return min(type(value)(_AT_MOST[key]), value)
     if key in ("gt_size", "gt_patch_size", "patch_size"):
         return patch
+    if key in ("depths", "num_heads"):  # of SwinIR: one group of two blocks
+        return [2]
     if key == "crop_size":
         return (patch, patch)
     if key == "layers":  # as many, of the first blocks: body.7 and body.15 become body.0 and body.1

@@ -546,7 +546,7 @@ def test_a_layer_that_is_not_there(train_here: Callable[..., Path], demo_data: P
         train_here("demo_nce_edsr", demo_data, options={"methods": methods})
 
 
-@pytest.mark.parametrize("name", ["pcl_edsr", "pcl_rcan", "pcl_rrdb", "nce_edsr", "srnce_rcan"])
+@pytest.mark.parametrize("name", ["pcl_edsr", "pcl_rcan", "pcl_rrdb", "pcl_swinir_light", "nce_edsr", "srnce_rcan"])
 def test_full_and_demo_options_say_the_same_of_the_method(name: str) -> None:
     full, demo = ([dict(method) for method in read_options(f)["methods"]] for f in (name, f"demo_{name}"))
     assert [len(m.pop("layers", ())) for m in full] == [len(m.pop("layers", ())) for m in demo]  # of other depths

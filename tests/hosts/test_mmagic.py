@@ -548,7 +548,10 @@ def test_missing_host_is_named_with_the_command_that_mends_it(tmp_path: Path) ->
     assert 'pip install "contrastive-sr[mmagic]"' in last
 
 
-@pytest.mark.parametrize(("name", "millions"), [("pcl_edsr", 1.52), ("pcl_rcan", 15.6), ("pcl_rrdb", 16.7)])
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("pcl_edsr", 1.52), ("pcl_edsr_l", 43.1), ("pcl_rcan", 15.6), ("pcl_rrdb", 16.7), ("pcl_swinir_light", 0.930)],
+)
 def test_full_configs_hold_the_papers_networks(name: str, millions: float, tmp_path: Path) -> None:
     shutil.copytree(helpers.CONFIGS, tmp_path / "configs")  # as `contrastive-sr configs` writes them
     config = Config.fromfile(tmp_path / "configs" / f"{name}.py")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from contrastive_sr.data.demo import photo_path
-from contrastive_sr.data.prepare import archives
+from contrastive_sr.data.prepare import archives, pairs
 from contrastive_sr.data.prepare.links import join_df2k
 from contrastive_sr.data.prepare.parts import Cut
 from contrastive_sr.data.prepare.run import prepare
@@ -47,7 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sets = {
         "DIV2K": archives.div2k_parts(raw, [4], CUT),
         "Flickr2K": archives.flickr2k_parts(raw, [4], CUT),
-        "RealSR_x4": archives.realsr_parts(raw / "RealSR", 4, None),
+        "RealSR_x4": pairs.paired_parts(pairs.REALSR, raw / "RealSR", 4, None),
         "Set5": archives.folder_parts(raw / "Set5", datasets / "Set5", [4], None, True),
     }
     for name, parts in sets.items():

@@ -87,7 +87,10 @@ def _own_lr(source: Source, hr: torch.Tensor, scale: int) -> torch.Tensor:
     if lr.shape[:2] != (hr.shape[0] // scale, hr.shape[1] // scale):
         hint = ""
         if lr.shape == hr.shape:
-            hint = " LR as large as HR is how RealSR was released before its version 3; take that one."
+            hint = (
+                " LR as large as HR is how RealSR was released before its version 3; take that one. Or, in folders HR "
+                "and LR, prepare it with --scale 1."
+            )
         raise DataError(
             f"{path} is {lr.shape[1]} x {lr.shape[0]}; expected {hr.shape[1] // scale} x {hr.shape[0] // scale}, as "
             f"{source.hr} is {hr.shape[1]} x {hr.shape[0]} and the scale {scale}.{hint}"

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from contrastive_sr.errors import ConfigError, DataError
 
-LR_SUFFIX = re.compile(r"(_HR|_LR[2348]?|x[2348])$")
-"""What an archive adds to the name of an image to tell HR from LR."""
 _SHOWN = 5
 
 
@@ -104,6 +102,7 @@ class Part:
         meta: name of the list of HR images, below the root.
         notes: what a person should know about it.
         alone: LR images without an HR image.
+        without_lr: HR images that should have an LR image, and have none.
     """
 
     title: str
@@ -112,6 +111,7 @@ class Part:
     meta: str
     notes: Sequence[str] = ()
     alone: Sequence[Path] = ()
+    without_lr: Sequence[Path] = ()
 
     @property
     def own_scales(self) -> list[int]:
@@ -138,15 +138,20 @@ Files = dict[str, tuple[int, int, int]]
 """What was written for an image: path below the root, and bytes, height and width of each file."""
 
 
-def checked_scales(scales: Sequence[int], cut: Cut | None) -> list[int]:
+def checked_scales(scales: Sequence[int], cut: Cut | None, least: int = 2) -> list[int]:
     """Sorted scales that fit the sub-images.
 
+    Args:
+        scales: the scales.
+        cut: the sub-images, or None.
+        least: the smallest scale there can be: 1 where no LR image has to be made.
+
     Raises:
-        ConfigError: scales below 2 or above 8, or sub-images whose size, step or thresh is no multiple of them.
+        ConfigError: scales below the least or above 8, or sub-images whose size, step or thresh is no multiple of them.
     """
     ordered = sorted(set(scales))
-    if not ordered or ordered[0] < 2 or ordered[-1] > 8:
-        raise ConfigError(f"scale: expected scales of 2 to 8, got {', '.join(map(str, scales))}.")
+    if not ordered or ordered[0] < least or ordered[-1] > 8:
+        raise ConfigError(f"scale: expected scales of {least} to 8, got {', '.join(map(str, scales))}.")
     if cut is not None:
         multiple = math.lcm(*ordered)
         for name, value, least in (

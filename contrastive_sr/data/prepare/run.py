@@ -114,6 +114,7 @@ def prepare(
         for part in parts:
             files = {job.source.name: wrote for job in jobs[id(part)] if (wrote := journal.files(job)) is not None}
             problems += [f"{path} has no HR image. Add it, or take the LR image out." for path in part.alone]
+            problems += [f"{path} has no LR image. Add it, or take the HR image out." for path in part.without_lr]
             problems += _verify(part, files, out, on_progress)
             results.append(_result(part, files))
             _write_meta(part, files, out)
@@ -259,7 +260,7 @@ def _verify(part: Part, files: Mapping[str, Files], out: Path, on_progress: OnPr
     problems = []
     layout = part.layout
     hr = _of_folder(files, layout.hr)
-    for scale, folder in {1: layout.hr, **layout.lr}.items():
+    for scale, folder in ((1, layout.hr), *layout.lr.items()):
         expected = _of_folder(files, folder)
         if expected.keys() != hr.keys():
             problems.append(f"{out / folder} has {len(expected)} images, but there are {len(hr)} HR images.")
