@@ -63,8 +63,8 @@ def test_maps_and_logits_are_those_of_the_blocks_written_out(shared: SNResNet18)
     torch.testing.assert_close(embedding.logits(x), hidden @ normalized(second).T + second.bias)
 
 
-def test_size_and_layers_are_the_paper_s(shared: SNResNet18) -> None:
-    assert sum(p.numel() for p in shared.parameters()) == pytest.approx(11.3e6, rel=0.005)
+def test_size_and_layers_are_contrad_s(shared: SNResNet18) -> None:
+    assert sum(p.numel() for p in shared.parameters()) == pytest.approx(11.7e6, rel=0.005)
     layers = [m for m in shared.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(layers) == 1 + 16 + 3 + 2
     assert all(hasattr(layer, "parametrizations") for layer in layers)
