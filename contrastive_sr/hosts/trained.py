@@ -205,7 +205,8 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
         raise ConfigError(
             f"{checkpoint}: expected a network for x{scale}, got {name} for x{model.scale}. Try --scale {model.scale}."
         )
-    return TrainedNetwork(model, model.model.eval(), f"{name}, found by spandrel")
+    # spandrel's RCAN multiplies the images that it is given in place
+    return TrainedNetwork(lambda lr: model(lr.clone()), model.model.eval(), f"{name}, found by spandrel")
 
 
 def checkpoint_names(checkpoints: Sequence[tuple[str | None, Path]]) -> list[str]:

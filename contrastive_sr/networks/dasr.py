@@ -230,7 +230,7 @@ class DASR(LoadsReleased):
         scale = math.isqrt(math.prod(weight.shape[0] // weight.shape[1] for weight in convolutions))
         if scale != self.scale:
             raise ConfigError(
-                f"DASR(scale): expected a checkpoint for x{self.scale}, got the authors' for x{scale}. Take scale {scale}."
+                f"DASR(scale): expected a checkpoint for x{self.scale}, got one for x{scale}. Take scale {scale}."
             )
         last = len(self.upsample) - 1
         names = [(pattern, new and new.format(last=last)) for pattern, new in _RELEASED]
