@@ -127,24 +127,26 @@ def unmoved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.basicsr
 def test_basicsr_trains_on(model_600: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"path: param_key_g: expected what .* holds, a plain state dict, got 'params'"
-    ):
-        trained_with_basicsr(tmp_path, demo_data, model_600)
-    folder = trained_with_basicsr(tmp_path, demo_data, model_600, param_key_g=None)
-    state = load(folder / "models/net_g_latest.pth")["params"]
-    assert_same(unmoved(state), unmoved(under_our_names(model_600)))
+    folder = trained_with_basicsr(tmp_path, demo_data, model_600)
+    content = load(folder / "models/net_g_latest.pth")
+    want = unmoved(under_our_names(model_600))
+    assert_same(unmoved(content["params"]), want)
+    torch.testing.assert_close(unmoved(content["params_ema"]), want)  # the step's average rounds
 
 
 @pytest.mark.basicsr
 def test_a_missing_key_is_named_before_a_training(
-    demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_600: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"params": DASR(**SMALL).state_dict(), "more": {"x": torch.zeros(1)}}, tmp_path / "net_g.pth")
     message = r"path: param_key_g: expected what .*net_g\.pth holds, 'params', 'more', got None"
     with pytest.raises(ConfigError, match=message):
         trained_with_basicsr(tmp_path, demo_data, tmp_path / "net_g.pth", param_key_g=None)
+    stock = {"model_type": "SRModel", "methods": None, "path:pretrain_network_g": str(model_600)}
+    pairs = write_options(tmp_path, "demo_pcl_edsr", demo_data, stock)
+    with pytest.raises(ConfigError, match=r"holds, a plain state dict, got 'params'\. Of a plain state dict it is `~`"):
+        runner.train(pairs, [])
     assert not (tmp_path / "experiments").exists()
 
 
