@@ -83,8 +83,9 @@ def renamed(state: Mapping[str, Tensor], names: Sequence[tuple[str, str | None]]
         ConfigError: a name that nothing fits.
 
     Example:
-        >>> list(renamed({"layer1.bias": torch.zeros(1), "queue": torch.zeros(1)}, [(r"layer(\d)", r"layers.\1"),
-        ...     ("queue", None)], "Net"))
+        >>> import torch
+        >>> state = {"layer1.bias": torch.zeros(1), "queue": torch.zeros(1)}
+        >>> list(renamed(state, [(r"layer(\d)", r"layers.\1"), ("queue", None)], "Net"))
         ['layers.1.bias']
     """
     result = {}
