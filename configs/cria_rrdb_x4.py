@@ -5,6 +5,7 @@ model = dict(
     type="contrastive_sr.ContrastiveBaseEditModel",
     generator=dict(
         type="contrastive_sr.CriteriaBranches",
+        variant="paper",  # "released": the network of the authors' checkpoint, with 23 blocks and variant 1 to 5 below
         scale=4,
         # RRDBNet, EDSRNet or RCAN, with their keys. 19 blocks: 14.97 M parameters in all at a scale of 4; the paper has
         # 14.8 M. A checkpoint of the stock trunk to start from: trunk_weights="..."

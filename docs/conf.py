@@ -66,6 +66,7 @@ NAVIGATION = {
         "data",
         "degradations",
         "evaluate",
+        "released",
         "study",
         "look",
         "cost",

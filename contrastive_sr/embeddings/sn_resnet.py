@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +14,31 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from contrastive_sr._checks import check_shape
 from contrastive_sr.embeddings.base import EMBEDDINGS, TrainableEmbedding, check_out_indices
-from contrastive_sr.embeddings.weights import load_weights
+from contrastive_sr.embeddings.weights import LoadsReleased, load_weights, renamed
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, and stride of the first block
 BLOCKS = 2
 SLOPE = 0.1
-HIDDEN = 256
+HIDDEN = 1024
+# ContraD's names of layers, and ours; its projection heads are for training alone.
+_RELEASED = (
+    (r"conv1\.", "first.0."),
+    *(
+        (rf"layer{stage + 1}\.(\d)\.{theirs}\.", rf"stages.{stage}.\1.{ours}.")
+        for stage in range(len(STAGES))
+        for theirs, ours in (("conv1", "conv1"), ("conv2", "conv2"), (r"shortcut\.0", "skip"))
+    ),
+    (r"linear\.l1\.", "head.0."),
+    (r"linear\.l2\.", "head.2."),
+    (r"projection2?\.", None),
+)
+# PyTorch's names for what spectral_norm keeps, of the function that ContraD uses and of the one that is used here.
+_SPECTRAL = {
+    "weight_orig": "parametrizations.weight.original",
+    "weight_u": "parametrizations.weight.0._u",
+    "weight_v": "parametrizations.weight.0._v",
+    "bias": "bias",
+}
 
 
 class Block(nn.Module):
@@ -37,14 +56,21 @@ class Block(nn.Module):
         return F.leaky_relu_(self.conv2(F.leaky_relu_(self.conv1(x), SLOPE)) + self.skip(x), SLOPE)
 
 
+def contrad_head(inputs: int, outputs: int) -> nn.Sequential:
+    """What ContraD has behind its features: two linear layers under spectral normalisation, LeakyReLU 0.1 between."""
+    return nn.Sequential(
+        spectral_norm(nn.Linear(inputs, HIDDEN)), nn.LeakyReLU(SLOPE), spectral_norm(nn.Linear(HIDDEN, outputs))
+    )
+
+
 @EMBEDDINGS.register
-class SNResNet18(TrainableEmbedding):
+class SNResNet18(LoadsReleased, TrainableEmbedding):
     """MPF-Net's embedding network (section III-D), that of ContraD (Jeong and Shin, arXiv 2103.09742).
 
     Images as 2x - 1; conv 3x3 to 64 and LeakyReLU; four stages of two residual blocks with 64, 128, 256, 512 channels
     and strides 1, 2, 2, 2; LeakyReLU 0.1; no BatchNorm; spectral normalisation of every convolution and linear layer.
-    Global average pooling, so that any size from 16 pixels will do, and two linear layers make one logit for each
-    image. 11.3 M parameters.
+    Global average pooling, so that any size from 16 pixels will do, and two linear layers (1024 between, as ContraD's)
+    make one logit for each image. 11.7 M parameters, 11.2 M of them without these two.
 
     Spectral normalisation divides each weight by an estimate of its largest singular value. In training
     mode alone each pass improves the estimate by one step; it is saved with the weights. Weights are normalised in
@@ -53,8 +79,8 @@ class SNResNet18(TrainableEmbedding):
     Args:
         out_indices: the stages whose outputs are the feature maps, counted from 0, in any order; the paper takes all
             four.
-        weights: a file with trained weights: one that a training saved, or a plain state dict; see
-            :func:`load_weights`.
+        weights: a file with trained weights: one that a training saved, ContraD's discriminator (``dis.pt`` of its
+            ``snresnet18``), or a plain state dict; see :func:`load_weights`.
 
     Raises:
         ConfigError: ``out_indices`` that are not different numbers from 0 to 3, or weights that are missing or do not
@@ -81,12 +107,24 @@ class SNResNet18(TrainableEmbedding):
             )
             for index, (channels, stride) in enumerate(STAGES)
         )
-        self.head = nn.Sequential(nn.Linear(self.vector_size, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 1))
+        self.head = contrad_head(self.vector_size, 1)
+        for part in (self.first, self.stages):
+            for convolution in part.modules():
+                if isinstance(convolution, nn.Conv2d):
+                    spectral_norm(convolution)
         self._normalized = [part for part in self.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
-        for part in self._normalized:
-            spectral_norm(part)
         if weights is not None:
             load_weights(self, weights, key="SNResNet18(weights)")
+
+    def from_released(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """See :meth:`LoadsReleased.from_released`; the file is a discriminator's of ContraD."""
+        if "layer1.0.conv1.weight_orig" not in state:
+            return None
+        own = {}
+        for name, value in renamed(state, _RELEASED, "ContraD's SNResNet18").items():
+            layer, _, entry = name.rpartition(".")
+            own[f"{layer}.{_SPECTRAL.get(entry, entry)}"] = value
+        return own
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps of the stages ``out_indices``; later stages are not run.

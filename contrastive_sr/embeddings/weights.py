@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -33,6 +33,72 @@ class Place(NamedTuple):
         return re.search(rf"(?:^|[._]){word}(?:\.|$)", ".".join(self)) is not None
 
 
+class LoadsReleased(nn.Module):
+    """A module that also loads the file that a paper's authors released, wherever a state dict is loaded into it."""
+
+    def from_released(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """This module's state dict, made of the one in the authors' file.
+
+        Args:
+            state: any state dict.
+
+        Returns:
+            None if the state dict is not of that file.
+
+        Raises:
+            ConfigError: it is of that file, but of another module, or has other layers.
+        """
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        held = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        own = self.from_released(held)
+        if own is not None:
+            for name in held:
+                del state_dict[prefix + name]
+            state_dict.update({prefix + name: value for name, value in own.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def under_own_names(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A state dict; if it is what authors released and the module can load it, under the module's own names.
+
+    Raises:
+        ConfigError: see :meth:`LoadsReleased.from_released`.
+    """
+    own = module.from_released(state) if isinstance(module, LoadsReleased) else None
+    return state if own is None else own
+
+
+def renamed(state: Mapping[str, Tensor], names: Sequence[tuple[str, str | None]], network: str) -> dict[str, Tensor]:
+    r"""A state dict under other names.
+
+    Args:
+        state: by the names of another code.
+        names: pairs of a regular expression for the beginning of a name, and what to put there, or None to leave the
+            entry out. The first that fits counts.
+        network: what is expected to have these names, for the message.
+
+    Raises:
+        ConfigError: a name that nothing fits.
+
+    Example:
+        >>> import torch
+        >>> state = {"layer1.bias": torch.zeros(1), "queue": torch.zeros(1)}
+        >>> list(renamed(state, [(r"layer(\d)", r"layers.\1"), ("queue", None)], "Net"))
+        ['layers.1.bias']
+    """
+    result = {}
+    for name, value in state.items():
+        fitting = next(((pattern, new) for pattern, new in names if re.match(pattern, name)), None)
+        if fitting is None:
+            raise ConfigError(f"expected the layers of {network}, got {name}.")
+        pattern, new = fitting
+        if new is not None:
+            result[re.sub(f"^{pattern}", new, name)] = value
+    return result
+
+
 def load_weights(
     module: nn.Module,
     path: str | Path,
@@ -49,7 +115,8 @@ def load_weights(
     prefix under which all the module's names are, are found. If there are several, averaged weights win: those in a
     mapping or under a prefix whose name ends in ``ema``. A momentum encoder (``key_encoder``), which only follows the
     one that is meant, is passed over, and so is a copy in another mapping that has a longer prefix, as a wrapper
-    (``module.``) gives one. Nothing but tensors and plain containers is unpickled; all other objects are passed over.
+    (``module.``) gives one. DASR, DegradationEncoder, SNResNet18 and CriteriaBranches also load what authors released.
+    Nothing but tensors and plain containers is unpickled; all other objects are passed over.
 
     Args:
         module: takes the weights in place.
@@ -162,6 +229,7 @@ def load_sections(
     Raises:
         ConfigError: they do not hold this module's weights once.
     """
+    sections = {section: under_own_names(module, state) for section, state in sections.items()}
     name, wanted = type(module).__name__, module.state_dict()
     place = _place(wanted, sections, f"{key}: {source} was expected to hold the weights of one {name}")
     state = sections[place.section]
@@ -173,7 +241,7 @@ def load_sections(
         if weights[layer].shape != value.shape:
             raise ConfigError(
                 f"{key}: {source}: expected {layer} of shape {tuple(value.shape)}, got "
-                f"{tuple(weights[layer].shape)}. Was it saved with other settings?"
+                f"{tuple(weights[layer].shape)}. Was it saved with other settings, or by an earlier version?"
             )
     module.load_state_dict(weights)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import build
-from contrastive_sr.embeddings.weights import load_state_dict
+from contrastive_sr.embeddings.weights import load_state_dict, under_own_names
 from contrastive_sr.errors import ConfigError, HostError
 from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.padding import fit_sizes
@@ -25,6 +25,23 @@ from contrastive_sr.networks import NETWORKS
 CONFIGS = (".yml", ".yaml", ".py")
 _FILES = ("net_g", "iter_", "epoch_", "best_", "latest", "last_")
 _CHANNELS = ("num_in_ch", "num_out_ch", "in_channels", "out_channels")
+# What authors released, by the name of a layer in it: the network of ours that loads it, as --network has it.
+_RELEASED = {
+    "E.encoder_q.E.0.weight": "DASR",
+    "sm.0.conv.weight": (
+        "{type: CriteriaBranches, variant: released, trunk: {type: RRDBNet, num_in_ch: 3, num_out_ch: 3}}"
+    ),
+}
+# The same of networks that cannot be built from such a file, with what there is to say.
+_NOWHERE = "neither spandrel nor BasicSR nor MMagic has that network"
+_UNKNOWN = {
+    "csa.gamma": f"It is of HAN's own code; {_NOWHERE}.",
+    "body.0.conv_match.0.weight": f"It is of NLSN's own code; {_NOWHERE}.",
+    "body.0.body.0.weight": (
+        "It is of EDSR-PyTorch. Take the file that BasicSR's authors made of it (EDSR_*_official-*.pth), with "
+        "--network '{type: EDSR, ...}'."
+    ),
+}
 
 
 def network_of_config(file: Path) -> nn.Module:
@@ -123,7 +140,8 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
     Args:
         checkpoint: of BasicSR, of MMagic (the averaged weights if it has them), or one that spandrel reads.
         network: a config file, or what :func:`network_of_options` takes. None: the option file that BasicSR keeps
-            beside its ``models``; without one, the network that spandrel recognises by the weights alone.
+            beside its ``models``; without one, the network that DASR's or Cria-CL's authors released, or that spandrel
+            recognises, by the weights alone.
         scale: of the network.
 
     Raises:
@@ -134,10 +152,13 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
     state = read_network(checkpoint)
     if network is None:
         beside = _option_file_of(checkpoint)
-        if beside is None:
+        network = next((text for layer, text in _RELEASED.items() if layer in state), None)
+        if beside is not None:
+            network = str(beside)
+        elif network is None:
             return _by_spandrel(checkpoint, state, scale)
-        network = str(beside)
     net = network_of_config(Path(network)) if network.endswith(CONFIGS) else network_of_options(network, scale)
+    state = dict(under_own_names(net, state))
     try:
         load_state_dict(net, state, str(checkpoint))
     except ConfigError as error:
@@ -147,9 +168,7 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
         there = [f"{name} {shape}" for name, shape in wanted.items()]
         raise ConfigError(
             f"{checkpoint} does not fit the network {network}: it has {', '.join(differing[:2])}, where "
-            f"{type(net).__name__} has {', '.join(there[:2])}.{hint} "
-            "Try --network with the config it was trained with, or with its options, such as "
-            "'{type: EDSR, num_feat: 64}'."
+            f"{type(net).__name__} has {', '.join(there[:2])}.{hint} {_advice(state)}"
         ) from error
     return TrainedNetwork(fit_sizes(net.eval(), scale), net, network)
 
@@ -161,22 +180,26 @@ def _option_file_of(checkpoint: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
+def _advice(state: Mapping[str, Tensor], config: str = "with the config it was trained with") -> str:
+    known = next((sentence for layer, sentence in _UNKNOWN.items() if layer in state), None)
+    return known or f"Try --network {config}, or options such as '{{type: EDSR, num_feat: 64}}'."
+
+
 def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> TrainedNetwork:
     # a config of MMagic is code: it is run only if it is named
     configs = sorted(checkpoint.resolve().parent.glob("*.py"))
-    hint = f" Try --network {configs[0]}" if configs else " Try --network with the config it was trained with"
-    hint += ", or options such as '{type: EDSR, num_feat: 64}'."
+    hint = _advice(state, str(configs[0]) if configs else "with the config it was trained with")
     try:
         import spandrel
     except ImportError as error:
         raise ConfigError(
             f"{checkpoint}: without --network its structure is looked for by spandrel, which is not installed "
-            f'(pip install "contrastive-sr[evaluate]").{hint}'
+            f'(pip install "contrastive-sr[evaluate]"). {hint}'
         ) from error
     try:
         model = spandrel.ModelLoader().load_from_state_dict(state)
     except Exception as error:  # spandrel's detection can trip over weights of any other kind
-        raise ConfigError(f"{checkpoint}: spandrel does not know a network with these weights.{hint}") from error
+        raise ConfigError(f"{checkpoint}: spandrel does not know a network with these weights. {hint}") from error
     name = model.architecture.name
     if not isinstance(model, spandrel.ImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 3):
         raise ConfigError(f"{checkpoint}: expected a network from RGB to RGB, got {name}.")
@@ -184,7 +207,8 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
         raise ConfigError(
             f"{checkpoint}: expected a network for x{scale}, got {name} for x{model.scale}. Try --scale {model.scale}."
         )
-    return TrainedNetwork(model, model.model.eval(), f"{name}, found by spandrel")
+    # spandrel's RCAN multiplies the images that it is given in place
+    return TrainedNetwork(lambda lr: model(lr.clone()), model.model.eval(), f"{name}, found by spandrel")
 
 
 def fingerprint(checkpoint: Path, source: str) -> str:

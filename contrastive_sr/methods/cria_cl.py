@@ -23,6 +23,7 @@ from contrastive_sr.methods.later import Later
 from contrastive_sr.methods.layers import feature_key
 from contrastive_sr.methods.registry import register_method
 from contrastive_sr.methods.weighting import TermWeight
+from contrastive_sr.networks import CriteriaBranches
 from contrastive_sr.samples import Batch
 
 Variant = Literal[1, 2, 3, 4, 5, 6, 7]
@@ -317,10 +318,12 @@ class CriaCL(Method):
                 f"{type(net).__name__}, has. Take its trunk as the network, or variant 6 or 7."
             )
         if self.parts.projection and missing:
+            advice = f"Take CriteriaBranches, e.g. with `trunk: {{type: {type(net).__name__}, ...}}`"
+            if isinstance(net, CriteriaBranches):  # the released one
+                advice = "Take its variant 'paper', since the branches of 'released' make no images"
             raise ConfigError(
                 f"{self.name}: variant {self.variant} needs an SR network with the modules {', '.join(BRANCHES)}; "
-                f"{type(net).__name__} has no {', '.join(missing)}. Take CriteriaBranches, e.g. with "
-                f"`trunk: {{type: {type(net).__name__}, ...}}`, or a variant from 1 to 5."
+                f"{type(net).__name__} has no {', '.join(missing)}. {advice}, or a variant from 1 to 5."
             )
 
     def build(self, net: nn.Module, dry: Batch) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_choice, check_count, describe
 from contrastive_sr.config import build
-from contrastive_sr.embeddings import MLPHead, TrainableEmbedding, training_mode
+from contrastive_sr.embeddings import TrainableEmbedding, training_mode
+from contrastive_sr.embeddings.sn_resnet import contrad_head
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.embedded import Similarity
 from contrastive_sr.losses import Contrast, FakeContrastLoss, ImageContrastLoss, SimCLRLoss
@@ -222,7 +223,8 @@ class MPF(ImageMethod):
         views = torch.cat([random_view(images, generator) for images in (hr, hr, sr)])
         with training_mode(embedding, True):
             vectors = embedding.vectors(views)
-        losses = self.contrad(*vectors.chunk(3))
+        with training_mode(self.contrad, True):
+            losses = self.contrad(*vectors.chunk(3))
         return {name: Contrast(loss) for name, loss in losses.items()}
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
@@ -235,7 +237,9 @@ class MPF(ImageMethod):
 
 
 class ContraD(torch.nn.Module):
-    """The two losses of ContraD, each behind a projection head.
+    """The two losses of ContraD, each behind a projection head: 1024 and 128 numbers, under spectral normalisation.
+
+    Heads and losses are computed in the precision of the weights, also under autocast.
 
     Args:
         channels: of the vectors.
@@ -243,7 +247,7 @@ class ContraD(torch.nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.real_head, self.fake_head = (MLPHead(channels, dim=DIM) for _ in range(2))
+        self.real_head, self.fake_head = (contrad_head(channels, DIM) for _ in range(2))
         self.simclr, self.fake_contrast = SimCLRLoss(gather=True), FakeContrastLoss(gather=True)
 
     def forward(self, first: Tensor, second: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -254,11 +258,12 @@ class ContraD(torch.nn.Module):
             second: (B, C) vectors of another.
             fake: (B, C) vectors of a view of each SR image.
         """
-        real = torch.cat((first, second))
-        return {
-            "simclr": self.simclr(*self.real_head(real).chunk(2)),
-            "fake_contrast": self.fake_contrast(self.fake_head(fake), self.fake_head(real)),
-        }
+        count = len(first)
+        vectors = torch.cat((first, second, fake)).to(next(self.parameters()))
+        with torch.autocast(vectors.device.type, enabled=False):
+            first, second = self.real_head(vectors[: 2 * count]).chunk(2)
+            real, fake = self.fake_head(vectors).split((2 * count, len(fake)))
+            return {"simclr": self.simclr(first, second), "fake_contrast": self.fake_contrast(fake, real)}
 
 
 def _positives(parts: Parts, teacher: Mapping[str, object] | TeacherOutput | None, name: str) -> list[SampleConfig]:

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_count, check_shape
+from contrastive_sr._checks import check_choice, check_count, check_shape
 from contrastive_sr.config import build
 from contrastive_sr.embeddings import load_weights
+from contrastive_sr.embeddings.weights import LoadsReleased, renamed
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.networks.crl_sr import ResidualBlock
 from contrastive_sr.networks.parts import upsampler
 from contrastive_sr.networks.registry import NETWORKS
 
+Variant = Literal["paper", "released"]
 BLOCKS = 3
 MASK_CHANNELS = 64
+RELEASED_CHANNELS = 64
+RELEASED_SLOPE = 0.2
+# The authors' names of the layers of the released network, and ours: the trunk's are those of RRDBNet in both hosts.
+_RELEASED = (
+    (r"conv_(first|last)\.", r"trunk.conv_\1."),
+    (r"RRDB_trunk\.(\d+)\.RDB(\d)\.", r"trunk.body.\1.rdb\2."),
+    (r"trunk_conv\.", "trunk.conv_body."),
+    (r"upconv(\d)\.", r"trunk.conv_up\1."),
+    (r"HRconv\.", "trunk.conv_hr."),
+    *(
+        (rf"{theirs}\.(\d)\.{part}\.", rf"projector.{ours}.\1.{name}.")
+        for theirs, ours in (("branch1", "align"), ("branch2", "uniformity"), ("sm", "mask"))
+        for part, name in (("block", "body"), ("conv", "skip"))
+    ),
+    (r"tail_conv1\.", "projector.align_tail."),
+    (r"tail_conv2\.", "projector.uniformity_tail."),
+)
 # What a network must have so that its features can be taken before its upsampling: a first convolution, a body, and a
 # convolution behind it, whose name differs.
 FIRST, BODY, AFTER = "conv_first", "body", ("conv_body", "conv_after_body")
@@ -133,8 +153,45 @@ class MaskBranch(nn.Module):
         return enlarged.softmax(dim=1)
 
 
+class ReleasedBlock(nn.Module):
+    """conv 3x3 and LeakyReLU, twice, and a 1x1 convolution beside them."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, RELEASED_CHANNELS, 3, padding=1),
+            nn.LeakyReLU(RELEASED_SLOPE, inplace=True),
+            nn.Conv2d(RELEASED_CHANNELS, RELEASED_CHANNELS, 3, padding=1),
+            nn.LeakyReLU(RELEASED_SLOPE, inplace=True),
+        )
+        self.skip = nn.Conv2d(inputs, RELEASED_CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 64, H, W)."""
+        out: Tensor = self.body(x) + self.skip(x)
+        return out
+
+
+class ReleasedProjector(nn.Module):
+    """Branches and mask of the released network, which read the image that a whole SR network has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.align, self.uniformity, self.mask = (
+            nn.Sequential(*(ReleasedBlock(inputs) for inputs in (3, *[RELEASED_CHANNELS] * (BLOCKS - 1))))
+            for _ in range(3)
+        )
+        self.align_tail, self.uniformity_tail = (nn.Conv2d(RELEASED_CHANNELS, 3, 3, padding=1) for _ in range(2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 3, H, W), unclamped."""
+        mask = self.mask(image).softmax(dim=1)
+        first: Tensor = self.align_tail(mask * self.align(image))
+        return first + self.uniformity_tail((1 - mask) * self.uniformity(image))
+
+
 @NETWORKS.register
-class CriteriaBranches(nn.Module):
+class CriteriaBranches(LoadsReleased):
     r"""Cria-CL's network: two images from one trunk, and masks that join them (Fig. 3, eq. 4 and 10).
 
     .. math:: I_{SR} = I_{align}\, S + I_{uniformity}\, (1 - S)
@@ -148,6 +205,12 @@ class CriteriaBranches(nn.Module):
     To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.CriaCL` trains the network by the outputs of its
     modules ``align``, ``uniformity`` and ``masks`` in the same forward pass.
 
+    The network that the authors released (RealSR-CCL) is another one, the variant ``"released"``. A whole SR network,
+    upsampling and all, makes an image; from this image each branch, and the mask, makes 64 channels by three blocks.
+    The mask is a softmax over its channels, and not over two masks. The masked branches, each behind a convolution, are
+    summed: they are no images of their own, so that the method's variants 1 to 5, which judge the SR image, train it.
+    With an RRDBNet of 23 blocks there are 17.29 M parameters, and the authors' checkpoint loads.
+
     Args:
         trunk: the network whose features are taken, such as an RRDBNet, an EDSR or an RCAN: a built network, whose
             parts become this one's, or a mapping such as ``{"type": "RRDBNet", ...}``, by the names and keys of the
@@ -156,9 +219,11 @@ class CriteriaBranches(nn.Module):
             works on fewer, larger pixels.
         trunk_weights: a file to take the trunk's weights from: a checkpoint of the stock network, or a plain state
             dict; see :func:`contrastive_sr.embeddings.load_weights`. None: new weights.
+        variant: ``"paper"``, or ``"released"``, whose trunk may be any SR network of this scale.
 
     Raises:
-        ConfigError: a trunk that cannot be split, another scale, or weights that are missing or do not fit.
+        ConfigError: a trunk that cannot be split, another scale, weights that are missing or do not fit, or an unknown
+            variant.
 
     Example:
         >>> from contrastive_sr.networks import CriteriaBranches
@@ -174,27 +239,53 @@ class CriteriaBranches(nn.Module):
     paper = "Cria-CL"
 
     def __init__(
-        self, trunk: Mapping[str, object] | nn.Module, *, scale: int = 4, trunk_weights: str | Path | None = None
+        self,
+        trunk: Mapping[str, object] | nn.Module,
+        *,
+        scale: int = 4,
+        trunk_weights: str | Path | None = None,
+        variant: Variant = "paper",
     ) -> None:
         super().__init__()
         self.scale = check_count(scale, "CriteriaBranches(scale)", at_most=4)
+        check_choice(variant, get_args(Variant), "CriteriaBranches(variant)")
+        self.variant = variant
         kind = trunk.get("type") if isinstance(trunk, Mapping) else None
         if isinstance(kind, str) and kind not in NETWORKS and not NETWORKS.host:
             raise ConfigError(
                 f"CriteriaBranches(trunk): {kind} is no network of ours, and no training framework is in use whose "
                 "network it could be. Build it, and give the network."
             )
-        self.trunk = Trunk(build(NETWORKS, trunk, "CriteriaBranches(trunk)"))
-        factor = scale * self.trunk.unshuffle
-        if factor > 4:
-            raise ConfigError(
-                f"CriteriaBranches(scale): expected at most {4 // self.trunk.unshuffle} with this {self.trunk.kind}, "
-                f"whose own scale is {4 // self.trunk.unshuffle}, got {scale}. Give both the same."
-            )
+        network = build(NETWORKS, trunk, "CriteriaBranches(trunk)")
+        self.trunk = network if variant == "released" else Trunk(network)
         if trunk_weights is not None:
-            load_weights(self.trunk, trunk_weights, partial=True, key="CriteriaBranches(trunk_weights)")
-        self.align, self.uniformity = ImageBranch(self.trunk, factor), ImageBranch(self.trunk, factor)
-        self.masks = MaskBranch(scale)
+            # a file of the stock network holds its upsampling, too
+            partial = variant == "paper"
+            load_weights(self.trunk, trunk_weights, partial=partial, key="CriteriaBranches(trunk_weights)")
+        self.projector: ReleasedProjector | None = None
+        if isinstance(self.trunk, Trunk):
+            factor = scale * self.trunk.unshuffle
+            if factor > 4:
+                own = 4 // self.trunk.unshuffle
+                raise ConfigError(
+                    f"CriteriaBranches(scale): expected at most {own} with this {self.trunk.kind}, whose own scale is "
+                    f"{own}, got {scale}. Give both the same."
+                )
+            self.align, self.uniformity = ImageBranch(self.trunk, factor), ImageBranch(self.trunk, factor)
+            self.masks = MaskBranch(scale)
+        else:
+            self.projector = ReleasedProjector()
+
+    def from_released(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """See :meth:`LoadsReleased.from_released`; the file is RealSR-CCL's."""
+        if "sm.0.conv.weight" not in state:
+            return None
+        if self.projector is None:
+            raise ConfigError(
+                "CriteriaBranches: expected a checkpoint of the network of the paper's text, got that of RealSR-CCL, "
+                "the network that the authors released. Take variant 'released', and an RRDBNet of 23 blocks as trunk."
+            )
+        return renamed(state, _RELEASED, "RealSR-CCL")
 
     def forward(self, lr: Tensor) -> Tensor:
         """Super-resolve.
@@ -206,10 +297,15 @@ class CriteriaBranches(nn.Module):
             (B, 3, s h, s w), unclamped.
 
         Raises:
-            DataError: other shapes.
+            DataError: other shapes, or, with variant ``"released"``, a trunk of another scale.
         """
         check_shape(lr, ("B", 3, "h", "w"), "CriteriaBranches(lr)")
         features = self.trunk(lr)
+        if self.projector is not None:
+            size = tuple(self.scale * side for side in lr.shape[-2:])
+            check_shape(features, (lr.shape[0], 3, *size), "CriteriaBranches(trunk): the image of the trunk")
+            image: Tensor = self.projector(features)
+            return image
         masks: Tensor = self.masks(lr)
         sr: Tensor = self.align(features) * masks[:, :1] + self.uniformity(features) * masks[:, 1:]
         return sr

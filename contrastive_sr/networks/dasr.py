@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +13,8 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, check_shape
 from contrastive_sr.embeddings import DegradationEncoder
+from contrastive_sr.embeddings.degradation import released_encoder
+from contrastive_sr.embeddings.weights import LoadsReleased, renamed
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.networks.parts import ColourMean, check_scale, upsampler
 from contrastive_sr.networks.registry import NETWORKS
@@ -18,6 +23,21 @@ Variant = Literal["full", "unmodulated", "concatenated", "oracle"]
 COMPRESSED = 64
 REDUCTION = 8
 SLOPE = 0.1
+# The authors' names of the SR network's layers, and ours. The mean colour, in theirs a layer, is a constant here.
+_BLOCK = r"G\.body\.(\d+)\.body\.(\d+)\."
+_RELEASED = (
+    (r"G\.head\.0\.", "first."),
+    (r"G\.compress\.", "compress."),
+    (_BLOCK + r"da_conv(\d)\.kernel\.", r"groups.\1.blocks.\2.aware\3.kernel."),
+    (_BLOCK + r"da_conv(\d)\.conv\.", r"groups.\1.blocks.\2.aware\3.pointwise."),
+    (_BLOCK + r"da_conv(\d)\.ca\.conv_du\.", r"groups.\1.blocks.\2.aware\3.modulation."),
+    (_BLOCK + r"conv(\d)\.", r"groups.\1.blocks.\2.conv\3."),
+    (_BLOCK, r"groups.\1.conv."),
+    (r"G\.body\.\d+\.", "after_groups."),
+    (r"G\.tail\.0\.", "upsample."),
+    (r"G\.tail\.1\.", "upsample.{last}."),
+    (r"G\.(?:sub|add)_mean\.|E\.", None),
+)
 
 
 def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
@@ -126,7 +146,7 @@ class Group(nn.Module):
 
 
 @NETWORKS.register
-class DASR(nn.Module):
+class DASR(LoadsReleased):
     """A blind SR network that first encodes how the LR image was degraded, and adapts to it (DASR, Fig. 2).
 
     The degradation encoder gives R (256), which is compressed to 64; the SR network has RCAN's structure, with blocks
@@ -136,7 +156,8 @@ class DASR(nn.Module):
     of the range.
 
     To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.DASR` trains the encoder by contrast; trained by
-    a pixel loss alone this is Model 1 of the paper's Table 1.
+    a pixel loss alone this is Model 1 of the paper's Table 1. Checkpoints of the authors' code (``model_600.pt``) load
+    into the variant ``"full"``, with all other arguments but ``scale`` left out.
 
     Args:
         scale: 2, 3 or 4.
@@ -199,6 +220,24 @@ class DASR(nn.Module):
         self.groups = nn.ModuleList(Group(channels, blocks, variant) for _ in range(groups))
         self.after_groups = nn.Conv2d(channels, channels, 3, padding=1)
         self.upsample = upsampler(channels, scale)
+
+    def from_released(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """See :meth:`LoadsReleased.from_released`; the file is the authors' ``model_600.pt``, or another epoch's."""
+        encoder = released_encoder(state)
+        if encoder is None:
+            return None
+        convolutions = [value for name, value in state.items() if re.match(r"G\.tail\.0\.\d+\.weight", name)]
+        scale = math.isqrt(math.prod(weight.shape[0] // weight.shape[1] for weight in convolutions))
+        if scale != self.scale:
+            raise ConfigError(
+                f"DASR(scale): expected a checkpoint for x{self.scale}, got one for x{scale}. Take scale {scale}."
+            )
+        last = len(self.upsample) - 1
+        names = [(pattern, new and new.format(last=last)) for pattern, new in _RELEASED]
+        own = renamed(state, names, "DASR as its authors release it")
+        # what is a linear layer here is a 1x1 convolution there
+        own = {name: value.flatten(1) if ".modulation." in name else value for name, value in own.items()}
+        return {**own, **{f"encoder.{name}": value for name, value in encoder.items()}}
 
     def encode(self, lr: Tensor) -> Tensor:
         """The representation R of the degradation.

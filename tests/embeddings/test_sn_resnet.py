@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import released
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,8 +64,8 @@ def test_maps_and_logits_are_those_of_the_blocks_written_out(shared: SNResNet18)
     torch.testing.assert_close(embedding.logits(x), hidden @ normalized(second).T + second.bias)
 
 
-def test_size_and_layers_are_the_paper_s(shared: SNResNet18) -> None:
-    assert sum(p.numel() for p in shared.parameters()) == pytest.approx(11.3e6, rel=0.005)
+def test_size_and_layers_are_contrad_s(shared: SNResNet18) -> None:
+    assert sum(p.numel() for p in shared.parameters()) == pytest.approx(11.7e6, rel=0.005)
     layers = [m for m in shared.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(layers) == 1 + 16 + 3 + 2
     assert all(hasattr(layer, "parametrizations") for layer in layers)
@@ -197,3 +198,32 @@ def test_what_it_refuses(shared: SNResNet18) -> None:
         shared(images(15))
     with pytest.raises(DataError, match=r"SNResNet18\(images\)"):
         shared.logits(torch.rand(1, 1, 24, 24))
+
+
+def test_contrad_s_own_weights(tmp_path: Path) -> None:
+    """With PyTorch's first spectral_norm, and estimates that have moved."""
+    torch.manual_seed(0)
+    theirs = released.ReleasedContraD()
+    theirs(torch.rand(2, 3, 32, 32))
+    torch.save(theirs.eval().state_dict(), tmp_path / "dis.pt")
+    ours, x = SNResNet18(weights=tmp_path / "dis.pt").eval(), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        for got, want in zip(ours(x), theirs.maps(x), strict=True):
+            torch.testing.assert_close(got, want)
+        torch.testing.assert_close(ours.logits(x), theirs(x))
+    torch.save(released.ReleasedContraD(hidden=256).state_dict(), tmp_path / "narrow.pt")
+    with pytest.raises(ConfigError, match=r"expected head\.0\.bias of shape \(1024,\), got \(256,\)"):
+        SNResNet18(weights=tmp_path / "narrow.pt")
+    torch.save({**theirs.state_dict(), "layer5.0.conv1.bias": torch.zeros(1)}, tmp_path / "deep.pt")
+    with pytest.raises(ConfigError, match=r"expected the layers of ContraD's SNResNet18, got layer5\.0\.conv1\.bias"):
+        SNResNet18(weights=tmp_path / "deep.pt")
+
+
+def test_the_former_head_does_not_carry_over(tmp_path: Path) -> None:
+    """It had a hidden layer of 256."""
+    state = SNResNet18().state_dict()
+    former = {name: value[..., :256] if name.startswith("head.2") else value[:256] for name, value in state.items()}
+    heads = {name: value for name, value in former.items() if name.startswith("head")}
+    torch.save({**state, **heads}, tmp_path / "former.pth")
+    with pytest.raises(ConfigError, match=r"head\.0\.bias of shape \(1024,\), got \(256,\).* by an earlier version"):
+        SNResNet18(weights=tmp_path / "former.pth")

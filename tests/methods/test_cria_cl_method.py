@@ -493,6 +493,21 @@ def test_networks_that_do_not_go_with_the_row(row: int, net: nn.Module, message:
         methods_on(net, cria(variant=row))
 
 
+def test_the_released_network_is_trained_by_its_sr_image() -> None:
+    """Its branches make no images."""
+    stock = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+    net = CriteriaBranches(stock, variant="released")
+    for variant in (6, 7):
+        with pytest.raises(ConfigError, match=r"Take its variant 'paper', .* or a variant from 1 to 5"):
+            Methods([cria(variant=variant)]).attach(net)
+    methods = Methods([cria(variant=5)])
+    methods.attach(net)
+    batch = methods.run(net, pairs())
+    pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
+    methods.sr_losses(batch, pixel_loss).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
 def test_a_network_that_was_not_attached_is_refused_too() -> None:
     methods = methods_on(branches(), cria())
     with pytest.raises(ConfigError, match="CountingNet does not know the layer 'align'"):

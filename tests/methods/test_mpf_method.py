@@ -263,6 +263,11 @@ def test_contrad_is_simclr_on_real_and_supcon_on_fake_views() -> None:
     first, second, fake = (method.embedding.vectors(view) for view in (first, second, fake))
     heads = method.contrad
     assert heads is not None
+    for head in (heads.real_head, heads.fake_head):  # ContraD's: 1024 between, each layer's largest singular value 1
+        assert [layer.weight.shape for layer in (head[0], head[2])] == [(1024, first.shape[1]), (128, 1024)]
+        for layer in (head[0], head[2]):
+            assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=0.05)
+    heads.eval()  # the pass above has moved the estimates of spectral normalisation
     simclr = SimCLRLoss()(heads.real_head(first), heads.real_head(second))
     contrast = FakeContrastLoss()(heads.fake_head(fake), heads.fake_head(torch.cat((first, second))))
     assert_close(losses["mpf_simclr"], simclr, dtype=torch.float32)

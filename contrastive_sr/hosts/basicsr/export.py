@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.embeddings.weights import read_state_dict
+from contrastive_sr.embeddings.weights import read_state_dict, renamed
 from contrastive_sr.errors import ConfigError
 
 # BasicSR's name of an RCAN layer, and that of the original code, which is the one spandrel knows.
@@ -65,16 +65,9 @@ def export(checkpoint: Path, target: Path) -> str:
 def _rcan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     groups = 1 + max(int(m[1]) for name in weights if (m := re.match(r"body\.(\d+)\.", name)))
     blocks = 1 + max(int(m[1]) for name in weights if (m := re.match(r"body\.0\.residual_group\.(\d+)\.", name)))
-    renamed = {}
-    for name, value in weights.items():
-        for pattern, replacement in _RCAN_NAMES:
-            new, count = re.subn(f"^{pattern}", replacement.format(blocks=blocks, groups=groups), name)
-            if count:
-                renamed[new] = value
-                break
-        else:
-            raise ConfigError(f"expected the layers of BasicSR's RCAN, got {name}.")
+    names = [(pattern, new.format(blocks=blocks, groups=groups)) for pattern, new in _RCAN_NAMES]
+    original = renamed(weights, names, "BasicSR's RCAN")
     for part, sign in (("sub_mean", -1), ("add_mean", 1)):
-        renamed[f"{part}.weight"] = torch.eye(3).view(3, 3, 1, 1)
-        renamed[f"{part}.bias"] = sign * 255 * torch.tensor(_MEAN)
-    return renamed
+        original[f"{part}.weight"] = torch.eye(3).view(3, 3, 1, 1)
+        original[f"{part}.bias"] = sign * 255 * torch.tensor(_MEAN)
+    return original

@@ -14,6 +14,7 @@ from contrastive_sr.hosts.basicsr.training import WithMethods
 
 # What is called or extended of the host's model.
 _MODEL = (
+    "load_network",
     "init_training_settings",
     "model_to_device",
     "feed_data",

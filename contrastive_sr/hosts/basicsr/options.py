@@ -11,6 +11,7 @@ import yaml
 
 from contrastive_sr._checks import check_count, check_number, describe, describe_error
 from contrastive_sr.config import unknown
+from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import check_optimizer
@@ -145,8 +146,8 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         if opt.get(key) is not None and kind not in networks:
             raise ConfigError(f"{key}: BasicSR {unknown('network', kind, sorted(networks))}")
     for key, value in opt["path"].items():
-        if str(key).startswith("pretrain_network") and value is not None and not _is_there(value, f"path: {key}"):
-            raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
+        if str(key).startswith("pretrain_network") and value is not None:
+            _check_pretrained(value, str(key), opt["path"], ours)
     for name, dataset in opt["datasets"].items():
         _check_mapping(dataset, f"datasets: {name}")
         for key, value in dataset.items():
@@ -160,6 +161,21 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
 def _check_mapping(value: object, name: str) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name}: expected a mapping of keys to values, got {describe(value)}.")
+
+
+def _check_pretrained(value: object, key: str, path: Mapping[str, Any], ours: bool) -> None:
+    """Require a file that BasicSR finds a network in; our models read a plain state dict without being told so."""
+    if not isinstance(value, str) or not _is_there(value, f"path: {key}"):
+        raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
+    held = read_sections(value, f"path: {key}")
+    of_file = f"param_key{key.removeprefix('pretrain_network')}"
+    wanted = path.get(of_file, "params")
+    # BasicSR takes `params` where the wanted key is missing, and the whole file where none is wanted
+    if not {wanted or "", "params" if wanted else ""} & held.keys() and not (ours and "" in held):
+        got = ", ".join(map(repr, filter(None, held))) or "a plain state dict"
+        raise ConfigError(
+            f"path: {of_file}: expected what {value} holds, {got}, got {wanted!r}. Of a plain state dict it is `~`."
+        )
 
 
 def _is_there(path: object, name: str, file: bool = True) -> bool:

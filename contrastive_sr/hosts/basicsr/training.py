@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.distributed import rank
+from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
@@ -91,6 +92,13 @@ class WithMethods(InHostStep, Host):
                 f"`degradation:` makes the LR images, but {makes.__name__} has its own way to get them (feed_data). "
                 "Take `degradation:` out, or train with ContrastiveSRModel."
             )
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """As in the host, where a file that is a plain state dict, as authors release them, needs no ``param_key``."""
+        plain = "" in read_sections(load_path)
+        super().load_network(net, load_path, strict, None if plain else param_key)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         if self.opt["dist"] and self.device.type == "cpu":

@@ -98,7 +98,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         Raises:
             ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
         """
-        state = checkpoint["state_dict"]
+        state = checkpoint.get("state_dict", checkpoint)  # `load_from` takes a plain state dict, too
         state.update(checkpoint.get(_STATE, {}))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not runner._resume or not isinstance(model, WithMethods):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from contrastive_sr._checks import describe
 from contrastive_sr.degradations import DegradationConfig, build_degradation
+from contrastive_sr.embeddings.weights import under_own_names
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import MethodsInStep
@@ -159,8 +160,7 @@ class WithMethods(BaseEditModel):
     @property
     def bare_methods(self) -> Methods:
         """The methods without the wrapper that MMSeparateDistributedDataParallel puts around them."""
-        methods: Any = self.methods
-        found: Methods = methods.module if is_model_wrapper(methods) else methods
+        found: Methods = _bare(self.methods)
         return found
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -180,6 +180,11 @@ class WithMethods(BaseEditModel):
         if prefix:
             for plain, wrapped in self._wrapped_prefixes(prefix):
                 _rename(state_dict, plain, wrapped)
+        elif (own := under_own_names(_bare(self.generator), state_dict)) is not state_dict:
+            # what authors released is a file of the generator alone
+            parts = [name for name in ("generator", "generator_ema") if hasattr(self, name)]
+            state_dict.clear()
+            state_dict.update({f"{part}.{name}": value for part in parts for name, value in own.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _wrapped_prefixes(self, prefix: str) -> list[tuple[str, str]]:
@@ -368,3 +373,8 @@ def accepted_keys(model: type) -> list[str]:
         if cls is not model and not issubclass(cls, WithMethods):
             break
     return list(dict.fromkeys(names))
+
+
+def _bare(module: Any) -> Any:
+    """A part of the model without the wrapper that MMSeparateDistributedDataParallel puts around it."""
+    return module.module if is_model_wrapper(module) else module
