@@ -43,8 +43,17 @@ def named(name: str, scale: int) -> str:
     return name.replace("x4", f"x{scale}") if "x4" in name else f"{name}_x{scale}"
 
 
-def cases(names: list[str]) -> list[Any]:
+def cases(names: list[str]) -> list[tuple[str, int]]:
     return [(name, scale) for name in names for scale in (2, 3) if name not in MISSING[scale]]
+
+
+def trained(names: list[str]) -> list[Any]:
+    """All files; the demos, which are trained, at x3 only where there is time."""
+    at_length = [pytest.mark.long]
+    return [
+        pytest.param(name, scale, marks=at_length if scale == 3 and name.startswith("demo_") else [])
+        for name, scale in cases(names)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +180,7 @@ def test_what_files_name_is_there_at_their_scale(files: Path) -> None:
 
 @pytest.mark.basicsr
 @pytest.mark.usefixtures("basicsr_names")
-@pytest.mark.parametrize(("name", "scale"), cases(OPTIONS))
+@pytest.mark.parametrize(("name", "scale"), trained(OPTIONS))
 def test_option_file(name: str, scale: int, files: Path, tmp_path: Path) -> None:
     path = files / "plugins" / f"{named(name, scale)}.yml"
     options = read_options(path)
@@ -246,7 +255,7 @@ def test_networks_without_x1_say_so(name: str) -> None:
 
 @pytest.mark.mmagic
 @pytest.mark.usefixtures("mmagic_names")
-@pytest.mark.parametrize(("name", "scale"), cases(CONFIGS))
+@pytest.mark.parametrize(("name", "scale"), trained(CONFIGS))
 def test_config(name: str, scale: int, files: Path, tmp_path: Path) -> None:
     path = files / "configs" / f"{named(name, scale)}.py"
     config = Config.fromfile(path).to_dict()
@@ -272,10 +281,10 @@ def test_config(name: str, scale: int, files: Path, tmp_path: Path) -> None:
     ("name", "key"),
     [
         ("demo_pcl_edsr", "upscale_factor"),
-        ("demo_pcl_rcan", "upscale"),
-        ("demo_pcl_rrdb", "upscale_factor"),
-        ("demo_pcl_swinir_light", "upscale"),
         ("demo_cria_rrdb_x4", "scale"),
+        pytest.param("demo_pcl_rcan", "upscale", marks=pytest.mark.long),
+        pytest.param("demo_pcl_rrdb", "upscale_factor", marks=pytest.mark.long),
+        pytest.param("demo_pcl_swinir_light", "upscale", marks=pytest.mark.long),
     ],
 )
 def test_mmagic_at_x1(name: str, key: str, equal_pairs: Path, tmp_path: Path) -> None:
