@@ -21,6 +21,7 @@ model = dict(
             loss_share=0.05,
             decoupling_share=0.05,
             srnce_variant="tempered",  # of eq. 6; as printed it has no temperature: "paper"
+            joint=False,  # True: feature encoder, heads and encoder learn by eq. 6 too, as in the paper
             warmup_steps=1000,  # steps before the refinement counts; ours
             temperature=0.07,
             dim=256,  # of the heads' vectors; S in the paper

@@ -9,11 +9,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.config import build
 from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, frozen, training_mode
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.precision import at_least_float32
+from contrastive_sr.networks import NETWORKS
+
+
+class HostDiscriminator(nn.Module):
+    """A discriminator of the host in use.
+
+    Args:
+        network: RGB images to logits, of any shape behind the batch.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse HR patches that the network cannot take, by trying.
+
+        Raises:
+            DataError: it fails at that size.
+        """
+        like = next(self.network.parameters())
+        try:
+            with torch.no_grad(), training_mode(self.network, False):
+                self.network(like.new_zeros(1, 3, height, width))
+        except Exception as error:  # what a host's network raises has no common base
+            raise DataError(
+                f"{type(self.network).__name__}: expected HR patches of a size that it takes, got {width} x {height} "
+                f"({describe_error(error)}). Give it other options, such as input_size, or take other patches."
+            ) from error
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The verdicts on images (B, 3, H, W)."""
+        logits: Tensor = self.network(images)
+        return logits
 
 
 @CRITERIA.register
@@ -28,8 +63,10 @@ class Adversarial(Criterion):
     are normalised together, as in its training.
 
     Args:
-        discriminator: a mapping such as ``{"type": "SNResNet18"}``, or an embedding, with logits. Default:
-            ``RGBDiscriminator``, which also sees a shift of colour; those over Haar bands do not.
+        discriminator: a mapping such as ``{"type": "SNResNet18"}``, or an embedding, with logits; or one of the host in
+            use, such as ESRGAN's, ``{"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 64}`` of BasicSR, for
+            HR patches of 128 x 128. Default: ``RGBDiscriminator``, which also sees a shift of colour; those over Haar
+            bands do not.
 
     Raises:
         ConfigError: an embedding that is unknown or cannot learn.
@@ -44,6 +81,11 @@ class Adversarial(Criterion):
     def __init__(self, discriminator: Mapping[str, object] | Embedding | None = None) -> None:
         super().__init__()
         discriminator = {"type": "RGBDiscriminator"} if discriminator is None else discriminator
+        self.discriminator: TrainableEmbedding | HostDiscriminator
+        kind = discriminator.get("type") if isinstance(discriminator, Mapping) else None
+        if kind not in EMBEDDINGS and kind in NETWORKS.of_host():
+            self.discriminator = HostDiscriminator(build(NETWORKS, discriminator, "Adversarial(discriminator)"))
+            return
         network = build(EMBEDDINGS, discriminator, "Adversarial(discriminator)")
         if not isinstance(network, TrainableEmbedding):
             able = ", ".join(name for name, cls in EMBEDDINGS.items() if issubclass(cls, TrainableEmbedding))

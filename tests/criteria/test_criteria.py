@@ -22,6 +22,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from contrastive_sr.criteria import MSSSIM, SSIM, VGG, Adversarial, CriteriaByName, Criterion, Pixel, Registered
 from contrastive_sr.embeddings import RGBDiscriminator, TrainableEmbedding
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.basicsr.host import import_basicsr
 
 
 def pair(size: int = 32, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -415,3 +416,27 @@ def test_images_that_do_not_fit() -> None:
         SSIM()(sr[:, :, :10], hr[:, :, :10])
     with pytest.raises(DataError, match="RGBDiscriminator: expected HR patches of at least 16 x 16"):
         Adversarial().check_size(12, 12)
+
+
+@pytest.mark.basicsr
+def test_a_discriminator_of_the_host_judges_and_learns() -> None:
+    """ESRGAN's, which is BasicSR's, for patches of one size."""
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+    torch.manual_seed(0)
+    config = {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 4, "input_size": 128}
+    adversarial = Adversarial(config)
+    hr, sr = (torch.rand(2, 3, 128, 128) for _ in range(2))
+    sr.requires_grad_()
+    values = adversarial(sr, hr)
+    assert values.shape == (2, 1, 1, 1)
+    values.sum().backward()
+    assert sr.grad is not None
+    assert sr.grad.abs().sum() > 0
+    assert all(p.grad is None for p in adversarial.parameters())
+    _, fake = adversarial.discriminator.logits(torch.cat((hr, sr.detach()))).chunk(2)
+    assert_close(values.mean(), F.softplus(-fake).mean(), dtype=torch.float32)
+    adversarial.discriminator_loss(hr, [sr]).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adversarial.parameters())
+    adversarial.check_size(128, 128)
+    with pytest.raises(DataError, match="VGGStyleDiscriminator: expected HR patches of a size that it takes, got 96"):
+        adversarial.check_size(96, 96)
