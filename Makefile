@@ -8,7 +8,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-oldest test-newest lint bench docs docs-serve clean
+.PHONY: help install demo test test-long test-oldest test-newest test-gpu lint bench docs docs-serve clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,10 @@ docs: install ## the documentation as a site, in build/site
 
 docs-serve: docs ## the same at http://localhost:8000
 	$(BIN)/python -m http.server -b localhost -d build/site 8000
+
+# With the python at hand: a GPU machine may have torch and numpy, and nothing else.
+test-gpu: ## what has to hold on a GPU, and what methods cost there, in at most 8 minutes, into build/gpu.json
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean: ## remove what tools leave behind; keeps .venv, data sets and results
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

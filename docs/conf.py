@@ -70,6 +70,7 @@ NAVIGATION = {
         "study",
         "look",
         "cost",
+        "gpu",
         "distributed",
         "troubleshooting",
         "add_a_method",

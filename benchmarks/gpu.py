@@ -1,0 +1,428 @@
+"""``python -m benchmarks.gpu``: what has to hold on a GPU, and what methods cost there; needs torch and numpy alone.
+
+Parts run one after the other, and what each found is in the JSON file before the next begins, so that a run that is cut
+short loses nothing. A part that fails is written down, with what was said, and the next goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import networks
+from contrastive_sr import __version__
+from contrastive_sr.embeddings import HaarDiscriminator
+from contrastive_sr.errors import NonFiniteError
+from contrastive_sr.functional import info_nce, set_tiling
+from contrastive_sr.methods import Methods, build_methods
+from contrastive_sr.networks import CRLSR, DASR
+
+Config = dict[str, Any]
+_HR: Config = {"positives": [{"type": "HighResolution"}]}
+_LR: Config = {"negatives": [{"type": "UpsampledLowResolution"}]}
+_CRITERIA: Config = {"type": "CriaCL", "variant": 5, "vgg_weights": None}
+
+METHODS: Mapping[str, Config] = {
+    "PCL": {"type": "PCL"},
+    "InfoNCE": {"type": "InfoNCE"},
+    "BidirectionalNCE": {"type": "BidirectionalNCE"},
+    "SRNCE": {"type": "SRNCE"},
+    "ContrastiveRegularization": {"type": "ContrastiveRegularization"},
+    "MCL": {"type": "MCL", "embedding": {"type": "HaarDiscriminator"}},
+    "MPF": {"type": "MPF"},
+    "CriaCL": {**_CRITERIA, "positives": [{"type": "Pixel", "norm": "l2"}]},
+    "DASR": {"type": "DASR", "warmup_steps": 0, "queue_size": 1024},
+    "CRLSR": {"type": "CRLSR", "warmup_steps": 0},
+}
+"""The methods with their defaults, as far as no weights are needed."""
+
+WITHOUT_DRAWS: Mapping[str, Config] = {
+    "PCL": {"type": "PCL", "phase": "fixed", **_HR, **_LR},
+    "InfoNCE": {"type": "InfoNCE", "phase": "fixed", "positions": None},
+    "BidirectionalNCE": {"type": "BidirectionalNCE", "phase": "fixed", "positions": None},
+    "SRNCE": {"type": "SRNCE", "phase": "fixed", "positions": None},
+    "ContrastiveRegularization": {"type": "ContrastiveRegularization", "phase": "fixed", **_HR, **_LR},
+    "MCL": {"type": "MCL", "phase": "fixed", "embedding": {"type": "HaarDiscriminator"}, **_HR, **_LR},
+    "CriaCL": METHODS["CriaCL"],
+    "DASR": METHODS["DASR"],
+    "CRLSR": {"type": "CRLSR", "warmup_steps": 0, "positions": None},
+}
+"""The same where nothing is drawn: generators of two devices draw differently."""
+
+
+class Setting:
+    """Device and sizes.
+
+    Args:
+        device: where all runs.
+        small: sizes to try this file with, on a CPU.
+    """
+
+    def __init__(self, device: str, small: bool) -> None:
+        self.device, self.small = torch.device(device), small
+        self.batch, self.crop = (2, 48) if small else (16, 192)
+        self.steps = 2 if small else 20
+        self.on_gpu = self.device.type == "cuda"
+
+    def network(self, kind: str) -> nn.Module:
+        """EDSR, RCAN or RRDB; small ones of a few layers."""
+        make = {"EDSR": networks.edsr, "RCAN": networks.rcan, "RRDB": networks.rrdb}[kind]
+        sizes: dict[str, dict[str, int]] = {
+            "EDSR": {"channels": 16, "blocks": 1},
+            "RCAN": {"channels": 16, "groups": 1, "blocks": 1},
+            "RRDB": {"channels": 16, "blocks": 1, "growth": 8},
+        }
+        return make(**sizes[kind]) if self.small else make()
+
+    def network_for(self, method: str) -> nn.Module:
+        """A method's own network, or EDSR."""
+        own: dict[str, tuple[type[nn.Module], dict[str, int]]] = {
+            "DASR": (DASR, {"channels": 16, "groups": 1, "blocks": 1}),
+            "CRLSR": (CRLSR, {"channels": 16, "encoder_blocks": 3, "decoder_blocks": 1}),
+        }
+        if method not in own:
+            return self.network("EDSR")
+        cls, sizes = own[method]
+        return cls(**(sizes if self.small else {}))
+
+    def wait(self) -> None:
+        """Until the device has done what it was sent."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+
+class Loop:
+    """A training loop, as `docs/own_loop.md` has it.
+
+    Args:
+        net: the SR network.
+        config: of a method; None: L1 alone.
+        device: where it trains.
+        dtype: of everything.
+    """
+
+    def __init__(
+        self, net: nn.Module, config: Config | None, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.net = net.to(device, dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without a teacher, weights beside it
+            self.methods = build_methods([config]) if config else Methods([])
+        self.methods.attach(self.net)
+        self.methods.to(device, dtype)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-4)
+        own = [p for p in self.methods.parameters() if p.requires_grad]
+        self.own = torch.optim.Adam(own, 1e-4) if own else None
+
+    def step(self, images: Mapping[str, Tensor], scaler: Any = None, amp: torch.dtype | None = None) -> Tensor:
+        """One step; the SR network's loss."""
+        kind = images["hr"].device.type
+        with torch.autocast(kind, amp) if amp else contextlib.nullcontext():
+            batch = self.methods.run(self.net, dict(images))
+            auxiliary = self.methods.auxiliary_losses(batch)
+        if auxiliary and self.own is not None:
+            self.own.zero_grad()
+            torch.stack([x.float() for x in auxiliary.values()]).sum().backward()
+            self.own.step()
+        with torch.autocast(kind, amp) if amp else contextlib.nullcontext():
+            pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
+            loss = pixel_loss + self.methods.sr_losses(batch, pixel_loss).loss
+        self.optimizer.zero_grad()
+        if scaler is None:
+            loss.backward()
+            self.optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(self.optimizer)
+            scaler.update()
+        return loss.detach()
+
+
+def images(setting: Setting, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
+    """A batch, drawn on the CPU, so that it is the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    hr = torch.rand(setting.batch, 3, setting.crop, setting.crop, generator=generator, dtype=torch.float64)
+    hr = F.avg_pool2d(F.pad(hr, (2, 2, 2, 2), mode="reflect"), 5, 1)  # not noise alone
+    lr, key = F.avg_pool2d(hr, 4), F.avg_pool2d(hr.flip(0), 4)
+    return {name: x.to(setting.device, dtype) for name, x in {"lr": lr, "hr": hr, "lr_key": key}.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def versions(setting: Setting) -> Any:
+    """What it ran on."""
+    name = torch.cuda.get_device_name(setting.device) if setting.on_gpu else platform.machine()
+    return {
+        "contrastive_sr": __version__,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "device": name,
+    }
+
+
+def equals_cpu(setting: Setting) -> Any:
+    """Largest relative distance of losses and of the network's gradients from those in float64 on a CPU."""
+    cpu = Setting("cpu", small=True)
+    here = Setting(str(setting.device), small=True)
+    found = {}
+    for name, config in WITHOUT_DRAWS.items():
+        exact = _gradients(cpu, name, config, torch.float64)
+        for label, dtype, most in (("float64", torch.float64, 1e-7), ("float32", torch.float32, 2e-2)):
+            distance = max(
+                ((x.double().cpu() - y).norm() / y.norm().clamp_min(1e-12)).item()
+                for x, y in zip(_gradients(here, name, config, dtype), exact, strict=True)
+            )
+            found[f"{name}, {label}"] = distance
+            assert distance < most, f"{name} in {label}: {distance:.2g} from float64 on the CPU, expected below {most}"
+    return found
+
+
+def _gradients(setting: Setting, name: str, config: Config, dtype: torch.dtype) -> list[Tensor]:
+    torch.manual_seed(0)
+    loop = Loop(setting.network_for(name).double(), {**config, **_weights(config)}, torch.device("cpu"), torch.float64)
+    loop.net.to(setting.device, dtype)
+    loop.methods.to(setting.device, dtype)
+    for seed in range(2):  # the first fills DASR's queue
+        batch = loop.methods.run(loop.net, images(setting, dtype, seed))
+        loop.methods.auxiliary_losses(batch)
+        contrast = loop.methods.sr_losses(batch)
+    parameters = [p for p in loop.net.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(contrast.loss, parameters, allow_unused=True)
+    whole = torch.cat([g.flatten() for g in gradients if g is not None])
+    return [contrast.loss.detach().reshape(1), whole]
+
+
+def _weights(config: Config) -> Config:
+    """Fixed weights, since there is no pixel loss."""
+    if config["type"] == "CriaCL":
+        return {"align_weight": 1.0, "uniformity_weight": 1.0}
+    return {"loss_weight": 1.0, **({"decoupling_weight": 1.0} if config["type"] == "CRLSR" else {})}
+
+
+def nan_is_found(setting: Setting) -> Any:
+    """A NaN in the SR network's output is an error, in the next step at the latest."""
+    loop = Loop(setting.network("EDSR"), METHODS["PCL"], setting.device)
+    loop.step(images(setting))
+    with torch.no_grad():
+        next(loop.net.parameters()).fill_(float("nan"))
+    try:
+        for seed in range(2):
+            loop.step(images(setting, seed=seed))
+    except NonFiniteError as error:
+        return str(error)
+    raise AssertionError("two steps with a network of NaN went unnoticed")
+
+
+def no_stalls(setting: Setting) -> Any:
+    """Steps 32 on wait for the device nowhere."""
+    if not setting.on_gpu:
+        return "not on a CPU"
+    found = {}
+    for name, config in METHODS.items():
+        loop = Loop(setting.network_for(name), config, setting.device)
+        batch = images(setting)
+        for _ in range(31):
+            loop.step(batch)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(4):
+                loop.step(batch)
+            found[name] = "none"
+        except RuntimeError as error:
+            found[name] = str(error).splitlines()[0]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    stalls = {name: said for name, said in found.items() if said != "none"}
+    assert not stalls, f"waits for the device: {stalls}"
+    return found
+
+
+def mixed_precision(setting: Setting) -> Any:
+    """Loss and scale after some steps in float16 and bfloat16."""
+    found = {}
+    for dtype in (torch.float16, torch.bfloat16):
+        for name in METHODS if setting.on_gpu else ("PCL", "DASR"):  # half precision is slow on a CPU
+            config = METHODS[name]
+            loop = Loop(setting.network_for(name), config, setting.device)
+            scaled = dtype == torch.float16 and hasattr(torch.amp, "GradScaler")
+            scaler = torch.amp.GradScaler(setting.device.type) if scaled else None
+            for seed in range(3 if setting.small else 12):
+                loss = loop.step(images(setting, seed=seed), scaler, dtype)
+            loop.methods.check_finite()
+            scale = scaler.get_scale() if scaler is not None else 1.0
+            assert loss.isfinite(), f"{name} in {dtype}: the loss is {loss.item()}"
+            assert scale >= 1, f"{name} in {dtype}: the gradient's scale fell to {scale}"
+            found[f"{name}, {str(dtype).removeprefix('torch.')}"] = {"loss": loss.item(), "scale": scale}
+    return found
+
+
+def cost(setting: Setting) -> Any:
+    """Milliseconds, kernels and MiB of a step, beside L1 alone."""
+    found = {}
+    kinds = ("EDSR", "RCAN", "RRDB")
+    cases = [(kind, name) for kind in kinds for name in ("L1", *METHODS) if name not in ("DASR", "CRLSR")]
+    for kind, name in [*cases, ("DASR", "DASR"), ("CRLSR", "CRLSR")]:
+        net = setting.network(kind) if kind in kinds else setting.network_for(name)
+        loop = Loop(net, METHODS.get(name), setting.device)
+        batch = images(setting)
+        for _ in range(1 if setting.small else 27):  # past the steps that all measure a share
+            loop.step(batch)
+        seconds = []
+        if setting.on_gpu:
+            torch.cuda.reset_peak_memory_stats(setting.device)
+        for _ in range(setting.steps):
+            setting.wait()
+            start = time.perf_counter()
+            loop.step(batch)
+            setting.wait()
+            seconds.append(time.perf_counter() - start)
+        row: dict[str, float] = {"ms": 1000 * statistics.median(seconds)}
+        if setting.on_gpu:
+            row |= {"mib": torch.cuda.max_memory_allocated(setting.device) / 2**20, "kernels": _kernels(loop, batch)}
+        found[f"{kind}, {name}"] = row
+    return found
+
+
+def _kernels(loop: Loop, batch: Mapping[str, Tensor]) -> int:
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        loop.step(batch)
+        torch.cuda.synchronize()
+    return sum(event.count for event in profiler.key_averages())
+
+
+def contrast(setting: Setting) -> Any:
+    """Milliseconds of InfoNCE, forward and backward, by tile; beside three products of that size."""
+    found = {}
+    for count, images_of in ((256, 16), (4096, 4), (36864, 1)) if not setting.small else ((64, 2), (300, 1)):
+        a, b = (torch.randn(images_of, count, 256, device=setting.device, requires_grad=True) for _ in range(2))
+
+        def products(a: Tensor = a, b: Tensor = b) -> object:
+            with torch.no_grad():
+                for image in range(len(a)):
+                    for top in range(0, a.shape[1], 4096):
+                        logits = a[image, top : top + 4096] @ b[image].T
+                        logits @ b[image]
+                        logits.T @ a[image, top : top + 4096]
+            return None
+
+        row = {"three products": _milliseconds(products, setting)}
+        for size in (None, 1024, 2048, 4096, 8192):
+            if size is not None and size > count:
+                continue
+            with set_tiling(size=size):
+                row[f"tiles of {size or 'the default'}"] = _milliseconds(
+                    lambda a=a, b=b: info_nce(a, b).backward(), setting
+                )
+        found[f"M {count}, {images_of} images"] = row
+    return found
+
+
+def compiled(setting: Setting) -> Any:
+    """Milliseconds of a PCL step with the network as it is and compiled."""
+    plain = Loop(setting.network("EDSR"), METHODS["PCL"], setting.device)
+    quick = Loop(setting.network("EDSR"), METHODS["PCL"], setting.device)
+    quick.net = torch.compile(quick.net)  # type: ignore[assignment]
+    batch = images(setting)
+    rows = {}
+    for name, loop in (("as it is", plain), ("compiled", quick)):
+        for _ in range(3):
+            loop.step(batch)
+        rows[name] = _milliseconds(lambda loop=loop: loop.step(batch), setting)
+    return rows
+
+
+def embedding(setting: Setting) -> Any:
+    """Milliseconds of the embedding's passes over nine samples of each image, in two memory formats."""
+    embed = HaarDiscriminator().to(setting.device).eval()
+    found = {}
+    for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
+        samples = images(setting)["hr"].repeat(9, 1, 1, 1).contiguous(memory_format=layout)
+        with torch.no_grad():
+            found[name] = _milliseconds(lambda samples=samples: embed(samples), setting)
+    return found
+
+
+def _milliseconds(run: Callable[[], object], setting: Setting) -> float:
+    run()
+    seconds = []
+    for _ in range(1 if setting.small else 7):
+        setting.wait()
+        start = time.perf_counter()
+        run()
+        setting.wait()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+PARTS: Mapping[str, Callable[[Setting], Any]] = {
+    part.__name__: part
+    for part in (versions, equals_cpu, nan_is_found, no_stalls, mixed_precision, cost, contrast, embedding, compiled)
+}
+
+
+def run_parts(setting: Setting, out: Path, minutes: float, names: list[str]) -> bool:
+    """Run parts until the time is up, and write what was found after each; whether all that ran passed."""
+    end, results = time.monotonic() + 60 * minutes, {}
+    for name in names:
+        if time.monotonic() > end:
+            results[name] = {"skipped": f"{minutes:g} minutes were up"}
+        else:
+            start = time.monotonic()
+            results[name] = _result(PARTS[name], setting) | {"seconds": round(time.monotonic() - start, 1)}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n")
+        said = results[name].get("failed") or results[name].get("skipped") or "passed"
+        print(f"{name}: {said}, {results[name].get('seconds', 0)} s", flush=True)
+    return not any("failed" in result for result in results.values())
+
+
+def _result(part: Callable[[Setting], Any], setting: Setting) -> dict[str, Any]:
+    try:
+        with _quiet():
+            return {"found": part(setting)}
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/gpu.json"), help="file to write")
+    parser.add_argument("--minutes", type=float, default=8, help="no part begins after that")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="small sizes, to try this file on a CPU")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; may be repeated")
+    arguments = parser.parse_args()
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        print("error: this machine has no GPU that torch can use. Try --device cpu --small.", file=sys.stderr)
+        return 2
+    setting = Setting(arguments.device, arguments.small)
+    return 0 if run_parts(setting, arguments.out, arguments.minutes, arguments.part or list(PARTS)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
