@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contrastive_sr.data import RGB_SUFFIXES, list_images, pair_folders, read_rgb
+from contrastive_sr.data import RGB_SUFFIXES, list_images, pair_folders, read_rgb, two_corners
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
@@ -60,18 +60,24 @@ class TrainingImages:
         self.images, self.left_out = large, len(read) - len(large)
 
     def crops(self, count: int, size: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        """Two crops of each of ``count`` images, (count, 3, size, size) in [0, 1]."""
+        """Two crops of each of ``count`` images, apart where there is room, (count, 3, size, size) in [0, 1]."""
         generator = torch.Generator().manual_seed((_STREAM + seed + step * 1_000_003) % 2**63)
         # different images, so that none is a negative of itself, as far as there are so many
         chosen = [int(torch.randint(len(self.images), (), generator=generator)) for _ in range(count)]
         if count <= len(self.images):
             chosen = torch.randperm(len(self.images), generator=generator)[:count].tolist()
-        first, second = ([_crop(self.images[index], size, generator) for index in chosen] for _ in range(2))
+        pairs = [_two_crops(self.images[index], size, generator) for index in chosen]
+        first, second = zip(*pairs, strict=True)
         return torch.stack(first).float() / 255, torch.stack(second).float() / 255
 
 
-def _crop(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    top, left = (int(torch.randint(length - size + 1, (), generator=generator)) for length in image.shape[-2:])
+def _two_crops(image: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    height, width = image.shape[-2:]
+    corners = two_corners(height, width, size, lambda below: int(torch.randint(below, (), generator=generator)))
+    return [_crop(image, *corner, size, generator) for corner in corners]
+
+
+def _crop(image: Tensor, top: int, left: int, size: int, generator: torch.Generator) -> Tensor:
     crop = image[:, top : top + size, left : left + size]
     turn, flip = torch.randint(4, (2,), generator=generator).tolist()
     return torch.rot90(crop.flip(-1) if flip % 2 else crop, turn, (-2, -1))
