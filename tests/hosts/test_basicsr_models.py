@@ -197,7 +197,7 @@ def test_models_that_no_method_can_enter() -> None:
     models = import_basicsr("contrastive_sr.hosts.basicsr.models")
     with pytest.raises(
         HostError,
-        match=r"methods of BasicSR's SRModel, .* without init_training_settings, model_to",
+        match=r"methods of BasicSR's SRModel, .* without load_network, init_training_settings",
     ):
         models.with_methods(nn.Module)
     get = import_basicsr("basicsr.utils.registry").MODEL_REGISTRY.get
