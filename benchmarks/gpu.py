@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,17 @@ class Setting:
 
     def network(self, kind: str) -> nn.Module:
         """EDSR, RCAN or RRDB; small ones of a few layers."""
-        make = {"EDSR": networks.edsr, "RCAN": networks.rcan, "RRDB": networks.rrdb}[kind]
+        makers: dict[str, Callable[..., nn.Module]] = {
+            "EDSR": networks.edsr,
+            "RCAN": networks.rcan,
+            "RRDB": networks.rrdb,
+        }
         sizes: dict[str, dict[str, int]] = {
             "EDSR": {"channels": 16, "blocks": 1},
             "RCAN": {"channels": 16, "groups": 1, "blocks": 1},
             "RRDB": {"channels": 16, "blocks": 1, "growth": 8},
         }
-        return make(**sizes[kind]) if self.small else make()
+        return makers[kind](**(sizes[kind] if self.small else {}))
 
     def network_for(self, method: str) -> nn.Module:
         """A method's own network, or EDSR."""
@@ -327,11 +332,13 @@ def contrast(setting: Setting) -> Any:
             if size is not None and size > count:
                 continue
             with set_tiling(size=size):
-                row[f"tiles of {size or 'the default'}"] = _milliseconds(
-                    lambda a=a, b=b: info_nce(a, b).backward(), setting
-                )
+                row[f"tiles of {size or 'the default'}"] = _milliseconds(partial(_both_passes, a, b), setting)
         found[f"M {count}, {images_of} images"] = row
     return found
+
+
+def _both_passes(a: Tensor, b: Tensor) -> None:
+    info_nce(a, b).backward()
 
 
 def compiled(setting: Setting) -> Any:
@@ -344,7 +351,7 @@ def compiled(setting: Setting) -> Any:
     for name, loop in (("as it is", plain), ("compiled", quick)):
         for _ in range(3):
             loop.step(batch)
-        rows[name] = _milliseconds(lambda loop=loop: loop.step(batch), setting)
+        rows[name] = _milliseconds(partial(loop.step, batch), setting)
     return rows
 
 
@@ -355,7 +362,7 @@ def embedding(setting: Setting) -> Any:
     for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
         samples = images(setting)["hr"].repeat(9, 1, 1, 1).contiguous(memory_format=layout)
         with torch.no_grad():
-            found[name] = _milliseconds(lambda samples=samples: embed(samples), setting)
+            found[name] = _milliseconds(partial(embed, samples), setting)
     return found
 
 

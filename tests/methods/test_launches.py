@@ -61,9 +61,7 @@ def test_a_method_adds_few_operations(config: dict[str, Any], most: int) -> None
     assert 20 < sum(operations.values()) <= most, operations.most_common(10)
 
 
-@pytest.mark.parametrize(
-    "config", [{"type": "PCL"}, {"type": "PCL", "loss_weight": 0.0004}], ids=lambda c: "-".join(c)
-)
+@pytest.mark.parametrize("config", [{"type": "PCL"}, {"type": "PCL", "loss_weight": 0.0004}], ids=lambda c: "-".join(c))
 def test_steps_that_measure_shares_wait_for_nothing_either(config: dict[str, Any]) -> None:
     assert sum(added(config, step=100).values()) > sum(added(config).values())
 
