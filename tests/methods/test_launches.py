@@ -51,6 +51,7 @@ def added(config: dict[str, Any], step: int = STEADY) -> Counter[str]:
         ({"type": "DASR", "warmup_steps": 0, "queue_size": 1024}, 700),
         ({"type": "DegradationContrast", "queue_size": 1024}, 700),
         ({"type": "CRLSR"}, 1500),
+        ({"type": "CriaCL", "variant": 5, "vgg_weights": None, "positives": [{"type": "Pixel", "norm": "l2"}]}, 700),
         ({"type": "MPF"}, 1300),  # many of them for spectral normalisation
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
