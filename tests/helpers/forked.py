@@ -14,12 +14,22 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from torch.multiprocessing import start_processes
+
 HOSTS = {"basicsr": "contrastive_sr.hosts.basicsr.plugin", "mmagic": "contrastive_sr.hosts.mmagic.models"}
 PRELOADED = ["torch", *(plugin for host, plugin in HOSTS.items() if find_spec(host))]
+
+
+multiprocessing.set_forkserver_preload(PRELOADED)
+
+
+def run_ranks(work: Callable[..., None], folder: Path, world: int) -> None:
+    """Run ``work(rank, folder)`` in as many processes, to their ends; an error of one is raised."""
+    start_processes(work, args=(str(folder),), nprocs=world, start_method="forkserver")
 
 
 def run_python(
@@ -41,7 +51,6 @@ def run_python(
     """
     words = [str(argument) for argument in arguments]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         outputs = Path(folder, "out"), Path(folder, "err")
         process = context.Process(target=_run, args=(words, str(cwd), dict(environment), *map(str, outputs)))
