@@ -16,6 +16,7 @@ from rich.progress import TaskID
 from rich.table import Table as RichTable
 
 from contrastive_sr._checks import check_count, check_flag, check_number, describe, describe_error
+from contrastive_sr._install import install
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
 from contrastive_sr.cli.outputs import needs_plot
@@ -170,9 +171,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     try:
         files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
     except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate,plot]"'
-        ) from error
+        raise HostError(f"{error.name or 'A package'} is not installed. Try: {install('evaluate', 'plot')}") from error
     wide = for_tables(console)
     for table in tables_of(summary):
         shown = RichTable(title=table.title, title_justify="left")
