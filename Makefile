@@ -94,16 +94,16 @@ endef
 constraints: install ## solve constraints/py3.*.txt anew, keeping the versions that still fit (ARGS="--upgrade" for the newest)
 	$(release_tools)
 	for python in $(PYTHONS); do \
-	  VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile -q pyproject.toml --all-extras --python-version $$python \
+	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile -q pyproject.toml --all-extras --python-version $$python \
 	    --python-platform x86_64-manylinux_2_28 --no-build-isolation-package basicsr --no-annotate \
 	    --custom-compile-command "make constraints" -o constraints/py$$python.txt $(ARGS) || exit 1; \
 	done
 
 audit: install ## published holes in the pinned versions, by pip-audit; fails where its data cannot be reached
 	$(release_tools)
-	for python in $(PYTHONS); do \
-	  $(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints/py$$python.txt $(ARGS) || exit 1; \
-	done
+	status=0; for python in $(PYTHONS); do \
+	  $(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints/py$$python.txt $(ARGS) || status=1; \
+	done; exit $$status
 
 dist: install ## sdist, wheel, and the constraints with hashes, in dist/, looked at by twine
 	$(release_tools)
@@ -111,7 +111,7 @@ dist: install ## sdist, wheel, and the constraints with hashes, in dist/, looked
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	for python in $(PYTHONS); do \
-	  VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile -q constraints/py$$python.txt --no-deps --generate-hashes --no-annotate \
+	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile -q constraints/py$$python.txt --no-deps --generate-hashes --no-annotate \
 	    --python-version $$python --no-build-isolation-package basicsr --no-header -o dist/py$$python-hashes.txt || exit 1; \
 	done
 
