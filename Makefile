@@ -90,13 +90,16 @@ define release_tools
 	@$(PIP) install -q -c $(CONSTRAINTS) --no-build-isolation -e '.[release]'
 endef
 
-# BasicSR's metadata are built with .venv's setuptools, as its own build would fetch torch.
+# BasicSR's metadata are built with .venv's setuptools, as its own build would fetch torch. What takes a compiler must have
+# a wheel for each Python; the rest may be built from source.
+WHEELS := numpy scipy pandas pillow matplotlib scikit-image scikit-learn numba llvmlite lmdb grpcio tokenizers av \
+  opencv-python opencv-python-headless opencv-contrib-python
 constraints: install ## solve constraints/py3.*.txt anew, keeping the versions that still fit (ARGS="--upgrade" for the newest)
 	$(release_tools)
 	for python in $(PYTHONS); do \
 	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile -q pyproject.toml --all-extras --python-version $$python \
 	    --python-platform x86_64-manylinux_2_28 --no-build-isolation-package basicsr --no-annotate \
-	    --custom-compile-command "make constraints" -o constraints/py$$python.txt $(ARGS) || exit 1; \
+	    $(addprefix --only-binary ,$(WHEELS)) --custom-compile-command "make constraints" -o constraints/py$$python.txt $(ARGS) || exit 1; \
 	done
 
 audit: install ## published holes in the pinned versions, by pip-audit; fails where its data cannot be reached
