@@ -40,6 +40,17 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_demo_data(tmp_path_factory.mktemp("data") / "demo").folder
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as `pip install` gets it, built here."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out), str(PROJECT)]
+    done = subprocess.run(command, cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
 @pytest.fixture
 def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `contrastive-sr ARGUMENTS` in an empty folder, as a process of its own."""

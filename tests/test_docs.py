@@ -39,7 +39,7 @@ LOSS_PAGES = sorted((DOCS / "losses").glob("*.md"))
 PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl")]
 # what shell commands on the pages begin with that are not looked into
 LAUNCHERS = {"mim", "torchrun", "accelerate"}
-OTHERS = {"pip", *LAUNCHERS, "python", "source", "sed", "mkdir", "for", "name=$(basename", "ln", "done"}
+OTHERS = {"docker", "pip", *LAUNCHERS, "python", "source", "sed", "mkdir", "for", "name=$(basename", "ln", "done"}
 # flags of the hosts' own, which `contrastive-sr train` passes on
 HOST_FLAGS = {"--auto_resume", "--resume", "--launcher", "--amp", "--work-dir", "--cfg-options"}
 

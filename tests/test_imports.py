@@ -15,7 +15,7 @@ CORE += ["data.prepare", "data.demo", "config", "distributed", "errors"]
 FOREIGN = ["basicsr", "mmengine", "mmagic", "mmcv", "rich", "typer", "yaml", "torchvision", "timm", "PIL", "cv2"]
 FOREIGN += ["torchmetrics", "lmdb", "skimage"]
 ORDER = (
-    ("errors",),
+    ("errors", "_install"),
     ("_checks", "_random", "config"),
     ("functional",),
     ("distributed",),

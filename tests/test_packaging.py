@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -19,14 +20,6 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    _run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", out, project, cwd=out)
-    (built,) = out.glob("*.whl")
-    return built
-
-
 def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -36,6 +29,8 @@ def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
         assert files
         for path in files:
             assert f"contrastive_sr/_shipped/{path.relative_to(project).as_posix()}" in names
+    for python in ("3.10", "3.11", "3.12", "3.13"):
+        assert f"contrastive_sr/_shipped/constraints/py{python}.txt" in names
     assert "contrastive_sr/py.typed" in names
     assert "contrastive_sr/evaluation/report.html.jinja" in names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
@@ -50,7 +45,8 @@ def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) ->
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"
     python = binaries / "python"
-    _run(python, "-m", "pip", "install", "-q", wheel, "-c", project / "constraints.txt", cwd=tmp_path)
+    pinned = project / "constraints/py{}.{}.txt".format(*sys.version_info)
+    _run(python, "-m", "pip", "install", "-q", wheel, "-c", pinned, cwd=tmp_path)
 
     code = (
         "import torch, contrastive_sr.losses, contrastive_sr.methods\n"
@@ -78,7 +74,15 @@ def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) ->
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    assert "contrastive-sr[demo]" in refused("prepare", "demo")
+    hint = refused("prepare", "demo").rpartition("Try: ")[2]
+    assert "contrastive-sr[demo]" in hint
+    # typed as it stands, without a wheel at hand and without an index that has the package
+    done = subprocess.run(
+        ["bash", "-c", hint.replace("pip install", "pip install --dry-run --no-index", 1)],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert "Requirement already satisfied: contrastive-sr[demo]" in done.stdout, done.stdout + done.stderr
+    assert "contrastive-sr" not in done.stderr  # what is missing is what the extra brings
     assert "contrastive-sr[basicsr,demo]" in refused("demo")
     assert "contrastive-sr[basicsr]" in refused("train", "plugins/demo_pcl_edsr.yml")
     assert "contrastive-sr[mmagic]" in refused("train", "configs/demo_pcl_edsr.py")

@@ -127,6 +127,7 @@ def test_the_citation_is_valid_and_has_the_papers() -> None:
     schema = json.loads((PROJECT / "tests/helpers/citation_file_format_1.2.0.json").read_text())
     jsonschema.Draft7Validator(schema).validate(citation)
     assert citation["version"] == contrastive_sr.__version__
+    assert f'Repository = "{citation["repository-code"]}"\n' in (PROJECT / "pyproject.toml").read_text()
     names = {reference["notes"] for reference in citation["references"]}
     assert names == {"PCL-SR", "CRL-SR", "DASR", "Cria-CL", "MPF-Net", "Model Contrastive Learning"}
     del citation["references"][0]["title"]

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr import __version__
+from contrastive_sr._install import install
 from contrastive_sr.cli.bars import one_bar
 from contrastive_sr.cli.evaluate import find_device
 from contrastive_sr.cli.study import Trainings, study_host
 from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.errors import HostError
-from contrastive_sr.hosts import INSTALL_BASICSR
 
 if TYPE_CHECKING:
     from contrastive_sr.evaluation import Metric
@@ -160,11 +160,8 @@ def _check_installed(framework: Framework) -> None:
     extras = {"skimage": "demo", "matplotlib": "demo", **_NEEDS[framework]}
     missing = {module: extra for module, extra in extras.items() if importlib.util.find_spec(module) is None}
     if missing:
-        wanted = ",".join(sorted(set(missing.values())))
-        install = f'pip install "contrastive-sr[{wanted}]"'
-        if "basicsr" in missing:
-            install = INSTALL_BASICSR.replace("[basicsr]", f"[{wanted}]")
-        raise HostError(f"The demo needs {', '.join(missing)}, which cannot be found. Try: {install}")
+        command = install(*sorted(set(missing.values())))
+        raise HostError(f"The demo needs {', '.join(missing)}, which cannot be found. Try: {command}")
 
 
 def _report(console: Console, results: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from contrastive_sr._install import install
 from contrastive_sr.cli.bars import bars_of
 from contrastive_sr.cli.outputs import check_writable
 from contrastive_sr.cli.tables import for_tables
@@ -80,9 +81,7 @@ def run_evaluation(
         if "html" in outputs:
             import jinja2  # noqa: F401
     except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate]"'
-        ) from error
+        raise HostError(f"{error.name or 'A package'} is not installed. Try: {install('evaluate')}") from error
     from contrastive_sr._checks import check_count
     from contrastive_sr.evaluation import compare_networks
     from contrastive_sr.evaluation.blur import blur_note

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contrastive_sr._install import install
 from contrastive_sr.errors import ConfigError, HostError
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -22,9 +23,7 @@ def needs_plot() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[plot]"'
-        ) from error
+        raise HostError(f"{error.name or 'A package'} is not installed. Try: {install('plot')}") from error
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from contrastive_sr._install import install
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -229,7 +230,7 @@ def _needs_packages(lmdb: bool) -> None:
         try:
             __import__(module)
         except ImportError as error:
-            raise DataError(f'{name} is not installed. Try: pip install "contrastive-sr[prepare]"') from error
+            raise DataError(f"{name} is not installed. Try: {install('prepare')}") from error
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from rich.progress import TaskID
 from rich.table import Table as RichTable
 
 from contrastive_sr._checks import check_count, check_flag, check_number, describe, describe_error
+from contrastive_sr._install import install
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
-from contrastive_sr.cli.outputs import needs_plot
 from contrastive_sr.cli.tables import for_tables
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
@@ -84,11 +84,14 @@ def run_study(base: Path | None, options: Settings, *, report_only: bool, consol
     """
     settings = together(base, options)
     out = settings.out or Path("study")
-    with needs_plot():
+    try:
+        import jinja2  # noqa: F401
         import PIL  # noqa: F401
         import scipy  # noqa: F401
 
         from contrastive_sr.evaluation.study_report import write_study  # noqa: F401
+    except ImportError as error:
+        raise HostError(f"{error.name or 'A package'} is not installed. Try: {install('evaluate', 'plot')}") from error
     if report_only:
         _report(out, list(settings.arms), console)
         return
@@ -167,12 +170,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     summary = summarise(ledger.results, arms)
     notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
     notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
-    try:
-        files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
-    except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate,plot]"'
-        ) from error
+    files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
     wide = for_tables(console)
     for table in tables_of(summary):
         shown = RichTable(title=table.title, title_justify="left")

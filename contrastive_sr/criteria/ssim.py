@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastive_sr._checks import check_count
+from contrastive_sr._install import install
 from contrastive_sr.criteria.base import CRITERIA, Criterion, check_images
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.precision import at_least_float32
@@ -31,7 +32,7 @@ def _torchmetrics_ssim(name: str) -> Callable[..., Any]:
     except ImportError as error:
         raise ConfigError(
             f"{name} needs torchmetrics, which cannot be imported ({error}). "
-            "Try: pip install 'contrastive-sr[ssim]'; or choose other criteria."
+            f"Try: {install('ssim')}; or choose other criteria."
         ) from error
     return structural_similarity_index_measure
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contrastive_sr._install import install, pip_install
 from contrastive_sr.data.images import as_image, as_tensor
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -64,12 +65,12 @@ def photo_path(name: str) -> Path:
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise DataError('scikit-image is not installed. Try: pip install "contrastive-sr[demo]"')
+        raise DataError(f"scikit-image is not installed. Try: {install('demo')}")
     path = Path(spec.origin).parent / "data" / name
     if not path.is_file():
         raise DataError(
             f"Expected the photograph {name} inside the installed scikit-image ({path.parent}), but it is not there. "
-            "Try: pip install scikit-image==0.26.0"
+            f"Try: {pip_install('--force-reinstall', '--no-deps', 'scikit-image')}"
         )
     return path
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from contrastive_sr._install import install
 from contrastive_sr.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def read_rgb(file: Path) -> Tensor:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise DataError('Pillow is not installed. Try: pip install "contrastive-sr[demo]"') from error
+        raise DataError(f"Pillow is not installed. Try: {install('demo')}") from error
     try:
         with file.open("rb") as stream:
             header = stream.read(26)

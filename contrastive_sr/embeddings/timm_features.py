@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_shape, describe, describe_error
+from contrastive_sr._install import install
 from contrastive_sr.config import unknown
 from contrastive_sr.embeddings.base import EMBEDDINGS, check_out_indices
 from contrastive_sr.embeddings.fixed import FixedEmbedding
@@ -56,7 +57,7 @@ class TimmFeatures(FixedEmbedding):
             import timm
         except ImportError as error:
             raise ConfigError(
-                f"TimmFeatures needs timm, which cannot be imported ({error}). Try: pip install 'contrastive-sr[timm]'"
+                f"TimmFeatures needs timm, which cannot be imported ({error}). Try: {install('timm')}"
             ) from error
         if not isinstance(model, str) or not timm.is_model(model):
             names = timm.list_models()

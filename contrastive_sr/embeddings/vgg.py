@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_choice, check_shape, describe
+from contrastive_sr._install import install
 from contrastive_sr.embeddings.base import EMBEDDINGS
 from contrastive_sr.embeddings.fixed import IMAGENET_MEAN, IMAGENET_STD, FixedEmbedding
 from contrastive_sr.embeddings.weights import load_sections, load_state_dict, read_sections
@@ -173,7 +174,7 @@ def _download(source: str, model: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise ConfigError(
             f"VGGFeatures(weights={source!r}) needs {source}, which cannot be imported ({error}). "
-            "Try: pip install 'contrastive-sr[vgg]'"
+            f"Try: {install('vgg' if source == 'torchvision' else 'timm')}"
         ) from error
     except (OSError, RuntimeError) as error:  # what the downloaders raise without a network
         raise ConfigError(

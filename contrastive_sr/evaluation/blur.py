@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contrastive_sr._install import install
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation.comparison import MetricNote
@@ -42,7 +43,7 @@ def load_blur(border: int) -> dict[str, Metric]:
     try:
         from skimage.measure import blur_effect
     except ImportError as error:
-        raise HostError('blur is scikit-image\'s. Try: pip install "contrastive-sr[evaluate]"') from error
+        raise HostError(f"blur is scikit-image's. Try: {install('evaluate')}") from error
 
     def blur(image: UInt8Image) -> float | None:
         inside = luma(image)[border : image.shape[0] - border, border : image.shape[1] - border]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from contrastive_sr._checks import describe_error
+from contrastive_sr._install import install
 from contrastive_sr.data.images import UInt8Image, as_tensor
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError, HostError
@@ -57,7 +58,7 @@ def _torchvision_s() -> Any:
     try:
         from torchvision.models import AlexNet_Weights
     except ImportError as error:
-        raise HostError('torchvision is not installed. Try: pip install "contrastive-sr[evaluate]"') from error
+        raise HostError(f"torchvision is not installed. Try: {install('evaluate')}") from error
     return AlexNet_Weights.IMAGENET1K_V1
 
 
@@ -82,9 +83,7 @@ def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Metri
         import torchvision  # noqa: F401 - torchmetrics needs it, and fails late without
         from torchmetrics.functional.image.lpips import _LPIPS
     except ImportError as error:
-        raise HostError(
-            f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate]"'
-        ) from error
+        raise HostError(f"{error.name or 'A package'} is not installed. Try: {install('evaluate')}") from error
     state = read_state_dict(weights)
     # the public class would read the backbone from torchvision's cache alone, or download it
     net = _LPIPS(net="alex", pnet_rand=True)

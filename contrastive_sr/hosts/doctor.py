@@ -6,18 +6,18 @@ Python of their own.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from contrastive_sr.hosts import INSTALL_BASICSR
+from contrastive_sr._install import install, pip_install
+from contrastive_sr._install import installed_version as _version
 from contrastive_sr.hosts.basicsr.patches import (
     PATCHES,
     check_root,
@@ -77,13 +77,6 @@ else:
 """
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _release(version: str) -> tuple[int, ...]:
     numbers = []
     for part in version.split("+")[0].split("."):
@@ -113,13 +106,18 @@ def _try_python(code: str, *, path: Path | None = None) -> tuple[bool, str]:
 
 
 def _check_torch() -> list[Finding]:
+    """torch, and torchvision, which must fit it: a torch that works stays, whatever is wrong with torchvision."""
     version = _version("torch")
     if version is None:
-        return [Finding("torch", None, "broken", "not installed", "pip install torch torchvision")]
+        return [Finding("torch", None, "broken", "not installed", pip_install("torch", "torchvision"))]
     works, said = _try_python(_TORCH_PROBE)
     if not works:
-        return [Finding("torch", version, "broken", said, "pip install --force-reinstall torch torchvision")]
-    return [Finding("torch", version, "ok", said)]
+        remedy = pip_install("--force-reinstall", "torch", "torchvision")
+        return [Finding("torch", version, "broken", said, remedy)]
+    (torchvision,) = _check_import("torchvision", pip_install("torchvision"))
+    if torchvision.state == "broken":
+        torchvision = replace(torchvision, remedy=f"pip uninstall -y torchvision && {torchvision.remedy}")
+    return [Finding("torch", version, "ok", said), torchvision]
 
 
 def _check_import(package: str, remedy: str, *, module: str | None = None) -> list[Finding]:
@@ -136,7 +134,7 @@ def _check_basicsr(root: Path | None) -> list[Finding]:
     version = _version("basicsr") if root is None else f"in {root}"
     place = find_basicsr() if root is None else root
     if place is None:
-        return [Finding("basicsr", version, "missing", "not installed", INSTALL_BASICSR)]
+        return [Finding("basicsr", version, "missing", "not installed", install("basicsr"))]
     check_root(place)
     findings = []
     for patch in PATCHES:
@@ -150,7 +148,7 @@ def _check_basicsr(root: Path | None) -> list[Finding]:
         return findings
     works, said = _try_python("import basicsr.train", path=root)
     if not works:
-        return [Finding("basicsr", version, "broken", said, INSTALL_BASICSR)]
+        return [Finding("basicsr", version, "broken", said, install("basicsr"))]
     mended = "importable, as mended by --fix" if is_patched(place) else "importable"
     return [
         Finding("basicsr", version, "ok", mended),
@@ -164,29 +162,28 @@ def _check_basicsr(root: Path | None) -> list[Finding]:
 
 
 def _check_mmagic() -> list[Finding]:
-    install = 'pip install "contrastive-sr[mmagic]"'
     version = _version("mmagic")
     if version is None:
-        return [Finding("mmagic", None, "missing", "not installed", install)]
+        return [Finding("mmagic", version, "missing", "not installed", install("mmagic"))]
     findings = []
     for need in _MMAGIC_NEEDS:
         installed = _version(need.package)
         if installed is None or _release(installed) >= _release(need.below):
-            remedy = f'pip install "{need.package}<{need.below}"'
+            remedy = pip_install(f"{need.package}<{need.below}")
             findings.append(Finding(need.package, installed, "broken", need.reason, remedy))
     mmengine, mim = _version("mmengine"), _version("openmim")
     if mmengine is None:
-        findings.append(Finding("mmengine", None, "broken", "not installed; MMagic trains with it", install))
+        findings.append(Finding("mmengine", None, "broken", "not installed; MMagic trains with it", install("mmagic")))
     full, lite = _version("mmcv"), _version("mmcv-lite")
     if full is None and lite is None:
-        findings.append(Finding("mmcv", None, "broken", "neither mmcv nor mmcv-lite is installed", install))
+        findings.append(Finding("mmcv", None, "broken", "neither mmcv nor mmcv-lite is installed", install("mmagic")))
     elif _release(full or lite or "") >= (2, 2):
-        findings.append(Finding("mmcv", full or lite, "broken", "MMagic 1.2 needs mmcv below 2.2", install))
+        findings.append(Finding("mmcv", full or lite, "broken", "MMagic 1.2 needs mmcv below 2.2", install("mmagic")))
     if findings:
         return findings
     works, said = _try_python("from contrastive_sr.hosts.mmagic.host import load_host; load_host()")
     if not works:
-        return [Finding("mmagic", version, "broken", said, install)]
+        return [Finding("mmagic", version, "broken", said, install("mmagic"))]
     lite_note = "importable" if full else "importable through contrastive_sr.hosts.mmagic (mmcv-lite has no mmcv._ext)"
     return [
         Finding("mmagic", version, "ok", lite_note),
@@ -194,7 +191,7 @@ def _check_mmagic() -> list[Finding]:
         Finding("mmcv" if full else "mmcv-lite", full or lite, "ok", "importable"),
         Finding("mim", mim, "ok", "`mim train mmagic CONFIG` can be used")
         if mim
-        else Finding("mim", None, "missing", "only `mim train` needs it", "pip install openmim"),
+        else Finding("mim", None, "missing", "only `mim train` needs it", pip_install("openmim")),
     ]
 
 
@@ -214,10 +211,9 @@ def examine(basicsr: Path | None = None) -> list[Finding]:
         check_root(basicsr)
     checks: list[Callable[[], list[Finding]]] = [
         _check_torch,
-        lambda: _check_import("torchvision", "pip install --force-reinstall torch torchvision"),
-        lambda: _check_import("numpy", "pip install --force-reinstall numpy"),
-        lambda: _check_import("timm", 'pip install "contrastive-sr[timm]"'),
-        lambda: _check_import("torchmetrics", 'pip install "contrastive-sr[ssim]"'),
+        lambda: _check_import("numpy", pip_install("--force-reinstall", "numpy")),
+        lambda: _check_import("timm", install("timm")),
+        lambda: _check_import("torchmetrics", install("ssim")),
         lambda: _check_basicsr(basicsr),
         _check_mmagic,
     ]

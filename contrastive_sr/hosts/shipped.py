@@ -32,7 +32,7 @@ def shipped_folder(name: str) -> Path:
         return source
     raise HostError(
         f"Expected the folder {installed}, which every wheel carries; it is not there. "
-        "Try: pip install --force-reinstall --no-deps contrastive-sr"
+        "Try: pip install --force-reinstall --no-deps, and the wheel or folder that it was installed from."
     )
 
 

@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from contrastive_sr._checks import describe_error
+from contrastive_sr._install import install
 from contrastive_sr.config import build
 from contrastive_sr.embeddings.weights import load_state_dict, under_own_names
 from contrastive_sr.errors import ConfigError, HostError
@@ -194,7 +195,7 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
     except ImportError as error:
         raise ConfigError(
             f"{checkpoint}: without --network its structure is looked for by spandrel, which is not installed "
-            f'(pip install "contrastive-sr[evaluate]"). {hint}'
+            f"({install('evaluate')}). {hint}"
         ) from error
     try:
         model = spandrel.ModelLoader().load_from_state_dict(state)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from contrastive_sr._install import install
 from contrastive_sr.errors import HostError
-from contrastive_sr.hosts import INSTALL_BASICSR
 from contrastive_sr.hosts.stand_in import stand_in
 
 
@@ -31,5 +31,5 @@ def import_basicsr(name: str) -> ModuleType:
     except Exception as error:  # a host that is there can break in any way while it is imported
         raise HostError(
             f"{name} cannot be imported ({type(error).__name__}: {error}). "
-            f"Run `{INSTALL_BASICSR}`, then `contrastive-sr doctor`."
+            f"Try: {install('basicsr')}; `contrastive-sr doctor` says what is wrong in detail."
         ) from error

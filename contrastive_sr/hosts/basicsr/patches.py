@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from contrastive_sr._install import install
 from contrastive_sr.errors import HostError
-from contrastive_sr.hosts import INSTALL_BASICSR
 
 _RECORD_FOLDER = ".contrastive-sr-doctor"
 
@@ -281,7 +281,7 @@ def _restore(record: dict[str, dict[str, str]], root: Path) -> list[Change]:
 def _installed_root() -> Path:
     root = find_basicsr()
     if root is None:
-        raise HostError(f"BasicSR is not installed. Try: {INSTALL_BASICSR}")
+        raise HostError(f"BasicSR is not installed. Try: {install('basicsr')}")
     return root
 
 

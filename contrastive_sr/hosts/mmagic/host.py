@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from contrastive_sr._install import install
 from contrastive_sr.errors import HostError
 from contrastive_sr.hosts.stand_in import stand_in
-
-_INSTALL = 'pip install "contrastive-sr[mmagic]"'
-_MEND = f"Run `{_INSTALL}` in this environment; `contrastive-sr doctor` says what is wrong in detail."
 
 
 class _MissingOperators(ModuleType):
@@ -54,11 +52,15 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise HostError(f"Training with MMagic needs {name}, but {error.name} is not installed. {_MEND}") from error
+        raise HostError(f"Training with MMagic needs {name}, but {error.name} is not installed. {_mend()}") from error
     except Exception as error:  # a host that is there can break in any way while it is imported
         raise HostError(
-            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). {_MEND}"
+            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). {_mend()}"
         ) from error
+
+
+def _mend() -> str:
+    return f"Try: {install('mmagic')}; `contrastive-sr doctor` says what is wrong in detail."
 
 
 def allow_own_checkpoints() -> None:
