@@ -13,7 +13,7 @@ from rich.table import Table
 
 from contrastive_sr.cli.bars import bars_of
 from contrastive_sr.cli.outputs import check_writable
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.tables import fits, for_tables, show_table
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 
 if TYPE_CHECKING:
@@ -370,7 +370,9 @@ def _print_table(
         if Measurement.get(console, console.options, table_of(columns)).maximum < console.width:
             break
         columns = [column for column in columns if column != name]
-    console.print(table_of(columns))
+    if not fits(console, table_of(columns)):
+        columns = every  # a list has place for all
+    show_table(console, table_of(columns))
     if columns != every:
         missing = ", ".join(COLUMNS[name].title for name in every if name not in columns)
         notes = [f"Left out on so narrow a screen: {missing}. --csv, --json, --markdown and --html have all.", *notes]

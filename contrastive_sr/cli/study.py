@@ -19,7 +19,7 @@ from contrastive_sr._checks import check_count, check_flag, check_number, descri
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
 from contrastive_sr.cli.outputs import needs_plot
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 
@@ -180,7 +180,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
             shown.add_column(head, overflow="fold", justify="left" if number < table.words else "right")
         for row in table.rows:
             shown.add_row(*map(escape, row))
-        wide.print(shown)
+        show_table(wide, shown)
     for warning in warnings_of(summary):
         console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):
