@@ -228,6 +228,23 @@ def list_(
     print_catalogue(kind, console)
 
 
+@app.command()
+def schema(
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Run this Python file first: what it registers is known too."),
+    ] = None,
+) -> None:
+    """Print the JSON schema of `methods:` and `degradation:`, by which editors complete and check configs."""
+    from contrastive_sr.cli.schema import schema as made
+
+    if imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(imports)
+    print(made())
+
+
 # ----------------------------------------------------------------------------------------------------- training
 
 
