@@ -10,9 +10,9 @@ PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """\
 # Configuration reference
 
-Every key of `methods:` and `degradation:`, the same in a BasicSR option file and in the `model` of an MMagic config, with
-its default. `none` is `null` in YAML and `None` in Python. What a method is for is on its paper's page: [the papers and
-losses](README.md). What else an option file or a config has is its host's.
+Every key of `methods:` and `degradation:` with its default. They are the same in a BasicSR option file and in the
+`model` of an MMagic config; all other keys there are the host's. What is called none here is `null` in YAML and `None`
+in Python. What a method does is on its paper's page: [papers and losses](README.md).
 
 This page is written from the docstrings by `python docs/write_configuration.py`.
 
@@ -23,7 +23,7 @@ contrastive-sr schema > contrastive-sr.schema.json
 ```
 
 prints a JSON schema (draft 7) of the same keys. An editor with a YAML language server, such as VS Code with the
-extension *YAML*, then completes keys, shows what they are, and marks a typo while you type. Put this above the first
+extension *YAML*, then completes keys, explains them, and marks typos as you type. Put this above the first
 line of an option file:
 
 ```yaml

@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from contrastive_sr._checks import check_count, check_flag, check_number, describe, describe_error
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
-from contrastive_sr.cli.outputs import needs_plot
+from contrastive_sr.cli.outputs import about_run, needs_plot
 from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
@@ -155,6 +155,7 @@ def study_host(base: Path) -> StudyHost:
 
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
+    from contrastive_sr.evaluation.report import COLOURS_WITH_HR
     from contrastive_sr.evaluation.study import START, Ledger, summarise
     from contrastive_sr.evaluation.study_report import notes_of, tables_of, warnings_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
@@ -168,7 +169,8 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
     notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
     try:
-        files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
+        crops = read_crops(out / CROPS, summary)
+        files = write_study(out, out.resolve().name, summary, crops, notes, about_run(COLOURS_WITH_HR))
     except ImportError as error:
         raise HostError(
             f'{error.name or "A package"} is not installed. Try: pip install "contrastive-sr[evaluate,plot]"'

@@ -39,7 +39,10 @@ FLAGS: Mapping[str, Sequence[Flag]] = {
         Flag(("--resume",), "go on from the newest checkpoint"),
         Flag(("--work-dir",), "the folder to write to", "DIR"),
         Flag(
-            ("--cfg-options",), "keys in place of the config's, e.g. train_cfg.max_iters=1000", "KEY=VALUE", several=True
+            ("--cfg-options",),
+            "keys in place of the config's, e.g. train_cfg.max_iters=10",
+            "KEY=VALUE",
+            several=True,
         ),
         Flag(("--amp",), "train in mixed precision"),
         Flag(("--auto-scale-lr",), "scale the learning rate with the batch"),
