@@ -119,7 +119,7 @@ toc_object_entries_show_parents = "hide"
 
 html_math_renderer = "mathml"
 html_theme = "furo"
-html_title = f"contrastive-sr {version}"
+html_title = "contrastive-sr"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["copy.js"]

@@ -101,6 +101,25 @@ def test_every_link_leads_somewhere(site: Path, pages: dict[Path, Page]) -> None
                 assert unquote(parts.fragment) in pages[file].places, (path, target)
 
 
+def test_no_two_pages_have_one_title_and_all_have_version_and_copy_buttons(site: Path) -> None:
+    titles: list[str] = []
+    for path in [*site.rglob("*.html")]:
+        text = path.read_text()
+        titles += re.findall(r"<head>.*?<title>(.*?)</title>", text, re.DOTALL)
+        if path.is_relative_to(site / "docs"):
+            assert f"version {contrastive_sr.__version__}" in text, path
+            assert "_static/copy.js" in text, path
+    assert len(titles) > 40
+    assert not [title for title in titles if titles.count(title) > 1]
+
+
+def test_losses_stand_below_their_papers(pages: dict[Path, Page], site: Path) -> None:
+    links = {path.name for path in pages if path.parent == site / "docs/losses"}
+    papers = [site / f"docs/{name}.html" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl")]
+    below = {Path(link).name for paper in papers for link in pages[paper].links if link.startswith("losses/")}
+    assert links <= below
+
+
 def test_every_page_is_in_the_site_and_formulas_are_drawn(site: Path, pages: dict[Path, Page]) -> None:
     for source in [*(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("*.md")]:
         path = site / source.relative_to(PROJECT).with_suffix(".html")

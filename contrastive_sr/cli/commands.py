@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _untyped(parameters: list[Any]) -> list[Any]:
@@ -37,6 +40,6 @@ class Commands(typer.Typer):
             **settings,
         )
 
-    def command(self, *args: Any, **settings: Any) -> Any:
+    def command(self, *args: Any, **settings: Any) -> Callable[[F], F]:
         """As of any Typer application."""
         return super().command(*args, cls=_Command, **settings)

@@ -118,7 +118,7 @@ def compare_layers(
         place: of the anchor, (row, column) from 0 to 1.
     """
     whole = {role: (name, image.clamp(0, 1)) for role, (name, image) in images.items()}
-    comparisons = []
+    comparisons: list[Comparison] = []
     for anchor, candidates in directions:
         condition = next((role for role in images if role not in (anchor, candidates)), None)
         for number, maps in enumerate(layers, start=1):
