@@ -182,8 +182,7 @@ def test_help_of_every_command_fits_and_gives_flags_no_type() -> None:
     look([], typer.main.get_command(app))
 
 
-def test_completion(command_line: Run) -> None:
-    assert "complete -o default -F" in command_line("--show-completion", "bash").stdout
+def test_completion() -> None:
     typed = {"_CONTRASTIVE_SR_COMPLETE": "complete_bash", "COMP_WORDS": "contrastive-sr ev", "COMP_CWORD": "1"}
     script = Path(sys.executable).with_name("contrastive-sr")
     done = subprocess.run([script], env={**os.environ, **typed}, capture_output=True, text=True, check=True)
