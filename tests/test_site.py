@@ -6,7 +6,9 @@ import html.parser
 import importlib
 import inspect
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import jsonschema
 import pytest
 import yaml
+from playwright.sync_api import sync_playwright
 
 import contrastive_sr
 
@@ -111,6 +114,30 @@ def test_no_two_pages_have_one_title_and_all_have_version_and_copy_buttons(site:
             assert "_static/copy.js" in text, path
     assert len(titles) > 40
     assert not [title for title in titles if titles.count(title) > 1]
+
+
+def test_a_button_copies_what_was_typed_and_search_needs_no_server(site: Path) -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium was found: apt-get install chromium")
+    arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], offline=True)
+        page = context.new_page()
+        page.goto((site / "docs/api/samples.html").as_uri())
+        block = page.locator("div.highlight").first  # an interactive session
+        assert ">>> " in block.locator("pre").inner_text()
+        block.hover()
+        block.get_by_role("button").click()
+        page.get_by_text("copied").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.startswith("class Dimmed(SampleGenerator):\n    def ")
+        assert ">>>" not in copied
+        assert "torch.Size" not in copied  # output
+        page.goto((site / "search.html").as_uri() + "?q=queue")
+        page.locator("#search-results li").nth(3).wait_for()
+        browser.close()
 
 
 def test_losses_stand_below_their_papers(pages: dict[Path, Page], site: Path) -> None:
