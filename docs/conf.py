@@ -23,6 +23,11 @@ from sphinx.writers.html5 import HTML5Translator
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # Sphinx brings it
+
 import contrastive_sr  # noqa: E402 - this repository's, whatever else is installed
 from contrastive_sr.hosts.basicsr.host import import_basicsr  # noqa: E402
 
@@ -51,18 +56,9 @@ NAVIGATION = {
         "in_accelerate",
         "in_lightning",
     ],
-    "Papers": ["pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl"],
-    "Losses": [
-        "losses/multi_positive_nce",
-        "losses/dual_contrastive",
-        "losses/info_nce",
-        "losses/srnce",
-        "losses/queue_nce",
-        "losses/criteria",
-        "losses/contrastive_regularization",
-        "losses/feature_distance",
-    ],
+    "Papers and their losses": ["pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl"],
     "Guides": [
+        "configuration",
         "data",
         "degradations",
         "evaluate",
@@ -93,6 +89,16 @@ NAVIGATION = {
     "Project": ["../README", "../CHANGELOG", "../CONTRIBUTING"],
 }
 
+# The losses of each paper stand below its page.
+LOSSES = {
+    "pcl": ["multi_positive_nce", "dual_contrastive"],
+    "crl_sr": ["info_nce", "srnce"],
+    "dasr": ["queue_nce"],
+    "cria_cl": ["criteria"],
+    "mpf_net": ["contrastive_regularization"],
+    "mcl": ["feature_distance"],
+}
+
 root_doc = "docs/README"
 _SOURCES = ("docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 exclude_patterns = [path.name for path in PROJECT.iterdir() if path.name not in _SOURCES]
@@ -116,6 +122,21 @@ html_theme = "furo"
 html_title = "contrastive-sr"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["copy.js"]
+templates_path = ["_templates"]
+html_context = {
+    "repository": tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository")
+}
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/about.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_extra_path = ["_site"]  # index.html, which leads to the first page
 html_copy_source = False
 html_theme_options = {
@@ -125,10 +146,13 @@ html_theme_options = {
 
 
 def add_navigation(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Give the first page the tables of contents that a code host would show as code."""
+    """Give pages the tables of contents that a code host would show as code."""
+    folder = Path(root_doc).parent
+    if losses := LOSSES.get(Path(docname).name):
+        names = "\n".join(f"/{folder}/losses/{loss}" for loss in losses)
+        content[0] += f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     if docname != root_doc:
         return
-    folder = Path(root_doc).parent
     for caption, pages in NAVIGATION.items():
         # as seen from the repository, which is what a leading slash means
         names = "\n".join(f"/{(folder / page).as_posix()}".replace("/docs/../", "/") for page in pages)

@@ -29,6 +29,7 @@ from contrastive_sr.errors import ContrastiveSRError
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
 from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.flags import FLAGS
 from contrastive_sr.hosts.in_step import check_optimizer, methods_optimizer
 from contrastive_sr.methods import METHODS, build_methods
 
@@ -40,8 +41,7 @@ PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "
 # what shell commands on the pages begin with that are not looked into
 LAUNCHERS = {"mim", "torchrun", "accelerate"}
 OTHERS = {"docker", "pip", *LAUNCHERS, "python", "source", "sed", "mkdir", "for", "name=$(basename", "ln", "done"}
-# flags of the hosts' own, which `contrastive-sr train` passes on
-HOST_FLAGS = {"--auto_resume", "--resume", "--launcher", "--amp", "--work-dir", "--cfg-options"}
+HOST_FLAGS = {name for flags in FLAGS.values() for flag in flags for name in flag.names}
 
 
 def blocks(page: Path, language: str) -> list[str]:

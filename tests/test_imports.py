@@ -23,7 +23,7 @@ ORDER = (
     ("methods",),
     ("evaluation",),
     ("hosts",),
-    ("cli",),
+    ("cli", "__main__"),
 )
 """The layers: each imports those before it and its own alone."""
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -190,7 +190,7 @@ def python(root: Path, *arguments: str) -> str:
 def copy_of_the_repository(root: Path) -> Path:
     """The library, the tests, and of the docs what the reference is made of."""
     without = shutil.ignore_patterns("__pycache__")
-    for folder in ("contrastive_sr", "tests", "docs/api", "docs/_static", "docs/_site"):
+    for folder in ("contrastive_sr", "tests", "docs/api", "docs/_static", "docs/_site", "docs/_templates"):
         shutil.copytree(PROJECT / folder, root / folder, ignore=without)
     for file in ("docs/conf.py", "docs/README.md", "pyproject.toml"):
         shutil.copy(PROJECT / file, root / file)

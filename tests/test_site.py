@@ -6,7 +6,9 @@ import html.parser
 import importlib
 import inspect
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import jsonschema
 import pytest
 import yaml
+from playwright.sync_api import sync_playwright
 
 import contrastive_sr
 
@@ -99,6 +102,49 @@ def test_every_link_leads_somewhere(site: Path, pages: dict[Path, Page]) -> None
             assert file.is_file(), (path, target)
             if parts.fragment and file in pages and not file.is_relative_to(site / "_modules"):
                 assert unquote(parts.fragment) in pages[file].places, (path, target)
+
+
+def test_no_two_pages_have_one_title_and_all_have_version_and_copy_buttons(site: Path) -> None:
+    titles: list[str] = []
+    for path in [*site.rglob("*.html")]:
+        text = path.read_text()
+        titles += re.findall(r"<head>.*?<title>(.*?)</title>", text, re.DOTALL)
+        if path.is_relative_to(site / "docs"):
+            assert f"version {contrastive_sr.__version__}" in text, path
+            assert "_static/copy.js" in text, path
+    assert len(titles) > 40
+    assert not [title for title in titles if titles.count(title) > 1]
+
+
+def test_a_button_copies_what_was_typed_and_search_needs_no_server(site: Path) -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium was found: apt-get install chromium")
+    arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], offline=True)
+        page = context.new_page()
+        page.goto((site / "docs/api/samples.html").as_uri())
+        block = page.locator("div.highlight").first  # an interactive session
+        assert ">>> " in block.locator("pre").inner_text()
+        block.hover()
+        block.get_by_role("button").click()
+        page.get_by_text("copied").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.startswith("class Dimmed(SampleGenerator):\n    def ")
+        assert ">>>" not in copied
+        assert "torch.Size" not in copied  # output
+        page.goto((site / "search.html").as_uri() + "?q=queue")
+        page.locator("#search-results li").nth(3).wait_for()
+        browser.close()
+
+
+def test_losses_stand_below_their_papers(pages: dict[Path, Page], site: Path) -> None:
+    links = {path.name for path in pages if path.parent == site / "docs/losses"}
+    papers = [site / f"docs/{name}.html" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl")]
+    below = {Path(link).name for paper in papers for link in pages[paper].links if link.startswith("losses/")}
+    assert links <= below
 
 
 def test_every_page_is_in_the_site_and_formulas_are_drawn(site: Path, pages: dict[Path, Page]) -> None:

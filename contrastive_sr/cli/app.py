@@ -14,24 +14,28 @@ from rich.text import Text
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
+from contrastive_sr.cli.commands import Commands
+from contrastive_sr.cli.tables import for_ascii, show_table
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
+from contrastive_sr.hosts.flags import check_flags, help_on_flags
 
 if TYPE_CHECKING:
     from contrastive_sr.hosts.basicsr.patches import Change
     from contrastive_sr.hosts.doctor import Finding
 
-app = typer.Typer(
-    help="Contrastive learning for image super-resolution, in PyTorch, BasicSR and MMagic.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-prepare = typer.Typer(help="Write data sets that the shipped configs use.", no_args_is_help=True)
+app = Commands(help="Contrastive learning for image super-resolution, in PyTorch, BasicSR and MMagic.")
+prepare = Commands(help="Write data sets that the shipped configs use.")
 app.add_typer(prepare, name="prepare")
-plot = typer.Typer(help="Draw what a trained network has learnt.", no_args_is_help=True)
+plot = Commands(help="Draw what a trained network has learnt.")
 app.add_typer(plot, name="plot")
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
+
+COMPARING = (
+    *("PCL", "CRLSR", "DASR", "CriaCL", "MPF", "MCL", "InfoNCE", "BidirectionalNCE", "SRNCE"),
+    *("ContrastiveRegularization", "CriterionTerm", "DegradationContrast"),
+)
+"""The methods that `samples` has something to draw of."""
 
 console = Console()
 errors = Console(stderr=True)
@@ -83,7 +87,7 @@ def _print_findings(findings: list[Finding]) -> None:
         if finding.remedy:
             seen += f"\n[bold]{escape(finding.remedy)}"
         table.add_row(_MARKS[finding.state], finding.subject, finding.version or "-", seen)
-    console.print(table)
+    show_table(console, table)
 
 
 def _print_changes(changes: list[Change], nothing: str) -> None:
@@ -191,7 +195,10 @@ def configs(
     """
     from contrastive_sr.hosts.shipped import MISSING, write_shipped
 
-    written = write_shipped(folder, scale=scale, force=force)
+    try:
+        written = write_shipped(folder, scale=scale, force=force)
+    except OSError as error:
+        raise ConfigError(_unwritable(error)) from error
     for path in written:
         print(path)
     if MISSING[scale]:
@@ -221,10 +228,31 @@ def list_(
     print_catalogue(kind, console)
 
 
+@app.command()
+def schema(
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Run this Python file first: what it registers is known too."),
+    ] = None,
+) -> None:
+    """Print the JSON schema of `methods:` and `degradation:`, by which editors complete and check configs."""
+    from contrastive_sr.cli.schema import schema as made
+
+    if imports:
+        from contrastive_sr.cli.imports import import_files
+
+        import_files(imports)
+    print(made())
+
+
 # ----------------------------------------------------------------------------------------------------- training
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[OPTIONS] [FLAGS OF THE HOST]",
+    epilog=help_on_flags(),
+)
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A BasicSR option file (.yml) or an MMagic config (.py).")],
@@ -233,7 +261,7 @@ def train(
         typer.Option("--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."),
     ] = None,
 ) -> None:
-    """Train with a config of either host; every other flag goes to that host."""
+    """Train with a config of either host, which also takes flags of its own."""
     if config.suffix not in (".yml", ".yaml", ".py"):
         raise ConfigError(
             f"Expected a BasicSR option file (.yml, .yaml) or an MMagic config (.py), got {config}. "
@@ -243,6 +271,7 @@ def train(
         raise ConfigError(
             f"Expected the file {config}, but there is none. `contrastive-sr configs DIR` writes out ready ones."
         )
+    check_flags("MMagic" if config.suffix == ".py" else "BasicSR", context.args)
     if imports:
         from contrastive_sr.cli.imports import import_files
 
@@ -487,7 +516,12 @@ def compare(
 def samples(
     image: Annotated[Path, typer.Argument(help="An HR image: png, jpg, bmp, tif or webp, 8 bits.")],
     method: Annotated[
-        str | None, typer.Option(help="A method with its defaults, e.g. pcl, nce, dasr; instead of --config.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"A method with its defaults, instead of --config: {', '.join(COMPARING)}, or one of your own.",
+            autocompletion=lambda: list(COMPARING),
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A BasicSR option file (.yml) or MMagic config (.py): each of its methods.")
@@ -632,6 +666,7 @@ def study(
 
 def main() -> None:
     """Entry point: errors raised on purpose end with one message and exit code 1."""
+    for_ascii(sys.stdout, sys.stderr)
     try:
         app()
     except ContrastiveSRError as error:
@@ -639,7 +674,11 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        _end(f"{error.filename}: {error.strerror}. Expected a place that can be written.")
+        _end(_unwritable(error))
+
+
+def _unwritable(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}. Expected a place that can be written."
 
 
 def _end(message: str) -> NoReturn:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.tables import for_tables, show_table
 
 if TYPE_CHECKING:
     from contrastive_sr.hosts.logs import RunLog
@@ -66,7 +66,7 @@ def _print(runs: Mapping[str, RunLog], console: Console) -> None:
             _duration(run.seconds),
             "-" if per_step is None else f"{per_step:.3f}",
         )
-    console.print(table)
+    show_table(console, table)
     console.print()
     terms = trained_keys(runs)
     if terms:
@@ -77,7 +77,7 @@ def _print(runs: Mapping[str, RunLog], console: Console) -> None:
         for key in terms:
             row = [f"{run.training[key][-1][1]:.4g}" if key in run.training else "-" for run in runs.values()]
             table.add_row(key, *row)
-        console.print(table)
+        show_table(console, table)
         console.print()
     if silent := [name for name, run in runs.items() if not run.validation]:
         console.print(f"Not validated so far: {', '.join(silent)}", soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.errors import ConfigError
 
 
@@ -44,4 +44,4 @@ def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
         table.add_row(
             str(file), type(network).__name__, f"{counted.parameters / 1e6:.2f}", f"{counted.multiply_adds / 1e9:.2f}"
         )
-    for_tables(console).print(table)
+    show_table(for_tables(console), table)

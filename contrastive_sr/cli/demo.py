@@ -18,7 +18,7 @@ from contrastive_sr._install import install
 from contrastive_sr.cli.bars import one_bar
 from contrastive_sr.cli.evaluate import find_device
 from contrastive_sr.cli.study import Trainings, study_host
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.errors import HostError
 
 if TYPE_CHECKING:
@@ -177,4 +177,4 @@ def _report(console: Console, results: Mapping[str, Any]) -> None:
         cells = ["-" if row[name] is None else COLUMNS[name].text(row[name]) for name in names]
         table.add_row(label, *cells, f"{seconds[label]:.3f}" if seconds.get(label) else "-")
     console.print()
-    for_tables(console).print(table)
+    show_table(for_tables(console), table)

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from contrastive_sr._install import install
 from contrastive_sr.cli.bars import bars_of
-from contrastive_sr.cli.outputs import check_writable
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.outputs import about_run, check_writable
+from contrastive_sr.cli.tables import fits, for_tables, show_table
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run_evaluation(
     from contrastive_sr.evaluation.blur import blur_note
     from contrastive_sr.evaluation.comparison import CHECKING, check_networks
     from contrastive_sr.evaluation.pattern import pattern_note, pattern_warnings
-    from contrastive_sr.evaluation.report import write_reports
+    from contrastive_sr.evaluation.report import COLOURS, COLOURS_WITH_HR, write_reports
     from contrastive_sr.evaluation.tiles import check_tiles
     from contrastive_sr.hosts.metrics import NOTES, load_metrics
 
@@ -134,7 +134,16 @@ def run_evaluation(
     warnings = pattern_warnings(results, scale)
     _print_table(results, notes, warnings, console)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
-    write_reports(outputs, title, results, evaluation.scores, shown=evaluation.shown, notes=notes, warnings=warnings)
+    write_reports(
+        outputs,
+        title,
+        results,
+        evaluation.scores,
+        shown=evaluation.shown,
+        notes=notes,
+        warnings=warnings,
+        about=about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints)),
+    )
     if outputs:
         console.print("Written:", ", ".join(map(str, outputs.values())), soft_wrap=True, highlight=False)
 
@@ -240,7 +249,7 @@ def data_sets(hr: Sequence[str], lr: Sequence[Path], scale: int) -> list[DataSet
             "LR images are made of the HR images."
         )
     named = [_named(text) for text in hr]
-    names = labels(named)
+    names = labels(named, _set_name)
     _check_distinct(names, "data sets", "--hr", "NAME=DIR")
     sets = []
     for number, ((_, folder), name) in enumerate(zip(named, names, strict=True)):
@@ -251,6 +260,14 @@ def data_sets(hr: Sequence[str], lr: Sequence[Path], scale: int) -> list[DataSet
                 images_of(lr[number])
         sets.append(DataSet(name, files, paired_lr(folder, lr[number], scale) if lr else []))
     return sets
+
+
+def _set_name(folder: Path) -> tuple[tuple[str, ...], int]:
+    """The parts of a data set's name: without a last one such as `HR`, which is what the page calls the reference."""
+    from contrastive_sr.evaluation.data_sets import HR_FOLDERS
+
+    parts = folder.resolve().parts[1:]
+    return (parts[:-1] if len(parts) > 1 and parts[-1] in HR_FOLDERS else parts), 1
 
 
 def photo_sets(lr: Sequence[str]) -> list[DataSet]:
@@ -305,6 +322,14 @@ def check_checkpoint(file: Path) -> None:
         raise ConfigError(f"--checkpoint: expected an existing file, got {file}. Check the path.")
 
 
+def _checkpoint_files(checkpoints: Sequence[str]) -> dict[str, Path]:
+    """The checkpoints of a command line by the names that results have for them."""
+    from contrastive_sr.hosts.trained import checkpoint_names
+
+    named = [_named(text) for text in checkpoints]
+    return dict(zip(checkpoint_names(named), (file for _, file in named), strict=True))
+
+
 def _networks(
     built_in: Sequence[str], checkpoints: Sequence[str], networks: Sequence[str], scale: int, console: Console
 ) -> list[NamedNetwork]:
@@ -327,7 +352,7 @@ def _networks(
     for _, file in named:
         check_checkpoint(file)
     names = checkpoint_names(named)
-    _check_distinct([*built_in, *names], "methods", "--checkpoint", "NAME=FILE")
+    _check_distinct(["HR", *built_in, *names], "methods", "--checkpoint", "NAME=FILE")
     compared = [NamedNetwork(name, bicubic(scale)) for name in built_in]
     for number, ((_, file), name) in enumerate(zip(named, names, strict=True)):
         network = networks[number if len(networks) > 1 else 0] if networks else "auto"
@@ -369,7 +394,9 @@ def _print_table(
         if Measurement.get(console, console.options, table_of(columns)).maximum < console.width:
             break
         columns = [column for column in columns if column != name]
-    console.print(table_of(columns))
+    if not fits(console, table_of(columns)):
+        columns = every  # a list has place for all
+    show_table(console, table_of(columns))
     if columns != every:
         missing = ", ".join(COLUMNS[name].title for name in every if name not in columns)
         notes = [f"Left out on so narrow a screen: {missing}. --csv, --json, --markdown and --html have all.", *notes]

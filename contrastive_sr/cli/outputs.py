@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+import contrastive_sr
 from contrastive_sr._install import install
 from contrastive_sr.errors import ConfigError, HostError
 
@@ -59,3 +64,28 @@ def check_picture(out: Path, option: str = "--out") -> None:
     if out.suffix not in PICTURES:
         raise ConfigError(f"{option}: expected a picture to write, .png, .pdf or .svg, got {out}.")
     check_writable(out, option)
+
+
+def about_run(colours: str, checkpoints: Mapping[str, Path] | None = None) -> dict[str, str]:
+    """Where the figures of a page come from: the command as it was typed, version, date, checkpoints, colours.
+
+    Args:
+        colours: the colour space, in words.
+        checkpoints: a file for each network that was measured; a part of its hash tells it from later ones.
+    """
+    about = {f"checkpoint {name}": f"{file}, SHA-256 {_hash(file)}" for name, file in (checkpoints or {}).items()}
+    return {
+        **about,
+        "command": shlex.join(["contrastive-sr", *sys.argv[1:]]),
+        "version": f"contrastive-sr {contrastive_sr.__version__}",
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
+        "colour space": colours,
+    }
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return f"{digest.hexdigest()[:12]}..."

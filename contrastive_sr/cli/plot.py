@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
+from contrastive_sr.cli.tables import show_table
 from contrastive_sr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 WIDTHS = (0.2, 1.0, 1.8, 2.6, 3.4)
 NOISE_LEVELS = (0.0, 5.0, 10.0, 15.0)
 NOISE_WIDTH = 1.8
+UNITS = {"kernel width": "(HR pixels)", "noise level": "(of 255)"}
 
 
 def plot_degradations(
@@ -85,14 +87,16 @@ def plot_degradations(
         contents, grey = read_contents(data, images, device)
         if grey:
             console.print(f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True)
-        panels, accuracies = compare_encoders(encoders, contents, kinds, seed=seed, on_progress=status.update)
+        panels, accuracies = compare_encoders(
+            encoders, contents, kinds, units=UNITS, seed=seed, on_progress=status.update
+        )
         status.update("drawing ...")
         save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
     table = Table("encoder", *(f"kNN over {len(values)} {kind}s" for kind, values in kinds.items()))
     for name, values in accuracies.items():
         table.add_row(name, *(f"{value:.3f}" for value in values))
     table.add_row("guessing", *(f"{1 / len(values):.3f}" for values in kinds.values()), style="dim")
-    console.print(table)
+    show_table(console, table)
     console.print(
         f"{len(contents)} images, each under every degradation; neighbours of an image are those of others.\n"
         f"Written: {out}",

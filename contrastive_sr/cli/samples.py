@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
+from contrastive_sr.cli.tables import show_table
 from contrastive_sr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -110,5 +111,5 @@ def _print(comparisons: Sequence[Comparison], console: Console) -> None:
         for part in comparison.parts:
             if part.similarity is not None:
                 table.add_row(part.label, part.role, in_digits(part.similarity, 4))
-        console.print(table)
+        show_table(console, table)
         console.print()

@@ -19,7 +19,8 @@ from contrastive_sr._checks import check_count, check_flag, check_number, descri
 from contrastive_sr._install import install
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
-from contrastive_sr.cli.tables import for_tables
+from contrastive_sr.cli.outputs import about_run
+from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 
@@ -158,6 +159,7 @@ def study_host(base: Path) -> StudyHost:
 
 
 def _report(out: Path, arms: Sequence[str], console: Console) -> None:
+    from contrastive_sr.evaluation.report import COLOURS_WITH_HR
     from contrastive_sr.evaluation.study import START, Ledger, summarise
     from contrastive_sr.evaluation.study_report import notes_of, tables_of, warnings_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
@@ -170,7 +172,9 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     summary = summarise(ledger.results, arms)
     notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
     notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
-    files = write_study(out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes)
+    files = write_study(
+        out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes, about_run(COLOURS_WITH_HR)
+    )
     wide = for_tables(console)
     for table in tables_of(summary):
         shown = RichTable(title=table.title, title_justify="left")
@@ -178,7 +182,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
             shown.add_column(head, overflow="fold", justify="left" if number < table.words else "right")
         for row in table.rows:
             shown.add_row(*map(escape, row))
-        wide.print(shown)
+        show_table(wide, shown)
     for warning in warnings_of(summary):
         console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):

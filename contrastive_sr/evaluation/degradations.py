@@ -218,11 +218,13 @@ class Panel(NamedTuple):
         title: title of the plot.
         representations: what it shows.
         labels: one for each degradation.
+        legend: what the labels are, with their unit; the legend's title.
     """
 
     title: str
     representations: Representations
     labels: Sequence[str]
+    legend: str = ""
 
 
 def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
@@ -248,7 +250,15 @@ def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
             plot.set_title(panel.title, fontsize=11)
             plot.set_xticks([])
             plot.set_yticks([])
-        line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10, markerscale=2)
+        line[-1].legend(
+            title=panels[-1].legend,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            frameon=False,
+            fontsize=10,
+            markerscale=2,
+            alignment="left",
+        )
     figure.savefig(path)
 
 
@@ -257,6 +267,7 @@ def compare_encoders(
     images: Sequence[Tensor],
     kinds: Mapping[str, Mapping[str, Degradation]],
     *,
+    units: Mapping[str, str] | None = None,
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda what: None,
 ) -> tuple[list[list[Panel]], dict[str, list[float]]]:
@@ -266,6 +277,7 @@ def compare_encoders(
         encoders: by name, in evaluation mode; moved to the device of the images.
         images: (1, 3, H, W) each, RGB in [0, 1], all on one device.
         kinds: by kind, such as ``"kernel width"``, the degradations by their labels.
+        units: by kind, what the labels are counted in; left out for one without a unit.
         seed: of the noise.
         on_progress: called with what is done next, in words.
 
@@ -285,5 +297,6 @@ def compare_encoders(
             accuracy = knn_accuracy(representations)
             accuracies[name].append(accuracy)
             title = f"{name}\n{kind}, kNN {accuracy:.2f}"
-            panels[-1].append(Panel(title, representations, list(degradations)))
+            legend = "\n".join(filter(None, (kind, (units or {}).get(kind))))
+            panels[-1].append(Panel(title, representations, list(degradations), legend))
     return panels, accuracies

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, BboxBase
 
 from contrastive_sr.data.files import atomic_write
@@ -38,6 +39,8 @@ class Panel:
         levels: label to a value drawn as a dashed horizontal line.
         colours: label to the number of its colour, so that a run keeps one colour over all plots.
         overlap: the lines may lie on each other; the first are then drawn thicker.
+        names: label to what the legend has in its place.
+        y: what the values are, such as their unit.
     """
 
     title: str
@@ -45,6 +48,8 @@ class Panel:
     levels: Mapping[str, float] = field(default_factory=dict)
     colours: Mapping[str, int] = field(default_factory=dict)
     overlap: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    y: str = ""
 
 
 def save_crops(
@@ -109,13 +114,16 @@ def _draw(plot: Axes, panel: Panel) -> None:
         width, size = 1.6 * (1 + wider), 3.5 * (1 + wider)
         marker = "o" if len(series) <= 20 else None
         style = ("-", "--", ":")[again % 3]
+        name = panel.names.get(label, label)
         plot.plot(
-            steps, values, style, color=_COLOURS[colour], label=label, linewidth=width, marker=marker, markersize=size
+            steps, values, style, color=_COLOURS[colour], label=name, linewidth=width, marker=marker, markersize=size
         )
     for label, level in panel.levels.items():
         plot.axhline(level, color="#777777", linestyle="--", linewidth=1.2, label=label)
     plot.set_title(panel.title, fontsize=12)
     plot.set_xlabel("step")
+    plot.set_ylabel(panel.y)
+    plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.grid(alpha=0.25)
     for side in ("top", "right"):
         plot.spines[side].set_visible(False)
@@ -124,17 +132,20 @@ def _draw(plot: Axes, panel: Panel) -> None:
 
 
 def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
-    """Draw the panels in two columns.
+    """Draw the panels in two columns, the last of an odd number over both.
 
     Args:
         path: the picture to write; png, pdf or svg.
         panels: plots, row by row.
         title: title of the whole figure.
     """
-    figure = Figure(figsize=(11, 3.4 * math.ceil(len(panels) / 2)), dpi=120, layout="constrained")
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(11, 3.4 * rows), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=13)
-    for number, panel in enumerate(panels, start=1):
-        _draw(figure.add_subplot(math.ceil(len(panels) / 2), 2, number), panel)
+    grid = figure.add_gridspec(rows, 2)
+    for number, panel in enumerate(panels):
+        alone = number + 1 == len(panels) and number % 2 == 0
+        _draw(figure.add_subplot(grid[number // 2, slice(None) if alone else number % 2]), panel)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 

@@ -45,6 +45,11 @@ class Column(NamedTuple):
     better: int
 
 
+COLOURS = "8-bit sRGB"
+"""What images are read as."""
+COLOURS_WITH_HR = f"{COLOURS}; PSNR-Y and SSIM-Y on the luma of BT.601, as MATLAB's rgb2ycbcr gives it"
+"""The same, and what is compared with HR images."""
+
 COLUMNS = {
     "psnr_y": Column("PSNR-Y, dB", "{:.2f}".format, 1),
     "ssim_y": Column("SSIM-Y", "{:.4f}".format, 1),
@@ -221,6 +226,7 @@ def write_reports(
     shown: Sequence[Shown] = (),
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write tables and the page.
 
@@ -232,12 +238,13 @@ def write_reports(
         shown: parts of images, for the page.
         notes: how it was measured, in sentences.
         warnings: what has to be looked at, in sentences; they stand in bold before the notes.
+        about: where the figures come from, for the page, such as the version and the checkpoints.
     """
     made: dict[str, Callable[[], str]] = {
         "json": lambda: as_json(results),
         "csv": lambda: as_csv(scores),
         "markdown": lambda: as_markdown(results, notes, warnings),
-        "html": lambda: as_html(title, results, scores, shown, notes, warnings=warnings),
+        "html": lambda: as_html(title, results, scores, shown, notes, warnings=warnings, about=about),
     }
     for kind, path in files.items():
         with atomic_write(path) as unfinished:
@@ -312,6 +319,7 @@ def as_html(
     tables: Sequence[Table] = (),
     pictures: Mapping[str, Path] | None = None,
     warnings: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
 ) -> str:
     """A page that holds everything: tables that can be sorted, and images that can be compared with a slider.
 
@@ -326,6 +334,7 @@ def as_html(
         tables: further ones, below that of means.
         pictures: PNG files below them, by what they show.
         warnings: what has to be looked at; it stands in bold above the images.
+        about: where the figures come from, by what it is; a list below the title.
 
     Returns:
         HTML.
@@ -375,6 +384,7 @@ def as_html(
         ],
         notes=notes,
         warnings=warnings,
+        about=about or {},
     )
 
 

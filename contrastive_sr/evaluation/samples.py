@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from contrastive_sr.data.files import atomic_write
@@ -18,7 +20,15 @@ from contrastive_sr.methods import Compared, Comparison
 from contrastive_sr.methods.compared import in_digits
 
 COLOURS = {"anchor": "#000000", "positive": "#0072B2", "negative": "#D55E00", "shown": "#777777"}
+MEANINGS = {
+    "anchor": "anchor",
+    "positive": "positive: pulled closer",
+    "negative": "negative: pushed away",
+    "shown": "shown beside them",
+}
+"""What the legend says of each role, in its order."""
 _CELL, _GAP, _LEFT, _MARGIN = 1.5, 0.12, 0.62, 0.12  # inches
+_WIDE = 7.0  # at which the legend is one line
 _LINE, _HEADER, _CAPTION = 0.2, 0.82, 0.3
 _LETTERS = 24  # of a label's line
 
@@ -26,8 +36,8 @@ _LETTERS = 24  # of a label's line
 def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> None:
     """Draws the images of each comparison in a row, below each what the embedding's first layer sees of it.
 
-    Where there are no more images than bands, it is one row an image. Frames are black around anchors, blue around
-    positives and vermillion around negatives.
+    Where there are no more images than bands, it is one row an image. A legend below the title says which frames are
+    whose: black around anchors, blue around positives and vermillion around negatives.
 
     Args:
         path: the picture to write; png, pdf or svg.
@@ -37,7 +47,10 @@ def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> N
     blocks = [_Block(comparison) for comparison in comparisons]
     width = _LEFT + max(block.columns for block in blocks) * (_CELL + _GAP) + _MARGIN
     lines = textwrap.wrap(title, int(width * 10))
-    top = 2 * _MARGIN + _LINE * len(lines)
+    roles = {part.role for comparison in comparisons for part in comparison.parts}
+    legend = _MARGIN + _LINE * len(lines)
+    across = len(roles) if width > _WIDE else 2
+    top = legend + _LINE * math.ceil(len(roles) / across) + 2 * _MARGIN
     height = top + sum(_HEADER + block.rows * block.pitch for block in blocks) + _MARGIN
     figure = Figure(figsize=(width, height), dpi=130)
 
@@ -45,6 +58,16 @@ def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> N
         figure.text(left / width, 1 - down / height, text, fontsize=size, va="top", **style)
 
     write(_MARGIN, _MARGIN, "\n".join(lines), 11, weight="bold")
+    figure.legend(
+        handles=[Patch(color=COLOURS[role], label=words) for role, words in MEANINGS.items() if role in roles],
+        loc="upper left",
+        bbox_to_anchor=(0.6 * _MARGIN / width, 1 - legend / height),
+        ncols=across,
+        fontsize=8.5,
+        frameon=False,
+        handlelength=0.9,
+        borderpad=0.3,
+    )
     for block in blocks:
         comparison = block.comparison
         note = f" - {comparison.note}" if comparison.note else ""

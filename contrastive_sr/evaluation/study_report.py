@@ -26,7 +26,14 @@ PART = 96
 """Sides of what that picture shows of an image, in HR pixels."""
 
 
-def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown], notes: Sequence[str]) -> list[Path]:
+def write_study(
+    out: Path,
+    title: str,
+    summary: Summary,
+    shown: Sequence[Shown],
+    notes: Sequence[str],
+    about: Mapping[str, str] | None = None,
+) -> list[Path]:
     """Write `study.json`, `study.md`, `study.html`, the picture if there is a perceptual metric, and one of the parts.
 
     Args:
@@ -35,6 +42,7 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
         summary: of the ledger.
         shown: parts of images, for the page.
         notes: further ones, on metrics and data.
+        about: where the figures come from, for the page.
 
     Returns:
         The files.
@@ -52,7 +60,7 @@ def write_study(out: Path, title: str, summary: Summary, shown: Sequence[Shown],
         "study.json": as_json(summary),
         "study.md": as_markdown(title, tables, notes, [file.name for file in pictures.values()], warnings),
         "study.html": as_html(
-            title, results, scores, shown, notes, tables=tables, pictures=pictures, warnings=warnings
+            title, results, scores, shown, notes, tables=tables, pictures=pictures, warnings=warnings, about=about
         ),
     }
     for name, text in texts.items():

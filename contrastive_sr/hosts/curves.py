@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from contrastive_sr.evaluation.plots import Panel, smoothed
 from contrastive_sr.hosts.logs import PIXEL, RunLog, read_run
 
 _LOWER_IS_BETTER = ("MAE", "MSE", "NIQE", "LPIPS", "FID", "DISTS", "PATTERN")
+_METRICS = {"PSNR": ("PSNR", "dB"), "PATTERN": ("periodic dots beyond those of HR (PATTERN)", "grey levels")}
+_LOSSES = {PIXEL: "pixel loss", "loss": "sum of the losses", "lr": "learning rate"}
+_ENDINGS = {
+    "_raw": ", unweighted",
+    "_weight": ", its weight",
+    "_share": ", ratio of its gradient to the pixel loss's",
+    "_discriminator": " discriminator, its own loss",
+}
 _SUMS = ("loss", "loss_contrastive")  # in MMagic, of terms that are logged by themselves
 
 
@@ -46,14 +55,44 @@ def panels_of(runs: Mapping[str, RunLog], keys: Sequence[str] | None = None, smo
     colours = {name: number for number, name in enumerate(runs)}
     panels = []
     for key in _chosen(runs, keys):
-        lines = {}
+        lines, steps = {}, {}
         for name, run in runs.items():
             if key in run.validation:
                 lines[name] = run.validation[key]
             elif key in run.training:
                 lines[name] = smoothed(run.training[key], smooth)
-        panels.append(Panel(key, lines, colours=colours, overlap=True))
+                window = run.window if "loss" in key else 1
+                steps[name] = "single steps" if window == 1 else f"means of {window} steps"
+        title, unit = in_words(key)
+        names = {}
+        if len(set(steps.values())) > 1:
+            names = {name: f"{name}, {words}" for name, words in steps.items()}
+        elif steps:
+            unit = next(iter(steps.values()))
+        if any(math.isfinite(value) for line in lines.values() for _, value in line):
+            panels.append(Panel(title, lines, colours=colours, overlap=True, names=names, y=unit))
+    if not panels:
+        raise ConfigError("Expected a number that can be drawn, but the logs have NaN or infinity alone.")
     return panels
+
+
+def in_words(key: str) -> tuple[str, str]:
+    """What a key of a log is, with the key itself where that is another word, and its unit.
+
+    Example:
+        >>> in_words("Set5/PSNR"), in_words("pcl_contrastive_raw")
+        (('Set5: PSNR', 'dB'), ('pcl contrastive, unweighted (pcl_contrastive_raw)', ''))
+    """
+    data, slash, metric = key.rpartition("/")
+    if metric in _METRICS or slash:
+        words, unit = _METRICS.get(metric, (metric, ""))
+        return (f"{data}: {words}" if data else words), unit
+    if key in _LOSSES:
+        return f"{_LOSSES[key]} ({key})", ""
+    for ending, words in _ENDINGS.items():
+        if key.endswith(ending):
+            return f"{key.removesuffix(ending).replace('_', ' ')}{words} ({key})", ""
+    return key, ""
 
 
 def trained_keys(runs: Mapping[str, RunLog]) -> list[str]:

@@ -28,6 +28,7 @@ _CLOCK = re.compile(r"^\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\d")
 _VALIDATED = re.compile(r"INFO: Validation (.*)$")
 _METRIC = re.compile(r"^\t # ([^:\t]+): (\S+)")
 _OF_BASICSR = ("l_g_", "l_d_", "l_percep", "l_style", "l_total")
+_SETTINGS = "max_iters|val_interval|window_size"  # of MMEngine
 _NO_LOSS = ("step", "iter", "epoch", "time", "data_time", "memory")
 
 
@@ -43,6 +44,7 @@ class RunLog:
         total: how many steps the training is to have; None if the log does not tell.
         start: the step that this part goes on from.
         host: name of the host.
+        window: MMEngine logs losses as means of so many steps, fewer at the start of a part; BasicSR those of one.
     """
 
     host: str
@@ -52,6 +54,7 @@ class RunLog:
     seconds: float = 0.0
     total: int | None = None
     start: int = 0
+    window: int = 1
 
     @property
     def step(self) -> int:
@@ -73,6 +76,7 @@ class RunLog:
         self.times = self._before(self.times, part) + part.times
         self.seconds += part.seconds
         self.total = part.total or self.total
+        self.window = part.window
 
     @staticmethod
     def _before(points: Points, part: RunLog) -> Points:
@@ -244,8 +248,9 @@ def _mmagic_part(file: Path) -> RunLog:
     config = file.parent / "config.py"
     if config.is_file():
         text = config.read_text(encoding="utf-8", errors="replace")
-        settings = {key: int(value) for key, value in re.findall(r"\b(max_iters|val_interval)=(\d+)", text)}
+        settings = {key: int(value) for key, value in re.findall(rf"\b({_SETTINGS})=(\d+)", text)}
     part.total = settings.get("max_iters")
+    part.window = settings.get("window_size", 10)  # MMEngine's default
     console = file.parents[1] / f"{file.parents[1].name}.log"
     if console.is_file():
         lines = _lines(console)

@@ -21,6 +21,7 @@ from contrastive_sr.hosts.in_step import STATE_SUFFIX
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.trained import network_of_config
 from contrastive_sr.methods import METHODS, Comparison, Methods, build_methods
+from contrastive_sr.methods.compared import without_repeats
 from contrastive_sr.methods.dasr import KERNEL
 from contrastive_sr.networks.parts import check_scale
 
@@ -91,11 +92,15 @@ def subject_of_method(name: str, scale: int) -> Subject:
             f"--method: {cls.__name__} cannot be built with its defaults ({error}). Use --config."
         ) from error
     network = _Bicubic(scale) if cls.network is None else cls.network(scale=scale)
-    words = "bicubic enlargement" if cls.network is None else f"{type(network).__name__} with new weights"
+    words = "bicubic enlargement" if cls.network is None else _untrained(network)
     methods = Methods([method])
     methods.attach(network)
     degradation = f"dasr-isotropic-x{scale}" if methods.wants else None
     return Subject(methods, network, degradation, scale, words)
+
+
+def _untrained(network: nn.Module) -> str:
+    return f"{type(network).__name__} with new weights, whose output is noise"
 
 
 def _plain(name: str) -> str:
@@ -136,7 +141,7 @@ def subject_of_config(file: Path, checkpoint: Path | None, scale: int) -> Subjec
     except ConfigError:  # a method reads the network's own layers
         methods = build_methods(configs)
         methods.attach(network)
-        return Subject(methods, network, degradation, scale, f"{type(network).__name__} with new weights")
+        return Subject(methods, network, degradation, scale, _untrained(network))
 
 
 def _load_methods(methods: Methods, checkpoint: Path) -> Path | None:
@@ -177,7 +182,7 @@ def compare_image(subject: Subject, hr: Tensor, size: int, seed: int) -> tuple[l
         seed: of the degradation.
 
     Returns:
-        The comparisons, and the sides of the patches.
+        The comparisons, of untrained parts one alone, and the sides of the patches.
 
     Raises:
         ConfigError: a method that compares nothing, or cannot tell.
@@ -188,7 +193,7 @@ def compare_image(subject: Subject, hr: Tensor, size: int, seed: int) -> tuple[l
         comparisons = subject.methods.compared(subject.methods.run(subject.network, batch))
     if not comparisons:
         raise ConfigError(f"{', '.join(subject.methods.names)}: there is nothing to draw, since it compares nothing.")
-    return comparisons, side
+    return without_repeats(comparisons), side
 
 
 def _batch(hr: Tensor, size: int, subject: Subject, seed: int) -> tuple[dict[str, Tensor], int]:

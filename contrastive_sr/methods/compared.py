@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,12 +49,14 @@ class Comparison:
         quantity: what the numbers are, in words.
         parts: anchor, positives and negatives, in the order to be drawn.
         note: what to know before trusting the numbers, such as ``"untrained embedding"``.
+        again: the comparison before it, in another layer or direction; it says no more while there is a note.
     """
 
     title: str
     quantity: str
     parts: list[Compared]
     note: str = ""
+    again: bool = False
 
 
 def in_digits(number: float, digits: int) -> str:
@@ -116,7 +118,7 @@ def compare_layers(
         place: of the anchor, (row, column) from 0 to 1.
     """
     whole = {role: (name, image.clamp(0, 1)) for role, (name, image) in images.items()}
-    comparisons = []
+    comparisons: list[Comparison] = []
     for anchor, candidates in directions:
         condition = next((role for role in images if role not in (anchor, candidates)), None)
         for number, maps in enumerate(layers, start=1):
@@ -125,8 +127,29 @@ def compare_layers(
             named = [(*whole[role], maps[role][0]) for role in (anchor, candidates)]
             also = None if condition is None else (*whole[condition], maps[condition][0])
             title = f"layer {number} of {len(layers)}, {named[0][0]} to {named[1][0]}"
-            comparisons.append(compare_places(title, named[0], named[1], place=place, also=also))
+            comparison = compare_places(title, named[0], named[1], place=place, also=also)
+            comparisons.append(replace(comparison, again=bool(comparisons)))
     return comparisons
+
+
+def without_repeats(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons without those that repeat another one of untrained parts, as random as the first.
+
+    Args:
+        comparisons: in the order to be drawn; the note of one that stays says how many were left out.
+    """
+    kept: list[Comparison] = []
+    left_out: list[int] = []
+    for comparison in comparisons:
+        if comparison.again and comparison.note:
+            left_out[-1] += 1
+        else:
+            kept.append(comparison)
+            left_out.append(0)
+    return [
+        replace(x, note=f"{x.note}: {count} more layers and directions, as random, are left out") if count else x
+        for x, count in zip(kept, left_out, strict=True)
+    ]
 
 
 def compare_places(

@@ -38,7 +38,7 @@ class Parts(NamedTuple):
     Attributes:
         embedding: the default.
         positives: ``"gt"`` and ``"gen"``, what there is of them.
-        negatives: likewise ``"gen"``, ``"lr"`` and ``"random"``.
+        negatives: ``"gen"``, ``"lr"`` and ``"random"``, what there is of them.
     """
 
     embedding: str

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import io
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
 
+from contrastive_sr.cli.app import app
+from contrastive_sr.cli.tables import show_table
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.flags import FLAGS, check_flags
 from contrastive_sr.hosts.shipped import write_shipped
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,15 +90,42 @@ def test_train_explains_a_config_it_cannot_use(config: str, message: str, comman
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_flag_is_named_before_the_host_is_loaded(project: Path, command_line: Run) -> None:
+    done = command_line("train", project / "plugins" / "demo_pcl_edsr.yml", "--auto-resume")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: train: BasicSR does not know the flag '--auto-resume'. Did you mean '--auto_")
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "message"),
+    [
+        ("MMagic", ["--auto_resume"], "MMagic does not know the flag '--auto_resume'. Did you mean '--resume'"),
+        ("MMagic", ["--work-dir"], "argument --work-dir: expected one argument"),
+        ("MMagic", ["--launcher", "torch"], "argument --launcher: invalid choice: 'torch'"),
+        ("BasicSR", ["other.yml"], "expected one config and flags of BasicSR, got also 'other.yml'"),
+    ],
+)
+def test_flags_of_the_hosts(host: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_flags(host, arguments)
+    check_flags("BasicSR", ["--force_yml", "train:total_iter=10", "name=x", "--auto_resume", "--launcher=pytorch"])
+    check_flags("MMagic", ["--cfg-options", "a=1", "b=2", "--resume", "--work-dir", "here", "--local-rank=0"])
+
+
 @pytest.mark.basicsr
-def test_train_passes_flags_on_to_the_host(tmp_path: Path, project: Path, command_line: Run) -> None:
-    config = project / "plugins" / "demo_pcl_edsr.yml"
-    for part in ("train", "val"):
-        for images in ("HR", "LRx4"):
-            (tmp_path / "datasets" / "demo" / part / images).mkdir(parents=True)
-    done = command_line("train", config, "--no-such-flag")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --no-such-flag" in done.stderr
+@pytest.mark.mmagic
+@pytest.mark.parametrize(
+    ("host", "script"), [("BasicSR", "basicsr/utils/options.py"), ("MMagic", "mmagic/.mim/tools/train.py")]
+)
+def test_flags_are_those_of_the_hosts_own_scripts(host: str, script: str, command_line: Run) -> None:
+    found = importlib.util.find_spec(host.lower())
+    assert found is not None
+    assert found.origin is not None
+    text = (Path(found.origin).parents[1] / script).read_text()
+    own = {name for call in re.findall(r"add_argument\(([^)]*)", text) for name in re.findall(r"'(--[\w-]+)'", call)}
+    assert {name for flag in FLAGS[host] for name in flag.names} == own
+    helped = command_line("train", "-h").stdout
+    assert all(flag.names[0] in helped for flag in FLAGS[host])
 
 
 @pytest.mark.mmagic
@@ -108,10 +147,11 @@ def test_a_python_file_that_is_no_config(text: str, message: str, tmp_path: Path
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, command_line: Run) -> None:
     (tmp_path / "file").write_text("")
-    done = command_line("configs", "file/below")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "Expected a place that can be written." in done.stderr
+    for place in ("file/below", "/proc/none/below"):
+        done = command_line("configs", place)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "Expected a place that can be written." in done.stderr
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -124,3 +164,53 @@ def test_version(command_line: Run) -> None:
     import contrastive_sr
 
     assert command_line("--version").stdout.split() == ["contrastive-sr", contrastive_sr.__version__]
+    command = [sys.executable, "-m", "contrastive_sr", "--version"]
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout == command_line("--version").stdout
+    )
+
+
+def test_help_of_every_command_fits_and_gives_flags_no_type() -> None:
+    def look(path: list[str], command: Any) -> None:
+        text = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "80"}).output
+        assert "Usage:" in text
+        assert "<bool>" not in text
+        assert max(map(len, text.splitlines())) <= 80
+        for name, below in getattr(command, "commands", {}).items():
+            look([*path, name], below)
+
+    look([], typer.main.get_command(app))
+
+
+def test_completion() -> None:
+    typed = {"_CONTRASTIVE_SR_COMPLETE": "complete_bash", "COMP_WORDS": "contrastive-sr ev", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("contrastive-sr")
+    done = subprocess.run([script], env={**os.environ, **typed}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["evaluate"]
+
+
+def test_a_terminal_that_knows_ascii_alone(command_line: Run) -> None:
+    code = "import sys; from contrastive_sr.cli.tables import for_ascii; for_ascii(sys.stdout); print('↑ ↓ x × … é')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "^ v x x ... ?\n"
+    done = command_line("samples", "--help", PYTHONIOENCODING="ascii:strict", COLUMNS="40")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def shown(width: int) -> str:
+    table = Table("run", "PSNR", "", title="two runs")
+    table.add_row("first", "[bold]28.43[/bold]", "a note")
+    table.add_row("", "28.51", "")
+    console = Console(width=width, file=io.StringIO(), record=True)
+    show_table(console, table)
+    return console.export_text()
+
+
+def test_a_table_that_does_not_fit_is_a_list() -> None:
+    assert "│ first │ 28.43 │ a note │" in shown(40)
+    lines = [line.rstrip() for line in shown(14).splitlines()]
+    assert lines == ["two runs", "run: first", "  PSNR: 28.43", "  a note", "run: first", "  PSNR: 28.51"]

@@ -139,7 +139,7 @@ def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
     names = [f"{tmp_path}/a/test/HR", f"{tmp_path}/a/train/HR", f"{tmp_path}/b", f"mine={tmp_path}/b"]
-    assert [data_set.name for data_set in data_sets(names, [], 4)] == ["test/HR", "train/HR", "b", "mine"]
+    assert [data_set.name for data_set in data_sets(names, [], 4)] == ["test", "train", "b", "mine"]
     with pytest.raises(ConfigError, match=r"--hr: expected data sets of different names, got .* 2 times. .*NAME=DIR"):
         data_sets([names[2], names[2]], [], 4)
     with pytest.raises(DataError, match=r"Expected images in .*Did you mean .*/a/test/HR\?"):

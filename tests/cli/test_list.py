@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from contrastive_sr import losses
-from contrastive_sr.cli.app import app
+from contrastive_sr.cli.app import COMPARING, app
 from contrastive_sr.cli.catalogue import print_catalogue
 from contrastive_sr.criteria import CRITERIA
 from contrastive_sr.degradations import PRESETS, preset_families
@@ -109,6 +109,11 @@ def test_nothing_is_cut_off_on_a_narrow_screen(width: int) -> None:
     words = re.sub(r"\s+", "", text)
     for kind in KINDS:
         assert f"{kind}:" in words
+
+
+def test_samples_offers_what_it_has_something_to_draw_of() -> None:
+    ours = {name for name, cls in METHODS.items() if cls.__module__.startswith("contrastive_sr.")}
+    assert set(COMPARING) == ours - {"TrueKernel"}  # which test_look.py tries
 
 
 def test_one_kind() -> None:

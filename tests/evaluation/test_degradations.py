@@ -164,6 +164,8 @@ def test_a_file_without_an_encoder(tmp_path: Path) -> None:
 def test_the_picture_has_a_colour_for_each_degradation(tmp_path: Path) -> None:
     encoded = _random(10, signal=8.0)
     panel = Panel("an encoder", encoded, ["0.2", "1.8", "3.4"])
+    save_tsne(tmp_path / "tsne.svg", [[panel, panel._replace(legend="kernel width\n(HR pixels)")]], "title")
+    assert "(HR pixels)" in (tmp_path / "tsne.svg").read_text()
     save_tsne(tmp_path / "tsne.png", [[panel, panel]], "title")
     with Image.open(tmp_path / "tsne.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)

@@ -130,7 +130,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     results = {dataset: {method: summary(s) for method, s in methods.items()} for dataset, methods in scores.items()}
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(as_html("A title <script>", results, scores, shown, ["a note & more"]), encoding="utf-8")
+    text = as_html("A title <script>", results, scores, shown, ["a note & more"], about={"command": "evaluate <x>"})
+    path.write_text(text, encoding="utf-8")
     rows = as_csv(scores).splitlines()
     assert len(rows) == 10
     assert rows[0] == "dataset,method,image,width,height,psnr_y,ssim_y,seconds,memory_mib"
@@ -182,6 +183,8 @@ def test_all_is_in_the_page(page: Page) -> None:
     assert page.locator("h1").inner_text() == "A title <script>"
     assert column(page, "means", 2) == [*METHODS, *METHODS]
     assert page.locator("#means td.best").count() > 0
+    assert page.locator("dl.about").inner_text().split("\n") == ["command", "evaluate <x>"]
+    assert page.locator("#sideways").is_hidden()  # there is room
     assert page.locator("li").all_inner_texts() == ["a note & more"]
     loaded = page.evaluate("[...document.images].map((image) => image.complete && image.naturalWidth > 0)")
     assert loaded == [True] * 12
@@ -251,8 +254,15 @@ def test_dark_and_narrow(browser: Browser, page_file: Path) -> None:
         brightness = [sum(map(int, colour[4:-1].split(","))) / 3 for colour in (back, text)]
         assert (brightness[0] > brightness[1]) == (scheme == "light")
         assert abs(brightness[0] - brightness[1]) > 150
-        # wide tables scroll by themselves
+        # wide tables scroll by themselves, as far as their last column, and the method stays in sight
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.locator("#sideways").is_visible()
+        page.locator("#means thead th").last.scroll_into_view_if_needed()
+        for cell in (page.locator("#means thead th").last, page.locator("#means tbody td:nth-child(2)").first):
+            box = cell.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 360
         context.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from contrastive_sr.methods import (
     Method,
     Methods,
 )
-from contrastive_sr.methods.compared import compare_places, strongest_place
+from contrastive_sr.methods.compared import compare_places, strongest_place, without_repeats
 from contrastive_sr.samples import OtherInstances
 
 UPSAMPLE = nn.Upsample(scale_factor=4)
@@ -170,13 +171,21 @@ def test_both_contrasts_of_crl_sr() -> None:
     net = networks.CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
     method = CRLSR(dim=8)
     methods = attached(net, method)
-    titles = [comparison.title for comparison in looked(methods, batch_of(count=1), net)]
+    comparisons = looked(methods, batch_of(count=1), net)
+    titles = [comparison.title for comparison in comparisons]
     layers = len(method.layers)
     terms = ["crl_sr: decoupling"] * 2 * layers + ["crl_sr: refinement"] * layers
     assert [title.partition(",")[0] for title in titles] == terms
     assert titles[0].endswith("LR, enlarged to HR")
     assert titles[layers].endswith("HR to LR, enlarged")
     assert titles[-1].endswith("HR to SR")
+    # drawn is one row of each while all of it is random, and all rows once something was learnt
+    drawn = without_repeats(comparisons)
+    assert [comparison.title for comparison in drawn] == [titles[0], titles[2 * layers]]
+    left_out = [f"{2 * layers - 1} more layers and directions", f"{layers - 1} more layers and directions"]
+    assert all(words in comparison.note for words, comparison in zip(left_out, drawn, strict=True))
+    trained = [replace(comparison, note="") for comparison in comparisons]
+    assert without_repeats(trained) == trained
 
 
 def test_criteria_and_their_values() -> None:

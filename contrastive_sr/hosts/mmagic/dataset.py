@@ -61,7 +61,7 @@ class CheckedDataset(BasicImageDataset):
 class PairedImageDataset(CheckedDataset):
     """MMagic's `BasicImageDataset` for pairs (`data_prefix=dict(img=LR, gt=HR)`) that checks its files at the start.
 
-    `BasicImageDataset` lists the LR folder alone: it leaves out HR images without a partner in silence, and a wrong
+    `BasicImageDataset` lists the LR folder alone: it silently leaves out HR images without a partner, and a wrong
     size is an error only when the batch with it comes up.
 
     Args:
