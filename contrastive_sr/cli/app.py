@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
+from contrastive_sr.cli.tables import Screen, replace_unencodable
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ app.add_typer(prepare, name="prepare")
 plot = typer.Typer(help="Draw what a trained network has learnt.", no_args_is_help=True)
 app.add_typer(plot, name="plot")
 
-_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR, errno.ENAMETOOLONG)
 
-console = Console()
-errors = Console(stderr=True)
+console = Screen()
+errors = Screen(stderr=True)
 
 # options that several commands have
 _Scale = Annotated[int, typer.Option(min=1, help="How many times larger HR is.")]
@@ -145,7 +145,9 @@ def prepare_demo(
     with one_bar("cutting photographs") as on_photo:
         data = prepare_demo_data(out, on_photo, scale)
     verb = "Found" if data.reused else "Wrote"
-    console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
+    console.print(
+        f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True, markup=False
+    )
 
 
 @prepare.command("degrade")
@@ -167,7 +169,7 @@ def prepare_degrade(
     with one_bar("degrading images") as on_image:
         written = write_degraded(source, target, preset, scale, seed=seed, on_image=on_image)
     pairs = "1 pair" if written.images == 1 else f"{written.images} pairs"
-    console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
+    console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True, markup=False)
 
 
 prepare.command("folder")(prepare_commands.prepare_folder)
@@ -413,7 +415,7 @@ def export(
     from contrastive_sr.hosts.basicsr.export import export as write
 
     network = write(checkpoint, target)
-    console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True)
+    console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True, markup=False)
 
 
 @plot.command("degradations")
@@ -632,6 +634,7 @@ def study(
 
 def main() -> None:
     """Entry point: errors raised on purpose end with one message and exit code 1."""
+    replace_unencodable()
     try:
         app()
     except ContrastiveSRError as error:

@@ -185,7 +185,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
-    console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
+    console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False, markup=False)
 
 
 class Trainings:

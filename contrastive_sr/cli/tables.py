@@ -1,12 +1,36 @@
-"""Where tables are printed to."""
+"""The screen, and where tables are printed to."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from typing import Any
+
 from rich.console import Console
+from rich.segment import Segment
+
+from contrastive_sr.errors import printable
 
 _WIDE = 1000
 
 
+class Screen(Console):
+    """A console on which names of files can do no harm: control characters and bytes that are not UTF-8 are escaped."""
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            # a line's end is a segment's content; what rich itself sends to the terminal is a control
+            shown = text if control else "\n".join(map(printable, text.split("\n")))
+            yield Segment(shown, style, control)
+
+
+def replace_unencodable() -> None:
+    """Print a question mark for what the encoding of the terminal or file does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def for_tables(console: Console) -> Console:
     """The console itself if it is a screen or keeps a record; else, as files have no width, one that breaks no cell."""
-    return console if console.is_terminal or console.record else Console(file=console.file, width=_WIDE)
+    return console if console.is_terminal or console.record else Screen(file=console.file, width=_WIDE)

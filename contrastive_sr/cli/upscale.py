@@ -78,7 +78,9 @@ def upscale_folder(
             on_progress=show,
         )
     there = f"; {len(files) - written} were there" if written < len(files) else ""
-    console.print(f"Wrote {written} of {len(files)} images to {out}{there}.", soft_wrap=True, highlight=False)
+    console.print(
+        f"Wrote {written} of {len(files)} images to {out}{there}.", soft_wrap=True, highlight=False, markup=False
+    )
     if sheet is not None:
         save_sheet(sheet, files, scale)
-        console.print(f"Drawn: {sheet}", soft_wrap=True, highlight=False)
+        console.print(f"Drawn: {sheet}", soft_wrap=True, highlight=False, markup=False)

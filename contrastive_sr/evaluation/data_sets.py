@@ -13,7 +13,7 @@ from contrastive_sr.data.degraded import image_seed
 from contrastive_sr.data.images import RGB_SUFFIXES, UInt8Image, as_image, as_tensor, list_images, read_rgb
 from contrastive_sr.data.pairs import pair_folders
 from contrastive_sr.degradations import Degradation, build_degradation, find_preset
-from contrastive_sr.errors import DataError, named_in_errors
+from contrastive_sr.errors import DataError, named_in_errors, printable
 from contrastive_sr.evaluation.evaluate import Pair, bicubic_pair, cropped
 
 HR_FOLDERS = ("HR", "hr", "GT", "gt", "GTmod12")
@@ -131,13 +131,13 @@ def read_pairs(data: DataSet, source: LRSource, scale: int) -> Iterator[Pair]:
     """
     if not data.files:
         for file in data.lr_files:
-            yield Pair(file.name, read_rgb(file))
+            yield Pair(printable(file.name), read_rgb(file))
     for number, file in enumerate(data.files):
         hr = as_image(read_rgb(file))
         if source.make is None:
             lr = read_rgb(data.lr_files[number])
-            yield Pair(file.name, lr, hr[: lr.shape[2] * scale, : lr.shape[3] * scale])
+            yield Pair(printable(file.name), lr, hr[: lr.shape[2] * scale, : lr.shape[3] * scale])
         else:
             with named_in_errors(str(file)):
                 pair = source.make(file.name, hr)
-            yield pair
+            yield pair._replace(name=printable(file.name))
