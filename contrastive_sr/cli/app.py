@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.text import Text
+from rich.markup import escape
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
@@ -72,7 +72,6 @@ _MARKS = {"ok": "[green]ok", "note": "[blue]note", "broken": "[red]broken", "mis
 
 
 def _print_findings(findings: list[Finding]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -647,6 +646,5 @@ def main() -> None:
 
 def _end(message: str) -> NoReturn:
     # in one piece: a process that loads images may be writing, too
-    text = Text.assemble(("error:", "red"), f" {message}")
-    errors.print(text, soft_wrap=True, highlight=False)
+    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
     sys.exit(1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.segment import Segment
+from rich.text import Text
 
 from contrastive_sr.errors import printable
 
@@ -17,11 +16,8 @@ _WIDE = 1000
 class Screen(Console):
     """A console on which names of files can do no harm: control characters and bytes that are not UTF-8 are escaped."""
 
-    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        for text, style, control in super().render(renderable, options):
-            # a line's end is a segment's content; what rich itself sends to the terminal is a control
-            shown = text if control else "\n".join(map(printable, text.split("\n")))
-            yield Segment(shown, style, control)
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **{**how, "emoji": False})
 
 
 def replace_unencodable() -> None:

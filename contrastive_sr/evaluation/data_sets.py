@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from contrastive_sr.data.degraded import image_seed
-from contrastive_sr.data.images import RGB_SUFFIXES, UInt8Image, as_image, as_tensor, list_images, read_rgb
+from contrastive_sr.data.images import UInt8Image, as_image, as_tensor, list_images, read_rgb
 from contrastive_sr.data.pairs import pair_folders
 from contrastive_sr.degradations import Degradation, build_degradation, find_preset
 from contrastive_sr.errors import DataError, named_in_errors, printable
@@ -64,7 +64,7 @@ def images_of(folder: Path, beside: Sequence[str] = ()) -> list[Path]:
         what = "is a file" if folder.exists() else "is not there"
         raise DataError(f"expected a folder of images, got {folder}, which {what}.")
     try:
-        return list_images(folder, suffixes=RGB_SUFFIXES)
+        return list_images(folder)
     except DataError as error:
         below = [name for name in beside if (folder / name).is_dir()]
         raise DataError(f"{error} Did you mean {folder / below[0]}?" if below else str(error)) from error

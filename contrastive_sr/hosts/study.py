@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.data.images import UInt8Image, open_image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
 from contrastive_sr.evaluation.comparison import CROP
@@ -610,8 +610,6 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
         folder: where they lie.
         summary: whose arms and data sets they are of; PSNR and LPIPS beside them are its.
     """
-    from PIL import Image
-
     shown = []
     for dataset, arms in summary.measured.items():
         seeds = summary.values[dataset, next(iter(arms)), "psnr_y"]
@@ -621,7 +619,7 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
             images, notes, box = {}, {}, (0, 0, 0, 0)
             for label, file in files:
                 if file.is_file():
-                    with Image.open(file) as png:
+                    with open_image(file) as png:
                         left, top, right, bottom = map(int, png.text["box"].split())  # type: ignore[attr-defined]
                         box = left, top, right, bottom
                         images[label] = np.asarray(png.convert("RGB"))

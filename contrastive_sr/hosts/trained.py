@@ -20,6 +20,7 @@ from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.padding import fit_sizes
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.networks import stated_scale
+from contrastive_sr.hosts.yaml_files import load_yaml
 from contrastive_sr.networks import NETWORKS
 
 CONFIGS = (".yml", ".yaml", ".py")
@@ -79,7 +80,7 @@ def network_of_options(text: str, scale: int) -> nn.Module:
         'DASR'
     """
     try:
-        options = yaml.safe_load(text)
+        options = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--network: {text!r} is no valid YAML ({describe_error(error)}).") from error
     if isinstance(options, str):

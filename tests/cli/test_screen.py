@@ -6,6 +6,7 @@ import io
 import sys
 
 import pytest
+from rich.markup import escape
 from rich.table import Table
 
 from contrastive_sr.cli.tables import Screen, for_tables, replace_unencodable
@@ -20,7 +21,7 @@ def test_names_are_shown_and_not_obeyed() -> None:
     screen.print(f"Written: {NAME}\nand more", style="bold", markup=False, soft_wrap=True, highlight=False)
     table = Table()
     table.add_column("name")
-    table.add_row(NAME.replace("[", r"\["))
+    table.add_row(escape(NAME))
     for_tables(Screen(file=stream)).print(table)
     stream.flush()
     text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
