@@ -23,6 +23,7 @@ from contrastive_sr.evaluation.evaluate import (
     evaluate,
     summary,
 )
+from contrastive_sr.evaluation.padding import MULTIPLES
 from contrastive_sr.evaluation.report import COLUMNS, Box, Shown, most_detailed, spread
 
 CHECKING = "checking images"
@@ -310,7 +311,10 @@ def _cost(module: nn.Module | None, scale: int) -> dict[str, float | None]:
         return {"parameters": None, "multiply_adds": None}
     parameters = sum(parameter.numel() for parameter in module.parameters())
     width, height = (length // scale for length in _COUNTED)
-    try:
-        return {"parameters": parameters, "multiply_adds": cost(module, height, width).multiply_adds}
-    except ConfigError:  # a network that cannot run without data
-        return {"parameters": parameters, "multiply_adds": None}
+    for multiple in MULTIPLES:  # as the image is padded for it
+        try:
+            counted = cost(module, height + -height % multiple, width + -width % multiple)
+        except ConfigError:
+            continue
+        return {"parameters": parameters, "multiply_adds": counted.multiply_adds}
+    return {"parameters": parameters, "multiply_adds": None}  # a network that cannot run without data
