@@ -202,7 +202,7 @@ def _is_deep(image: PillowImage) -> bool:
     """Whether it has more than 8 bits a channel, which Pillow cuts off from colour images without a word."""
     if image.mode.startswith(("I", "F")):
         return True
-    for _, _, _, arguments in image.tile:
+    for _, _, _, arguments in image.tile:  # type: ignore[attr-defined]
         for argument in arguments if isinstance(arguments, tuple) else (arguments,):
             if image.format in ("PNG", "TIFF") and isinstance(argument, str) and ";16" in argument:
                 return True
