@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import build
 from contrastive_sr.embeddings.weights import load_state_dict, under_own_names
-from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.padding import fit_sizes
 from contrastive_sr.hosts.checkpoints import read_network
@@ -80,7 +80,8 @@ def network_of_options(text: str, scale: int) -> nn.Module:
         'DASR'
     """
     try:
-        options = load_yaml(text)
+        with named_in_errors("--network"):
+            options = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--network: {text!r} is no valid YAML ({describe_error(error)}).") from error
     if isinstance(options, str):
