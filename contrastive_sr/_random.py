@@ -21,4 +21,6 @@ def seed_of(*parts: object) -> int:
         >>> seed_of(0, "pcl", 12) == seed_of(0, "pcl", 12), seed_of(0, "pcl", 12) == seed_of(0, "pcl", 13)
         (True, False)
     """
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:7], "big")
+    return int.from_bytes(
+        hashlib.sha256("/".join(map(str, parts)).encode("utf-8", "surrogateescape")).digest()[:7], "big"
+    )

@@ -32,6 +32,19 @@ def own_words(error: ContrastiveSRError) -> str:
     return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
 
 
+def printable(text: str) -> str:
+    r"""Text without what a terminal would obey or cannot show: control characters, bytes that are not UTF-8.
+
+    Args:
+        text: such as a file's name; of one that can be printed nothing changes.
+
+    Example:
+        >>> printable("\x1b[2Jphoto\udcff.png")
+        '\\x1b[2Jphoto\\udcff.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def named_in_errors(name: str) -> Iterator[None]:
     """Put a name in front of the message of an error, such as that of the file or the option it is about.

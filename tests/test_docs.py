@@ -32,6 +32,7 @@ from contrastive_sr.hosts.basicsr.options import OptionLoader
 from contrastive_sr.hosts.flags import FLAGS
 from contrastive_sr.hosts.in_step import check_optimizer, methods_optimizer
 from contrastive_sr.methods import METHODS, build_methods
+from contrastive_sr.methods.weighting import TermWeight
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
@@ -212,6 +213,13 @@ def _queue(images: int, *names: str) -> None:
     methods.check_data({"lr", "hr", *names}, images)
 
 
+def _empty_patches() -> None:
+    weight = TermWeight("pcl_contrastive", share=0.05)
+    for step, size in enumerate([1.0, *[1e-6] * 10]):
+        sr = torch.ones(1, 3, 4, 4, requires_grad=True)
+        weight.measure(step, size * sr.sum(), sr.sum(), [sr])
+
+
 SYMPTOMS: dict[str, Callable[[], object]] = {
     "key": lambda: build_methods([{"type": "PCL", "los_weight": 0.1}]),
     "weight and share": lambda: build_methods([{"type": "PCL", "loss_weight": 0.1, "loss_share": 0.05}]),
@@ -223,6 +231,7 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "scale": lambda: _step(hr=62),
     "nan": lambda: _step(_broken()),
     "share": lambda: _step(loss_weight=100.0),
+    "empty patches": _empty_patches,
     "queue": lambda: _queue(32, "lr_key"),
     "second crop": lambda: _queue(16),
     "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, METHODS_OPTIMIZER, ("Adam",)),

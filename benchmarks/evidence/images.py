@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contrastive_sr.data import RGB_SUFFIXES, list_images, pair_folders, read_rgb, two_corners
+from contrastive_sr.data import list_images, pair_folders, read_rgb, two_corners
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.degradations import build_degradation
 from contrastive_sr.errors import ConfigError, DataError
@@ -50,7 +50,7 @@ class TrainingImages:
     """
 
     def __init__(self, folders: Sequence[Path], size: int, device: torch.device) -> None:
-        read = [read_rgb(file)[0] for folder in folders for file in list_images(folder, suffixes=RGB_SUFFIXES)]
+        read = [read_rgb(file)[0] for folder in folders for file in list_images(folder)]
         large = [(image * 255).round().byte().to(device) for image in read if min(image.shape[-2:]) >= size]
         if not large:
             raise DataError(
@@ -98,7 +98,7 @@ class TestImages:
     __test__ = False  # no test, whatever the name says
 
     def __init__(self, folder: Path, count: int, device: torch.device) -> None:
-        files = list_images(folder, suffixes=RGB_SUFFIXES)
+        files = list_images(folder)
         self.name, self.device = folder.name, device
         self.files = [files[index * len(files) // count] for index in range(count)] if count < len(files) else files
         self.hr = []

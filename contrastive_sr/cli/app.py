@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
+from rich.markup import escape
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
 from contrastive_sr.cli.commands import Commands
-from contrastive_sr.cli.tables import for_ascii, show_table
+from contrastive_sr.cli.tables import Screen, for_ascii, show_table
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, own_words
 from contrastive_sr.hosts.flags import check_flags, help_on_flags
 
@@ -29,7 +28,7 @@ app.add_typer(prepare, name="prepare")
 plot = Commands(help="Draw what a trained network has learnt.")
 app.add_typer(plot, name="plot")
 
-_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 COMPARING = (
     *("PCL", "CRLSR", "DASR", "CriaCL", "MPF", "MCL", "InfoNCE", "BidirectionalNCE", "SRNCE"),
@@ -37,8 +36,8 @@ COMPARING = (
 )
 """The methods that `samples` has something to draw of."""
 
-console = Console()
-errors = Console(stderr=True)
+console = Screen()
+errors = Screen(stderr=True)
 
 # options that several commands have
 _Scale = Annotated[int, typer.Option(min=1, help="How many times larger HR is.")]
@@ -76,7 +75,6 @@ _MARKS = {"ok": "[green]ok", "note": "[blue]note", "broken": "[red]broken", "mis
 
 
 def _print_findings(findings: list[Finding]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -149,7 +147,9 @@ def prepare_demo(
     with one_bar("cutting photographs") as on_photo:
         data = prepare_demo_data(out, on_photo, scale)
     verb = "Found" if data.reused else "Wrote"
-    console.print(f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True)
+    console.print(
+        f"{verb} {data.train} training pairs and {data.val} held-out pairs in {out}", soft_wrap=True, markup=False
+    )
 
 
 @prepare.command("degrade")
@@ -171,7 +171,7 @@ def prepare_degrade(
     with one_bar("degrading images") as on_image:
         written = write_degraded(source, target, preset, scale, seed=seed, on_image=on_image)
     pairs = "1 pair" if written.images == 1 else f"{written.images} pairs"
-    console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True)
+    console.print(f"Wrote {pairs} at x{written.scale} ({written.preset}) in {target}", soft_wrap=True, markup=False)
 
 
 prepare.command("folder")(prepare_commands.prepare_folder)
@@ -442,7 +442,7 @@ def export(
     from contrastive_sr.hosts.basicsr.export import export as write
 
     network = write(checkpoint, target)
-    console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True)
+    console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True, markup=False)
 
 
 @plot.command("degradations")
@@ -683,6 +683,5 @@ def _unwritable(error: OSError) -> str:
 
 def _end(message: str) -> NoReturn:
     # in one piece: a process that loads images may be writing, too
-    text = Text.assemble(("error:", "red"), f" {message}")
-    errors.print(text, soft_wrap=True, highlight=False)
+    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
     sys.exit(1)

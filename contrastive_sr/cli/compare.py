@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
@@ -42,7 +43,7 @@ def compare_runs(
     mean = f", training: mean of {smooth} logged values" if smooth > 1 else ""
     save_curves(out, panels, f"{', '.join(runs)}{mean}" if len(runs) < 4 else f"{len(runs)} trainings{mean}")
     _print(runs, for_tables(console))
-    console.print(f"Written: {out}", soft_wrap=True)
+    console.print(f"Written: {out}", soft_wrap=True, markup=False)
 
 
 def _print(runs: Mapping[str, RunLog], console: Console) -> None:
@@ -59,7 +60,7 @@ def _print(runs: Mapping[str, RunLog], console: Console) -> None:
         points = [best(run.validation[key], key) if key in run.validation else None for key in metrics]
         per_step = run.seconds_per_step
         table.add_row(
-            name,
+            escape(name),
             steps,
             *last,
             *("-" if point is None else f"{_number(point[1])} @ {point[0]}" for point in points),
@@ -73,14 +74,14 @@ def _print(runs: Mapping[str, RunLog], console: Console) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("last logged value", no_wrap=True)
         for name in runs:
-            table.add_column(name, justify="right", overflow="fold")
+            table.add_column(escape(name), justify="right", overflow="fold")
         for key in terms:
             row = [f"{run.training[key][-1][1]:.4g}" if key in run.training else "-" for run in runs.values()]
-            table.add_row(key, *row)
+            table.add_row(escape(key), *row)
         show_table(console, table)
         console.print()
     if silent := [name for name, run in runs.items() if not run.validation]:
-        console.print(f"Not validated so far: {', '.join(silent)}", soft_wrap=True)
+        console.print(f"Not validated so far: {', '.join(silent)}", soft_wrap=True, markup=False)
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contrastive_sr.cli.tables import for_tables, show_table
@@ -42,6 +43,9 @@ def print_costs(files: Sequence[Path], size: str, console: Console) -> None:
         network = network_of_config(file)
         counted = cost(network, height, width)
         table.add_row(
-            str(file), type(network).__name__, f"{counted.parameters / 1e6:.2f}", f"{counted.multiply_adds / 1e9:.2f}"
+            escape(str(file)),
+            type(network).__name__,
+            f"{counted.parameters / 1e6:.2f}",
+            f"{counted.multiply_adds / 1e9:.2f}",
         )
     show_table(for_tables(console), table)

@@ -132,20 +132,23 @@ def run_evaluation(
         of_metrics["blur"] = blur_note(results)
     notes = evaluation.notes(of_metrics) + left_out
     warnings = pattern_warnings(results, scale)
-    _print_table(results, notes, warnings, console)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
-    write_reports(
-        outputs,
-        title,
-        results,
-        evaluation.scores,
-        shown=evaluation.shown,
-        notes=notes,
-        warnings=warnings,
-        about=about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints)),
-    )
+    try:
+        write_reports(
+            outputs,
+            title,
+            results,
+            evaluation.scores,
+            shown=evaluation.shown,
+            notes=notes,
+            warnings=warnings,
+            about=about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints)),
+        )
+    finally:  # what cannot be written, as on a full disk, is at least seen
+        _print_table(results, notes, warnings, console)
     if outputs:
-        console.print("Written:", ", ".join(map(str, outputs.values())), soft_wrap=True, highlight=False)
+        files = ", ".join(map(str, outputs.values()))
+        console.print("Written:", files, soft_wrap=True, highlight=False, markup=False)
 
 
 # --------------------------------------------------------------------------------------------------- arguments

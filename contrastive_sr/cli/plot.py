@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
@@ -86,7 +87,9 @@ def plot_degradations(
     with console.status("reading images ...") as status:
         contents, grey = read_contents(data, images, device)
         if grey:
-            console.print(f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True)
+            console.print(
+                f"{grey} grey of {data.name} left out: encoders are trained on colour.", soft_wrap=True, markup=False
+            )
         panels, accuracies = compare_encoders(
             encoders, contents, kinds, units=UNITS, seed=seed, on_progress=status.update
         )
@@ -94,13 +97,14 @@ def plot_degradations(
         save_tsne(out, panels, f"{len(contents)} images of {data.name}, x{scale}")
     table = Table("encoder", *(f"kNN over {len(values)} {kind}s" for kind, values in kinds.items()))
     for name, values in accuracies.items():
-        table.add_row(name, *(f"{value:.3f}" for value in values))
+        table.add_row(escape(name), *(f"{value:.3f}" for value in values))
     table.add_row("guessing", *(f"{1 / len(values):.3f}" for values in kinds.values()), style="dim")
     show_table(console, table)
     console.print(
         f"{len(contents)} images, each under every degradation; neighbours of an image are those of others.\n"
         f"Written: {out}",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from contrastive_sr._install import install
 from contrastive_sr.cli.bars import progress_bars
+from contrastive_sr.cli.tables import Screen
 from contrastive_sr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -276,7 +275,7 @@ def _run(parts: Sequence[Part], out: Path, kind: str, lmdb: bool, layout: HostLa
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"Expected a folder to write to, got the file {out}.")
-    console, errors = Console(), Console(stderr=True)
+    console, errors = Screen(), Screen(stderr=True)
     with progress_bars() as bar:
         task = bar.add_task("looking at the archive", total=None)
 
@@ -295,7 +294,9 @@ def _run(parts: Sequence[Part], out: Path, kind: str, lmdb: bool, layout: HostLa
         console.print(f"{prepared.reused} images were there from an earlier run", soft_wrap=True, highlight=False)
     joint = join_df2k(out)
     if joint is not None:
-        console.print(f"{joint[0]}: {joint[1]} links to the HR sub-images of DIV2K and Flickr2K", soft_wrap=True)
+        console.print(
+            f"{joint[0]}: {joint[1]} links to the HR sub-images of DIV2K and Flickr2K", soft_wrap=True, markup=False
+        )
     if layout is HostLayout.both:
         for folder in (out, *([joint[0]] if joint else [])):
             told = link_for_other_host(folder)
@@ -322,18 +323,17 @@ def _told(result: PartResult, out: Path) -> list[str]:
     return lines + [f"note: {note}" for note in part.notes]
 
 
-def _end(prepared: Prepared, parts: Sequence[Part], errors: Console) -> None:
+def _end(prepared: Prepared, parts: Sequence[Part], errors: Screen) -> None:
     if not prepared.problems:
         return
     errors.print("[red]error:[/red]", end=" ")
     rest = "All else is written and can be used" if any(part.files for part in prepared.parts) else "Nothing is written"
-    print(
+    text = (
         f"{len(prepared.problems)} thing(s) are not as they should be. {rest}; once they are mended, the same command "
-        "adds what is missing.",
-        file=sys.stderr,
+        "adds what is missing."
     )
-    for problem in prepared.problems:
-        print(f"- {problem}", file=sys.stderr)
+    for line in (text, *(f"- {problem}" for problem in prepared.problems)):
+        errors.print(line, soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(1)
 
 

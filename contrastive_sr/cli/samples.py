@@ -73,13 +73,13 @@ def draw_samples(
             assert method is not None
             subject = subject_of_method(method, scale)
         if subject.state is not None:
-            console.print(f"Methods: {subject.state}", soft_wrap=True)
+            console.print(f"Methods: {subject.state}", soft_wrap=True, markup=False)
         comparisons, side = compare_image(subject, hr, size, seed)
     if tuple(hr.shape[-2:]) != (side, side):
         console.print(f"Taken: {side} x {side} from the middle of {hr.shape[-1]} x {hr.shape[-2]}.")
     save_samples(out, comparisons, f"{image.name}, {side} x {side}, x{subject.scale}; SR: {subject.sr}")
     _print(comparisons, console)
-    console.print(f"SR: {subject.sr}\nWritten: {out}", soft_wrap=True)
+    console.print(f"SR: {subject.sr}\nWritten: {out}", soft_wrap=True, markup=False)
 
 
 def _read(image: Path) -> Tensor:

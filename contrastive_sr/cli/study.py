@@ -187,7 +187,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         console.print(f"- [bold]{escape(warning)}[/bold]", soft_wrap=True, highlight=False)
     for note in notes_of(summary):
         console.print(f"- {note}", soft_wrap=True, highlight=False, markup=False)
-    console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False)
+    console.print("Written:", ", ".join(map(str, files)), soft_wrap=True, highlight=False, markup=False)
 
 
 class Trainings:
@@ -293,9 +293,14 @@ def _read(file: Path) -> Any:
 
 
 def _yaml(text: str, where: str) -> Any:
+    from contrastive_sr.hosts.yaml_files import load_yaml
+
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        with named_in_errors(where):
+            return load_yaml(text)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where}: expected YAML, got {text[:80]!r} ({describe_error(error)}).") from error
 
 
@@ -343,8 +348,11 @@ def together(base: Path | None, options: Settings) -> Settings:
 
 def _study_file(file: Path) -> Mapping[str, Any] | None:
     """What a study file holds; None if it is an option file, whose own tags YAML alone does not know."""
+    from contrastive_sr.hosts.yaml_files import load_yaml
+
     try:
-        content = yaml.safe_load(file.read_text())
+        with named_in_errors(str(file)):
+            content = load_yaml(file.read_text())
     except yaml.YAMLError:
         return None
     return content if isinstance(content, Mapping) and "base" in content else None

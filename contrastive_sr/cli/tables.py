@@ -1,10 +1,10 @@
-"""How tables are printed: on a screen of any width, into a file, and where there is nothing but ASCII."""
+"""How text and tables are printed: on a screen of any width, into a file, and where there is nothing but ASCII."""
 
 from __future__ import annotations
 
 import codecs
 import io
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -12,15 +12,24 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from contrastive_sr.errors import printable
+
 _WIDE = 1000
 _FOLDED = 12  # letters of a word that may be broken
 _AROUND = 2
 _PLAIN = {"↑": "^", "↓": "v", "×": "x", "…": "...", "–": "-", "—": "-"}
 
 
+class Screen(Console):
+    """A console on which names of files can do no harm: control characters and bytes that are not UTF-8 are escaped."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **{**how, "emoji": False})
+
+
 def for_tables(console: Console) -> Console:
     """The console itself if it is a screen or keeps a record; else, as files have no width, one that breaks no cell."""
-    return console if console.is_terminal or console.record else Console(file=console.file, width=_WIDE)
+    return console if console.is_terminal or console.record else Screen(file=console.file, width=_WIDE)
 
 
 def fits(console: Console, table: Table) -> bool:

@@ -48,6 +48,7 @@ def upscale_folder(
         with needs_plot():
             import matplotlib  # noqa: F401
         check_picture(sheet, "--sheet")
+    from contrastive_sr.data.images import is_hidden
     from contrastive_sr.evaluation import NamedNetwork, sr_files, upscale
     from contrastive_sr.evaluation.comparison import CHECKING
     from contrastive_sr.evaluation.upscale import save_sheet
@@ -57,7 +58,9 @@ def upscale_folder(
     with named_in_errors("FOLDER"):
         files = sr_files(folder, out)
     check_writable(next(iter(files.values())), "OUT")
-    others = sorted(path.name for path in folder.iterdir() if path.is_file() and path not in files)
+    others = sorted(
+        path.name for path in folder.iterdir() if path.is_file() and path not in files and not is_hidden(path.name)
+    )
     if others:
         shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         text = f"Passed over, since their endings are not those of images: {len(others)} ({shown})."
@@ -78,7 +81,9 @@ def upscale_folder(
             on_progress=show,
         )
     there = f"; {len(files) - written} were there" if written < len(files) else ""
-    console.print(f"Wrote {written} of {len(files)} images to {out}{there}.", soft_wrap=True, highlight=False)
+    console.print(
+        f"Wrote {written} of {len(files)} images to {out}{there}.", soft_wrap=True, highlight=False, markup=False
+    )
     if sheet is not None:
         save_sheet(sheet, files, scale)
-        console.print(f"Drawn: {sheet}", soft_wrap=True, highlight=False)
+        console.print(f"Drawn: {sheet}", soft_wrap=True, highlight=False, markup=False)

@@ -6,12 +6,11 @@
 from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.degraded import DegradedSet, write_degraded
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import IMAGE_SUFFIXES, RGB_SUFFIXES, as_image, as_tensor, list_images, read_rgb
+from contrastive_sr.data.images import IMAGE_SUFFIXES, as_image, as_tensor, list_images, read_rgb
 from contrastive_sr.data.pairs import check_high_resolution, check_pairs, pair_folders
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "RGB_SUFFIXES",
     "DegradedSet",
     "as_image",
     "as_tensor",

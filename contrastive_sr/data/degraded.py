@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrastive_sr._random import seed_of
-from contrastive_sr.data.images import RGB_SUFFIXES, as_image, list_images, read_rgb
+from contrastive_sr.data.images import as_image, list_images, read_rgb
 from contrastive_sr.errors import DataError
 
 if TYPE_CHECKING:
@@ -114,9 +114,6 @@ def write_degraded(
 def _check_names(files: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for file in files:
-        if file.suffix.lower() not in RGB_SUFFIXES:
-            endings = ", ".join(RGB_SUFFIXES)
-            raise DataError(f"{file}: expected one of {endings}. Convert it, or take it out of the folder.")
         other = seen.setdefault(file.stem, file)
         if other is not file:
             raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from contrastive_sr.data.images import list_images
+from contrastive_sr.data.images import image_size, list_images
 from contrastive_sr.errors import ConfigError, DataError
 
 _SHOWN = 3
@@ -78,8 +78,8 @@ def check_pairs(
 ) -> None:
     """Check that every HR image has its LR image, and that HR is `scale` times larger.
 
-    Only headers are read, so that an image cut off in the middle is not noticed. Grey images pass: they are read as
-    three equal channels.
+    Only headers are read, so that an image cut off in the middle is not noticed; see
+    :func:`contrastive_sr.data.images.image_size`. Grey images pass: they are read as three equal channels.
 
     Args:
         hr_files: the HR images.
@@ -184,13 +184,10 @@ def _size_problem(hr: Path, lr: Path, scale: int, cropped: bool, least: int) -> 
 
 def _size_or_problem(path: Path) -> tuple[int, int] | str:
     """Width and height of an image, or why it has none."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:  # reads the header only
-            return image.size
-    except OSError as error:  # Pillow's UnidentifiedImageError is one
-        return f"{path} cannot be read as an image ({error.strerror or 'unknown format'})"
+        return image_size(path)
+    except DataError as error:
+        return str(error).removesuffix(".")
 
 
 def _few(texts: Collection[str], separator: str) -> str:

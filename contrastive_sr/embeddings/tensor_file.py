@@ -6,7 +6,8 @@ import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,7 +68,7 @@ def read_file(path: str | Path, key: str = "weights") -> Any:
     if not path.is_file():
         raise ConfigError(f"{key}: expected an existing file, got {path}. Check the path.")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
@@ -82,15 +83,63 @@ def read_file(path: str | Path, key: str = "weights") -> Any:
         ) from error
 
 
-def _load(path: Path) -> Any:
+_TENSORS_ONLY: Any = SimpleNamespace(__name__=__name__, Unpickler=_TensorsOnly)
+_torch_load = torch.load
+
+
+def load_plain(file: Any, map_location: Any = "cpu", **options: Any) -> Any:
+    """What a file holds that :func:`torch.save` wrote; one with anything but plain data is refused.
+
+    Args:
+        file: its path, or an open file.
+        map_location: as for ``torch.load``.
+        options: further ones of ``torch.load``.
+
+    Raises:
+        pickle.UnpicklingError: there is something else in it, which could run code.
+        Exception: it is missing or damaged, in any way.
+    """
+    # before 2.6 torch could be made to run code by files of its oldest format, whatever it was asked for
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6) and not _is_zip(file):
+        raise pickle.UnpicklingError("a file of an old format, which only torch 2.6 and newer reads safely")
+    with warnings.catch_warnings():
+        # torch warns of pickles that it is about to refuse
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return _torch_load(file, map_location, weights_only=True, **options)
+
+
+def _load(file: Any, map_location: Any = "cpu", **options: Any) -> Any:
     try:
-        with warnings.catch_warnings():
-            # torch warns of pickles that it is about to refuse
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_plain(file, map_location, **options)
     except pickle.UnpicklingError:
-        if not zipfile.is_zipfile(path):
+        if not _is_zip(file):
             raise
     # torch refuses the whole file for one object of another kind, and checkpoints of trainings hold such objects
-    tensors_only = SimpleNamespace(__name__=__name__, Unpickler=_TensorsOnly)
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tensors_only)
+    return _torch_load(file, map_location, weights_only=False, pickle_module=_TENSORS_ONLY, **options)
+
+
+def _is_zip(file: Any) -> bool:
+    is_zip = zipfile.is_zipfile(file)
+    if hasattr(file, "seek"):
+        file.seek(0)
+    return is_zip
+
+
+@contextmanager
+def never_code() -> Iterator[None]:
+    """Let each ``torch.load`` in a block of code, such as a host's, read as :func:`read_file` does.
+
+    By itself torch unpickles objects of any kind where it is older than 2.6, or where
+    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set and the caller does not say what is wanted, as hosts do not.
+    """
+
+    def load(
+        f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: Any = None, **options: Any
+    ) -> Any:
+        return _load(f, map_location, **options)
+
+    before, torch.load = torch.load, load
+    try:
+        yield
+    finally:
+        torch.load = before

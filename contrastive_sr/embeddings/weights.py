@@ -197,7 +197,8 @@ def read_sections(path: str | Path, key: str = "weights") -> dict[str, dict[str,
         )
     sections = sections_of(content)
     if not sections:
-        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a state dict of tensors.")
+        keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}{keys}, expected a state dict of tensors.")
     return sections
 
 

@@ -23,7 +23,8 @@ from contrastive_sr.evaluation.evaluate import (
     evaluate,
     summary,
 )
-from contrastive_sr.evaluation.report import Box, Shown, most_detailed, spread
+from contrastive_sr.evaluation.padding import MULTIPLES
+from contrastive_sr.evaluation.report import COLUMNS, Box, Shown, most_detailed, spread
 
 CHECKING = "checking images"
 """What is reported while all images are read once."""
@@ -142,9 +143,8 @@ class Evaluation:
         """
         scale, on_gpu, threads = self.scale, self.device.type == "cuda", torch.get_num_threads()
         where = torch.cuda.get_device_name(self.device) if on_gpu else f"a CPU ({threads} thread{'s' * (threads != 1)})"
-        # which images a metric has no value for is the same for all networks
         of_first = [score for networks in self.scores.values() for score in next(iter(networks.values()))]
-        photos = sum(score.values["psnr_y"] is None for score in of_first)
+        photos = sum(score.values["psnr_y"] is None and "psnr_y" not in score.failed for score in of_first)
         pairs = photos < len(of_first)
         crop = f"HR is cropped to a multiple of {scale}. " if pairs else ""
         notes = [f"x{scale}; LR: {self.lr}. {crop}Grey images are read as RGB."]
@@ -157,15 +157,43 @@ class Evaluation:
             f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}."
         )
         for name, note in of_metrics.items():
-            values = [score.values[name] for score in of_first if name in score.values]
-            if values:
-                absent = values.count(None)
+            if any(name in score.values for score in of_first):
+                absent = self._absent(name)
                 notes.append(f"{note.text}; {note.absent} are left out: {absent}." if absent else f"{note.text}.")
+        notes += self._failures()
         if any(values["multiply_adds"] is not None for values in self.costs.values()):
             notes.append(f"Multiply-adds for an HR image of {_COUNTED[0]} x {_COUNTED[1]}.")
         if self.tile is not None:
             notes.append(f"Super-resolved in tiles of {self.tile} LR pixels with an overlap of {self.overlap}.")
         return notes
+
+    def _absent(self, metric: str) -> str:
+        """How many images have no value, where that is meant; by network, if these differ; empty if none."""
+        counts: dict[str, int] = {}
+        for networks in self.scores.values():
+            for network, scores in networks.items():
+                absent = sum(score.values[metric] is None and metric not in score.failed for score in scores)
+                counts[network] = counts.get(network, 0) + absent
+        if not any(counts.values()):
+            return ""
+        if len(set(counts.values())) == 1:
+            return str(next(iter(counts.values())))
+        return ", ".join(f"{count} of {network}" for network, count in counts.items())
+
+    def _failures(self) -> list[str]:
+        """A sentence for each metric that failed on some images."""
+        found: dict[str, list[str]] = {}
+        for data, networks in self.scores.items():
+            for network, scores in networks.items():
+                for score in scores:
+                    for metric, reason in score.failed.items():
+                        found.setdefault(metric, []).append(f"{score.name} of {data} by {network} ({reason})")
+        return [
+            f"{COLUMNS[metric].title if metric in COLUMNS else metric} could not be measured on "
+            f"{', '.join(places[:3])}{f' and {len(places) - 3} more' if len(places) > 3 else ''}; its means are over "
+            "the other images."
+            for metric, places in found.items()
+        ]
 
 
 def check_networks(networks: Sequence[NamedNetwork], scale: int, device: torch.device) -> None:
@@ -283,7 +311,10 @@ def _cost(module: nn.Module | None, scale: int) -> dict[str, float | None]:
         return {"parameters": None, "multiply_adds": None}
     parameters = sum(parameter.numel() for parameter in module.parameters())
     width, height = (length // scale for length in _COUNTED)
-    try:
-        return {"parameters": parameters, "multiply_adds": cost(module, height, width).multiply_adds}
-    except ConfigError:  # a network that cannot run without data
-        return {"parameters": parameters, "multiply_adds": None}
+    for multiple in MULTIPLES:  # as the image is padded for it
+        try:
+            counted = cost(module, height + -height % multiple, width + -width % multiple)
+        except ConfigError:
+            continue
+        return {"parameters": parameters, "multiply_adds": counted.multiply_adds}
+    return {"parameters": parameters, "multiply_adds": None}  # a network that cannot run without data

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 
 from contrastive_sr.data.degraded import image_seed
-from contrastive_sr.data.images import RGB_SUFFIXES, UInt8Image, as_image, as_tensor, list_images, read_rgb
+from contrastive_sr.data.images import UInt8Image, as_image, as_tensor, list_images, read_rgb
 from contrastive_sr.data.pairs import pair_folders
 from contrastive_sr.degradations import Degradation, build_degradation, find_preset
-from contrastive_sr.errors import DataError, named_in_errors
+from contrastive_sr.errors import DataError, named_in_errors, printable
 from contrastive_sr.evaluation.evaluate import Pair, bicubic_pair, cropped
 
 HR_FOLDERS = ("HR", "hr", "GT", "gt", "GTmod12")
@@ -64,7 +64,7 @@ def images_of(folder: Path, beside: Sequence[str] = ()) -> list[Path]:
         what = "is a file" if folder.exists() else "is not there"
         raise DataError(f"expected a folder of images, got {folder}, which {what}.")
     try:
-        return list_images(folder, suffixes=RGB_SUFFIXES)
+        return list_images(folder)
     except DataError as error:
         below = [name for name in beside if (folder / name).is_dir()]
         raise DataError(f"{error} Did you mean {folder / below[0]}?" if below else str(error)) from error
@@ -131,13 +131,13 @@ def read_pairs(data: DataSet, source: LRSource, scale: int) -> Iterator[Pair]:
     """
     if not data.files:
         for file in data.lr_files:
-            yield Pair(file.name, read_rgb(file))
+            yield Pair(printable(file.name), read_rgb(file))
     for number, file in enumerate(data.files):
         hr = as_image(read_rgb(file))
         if source.make is None:
             lr = read_rgb(data.lr_files[number])
-            yield Pair(file.name, lr, hr[: lr.shape[2] * scale, : lr.shape[3] * scale])
+            yield Pair(printable(file.name), lr, hr[: lr.shape[2] * scale, : lr.shape[3] * scale])
         else:
             with named_in_errors(str(file)):
                 pair = source.make(file.name, hr)
-            yield pair
+            yield pair._replace(name=printable(file.name))

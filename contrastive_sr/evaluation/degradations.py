@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from contrastive_sr.data.images import RGB_SUFFIXES, list_images, read_rgb
+from contrastive_sr.data.images import list_images, read_rgb
 from contrastive_sr.degradations import Degradation
 from contrastive_sr.errors import DataError
 
@@ -60,7 +60,7 @@ def read_contents(folder: Path, count: int, device: torch.device | str) -> tuple
     Raises:
         DataError: fewer than 3 images in colour, or one that cannot be read or is smaller than the kernels.
     """
-    files = list_images(folder, suffixes=RGB_SUFFIXES)
+    files = list_images(folder)
     chosen = files[:: max(1, len(files) // count)][:count]
     images = []
     for file in chosen:

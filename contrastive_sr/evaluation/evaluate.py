@@ -75,12 +75,14 @@ class Score(NamedTuple):
         height: of the SR image, in pixels.
         values: ``psnr_y``, ``ssim_y``, the further metrics by name, ``seconds`` and ``memory_mib``; None where there
             is no value.
+        failed: why a metric that failed has no value, by its name.
     """
 
     name: str
     width: int
     height: int
     values: dict[str, float | None]
+    failed: Mapping[str, str] = {}
 
 
 def bicubic(scale: int) -> Network:
@@ -152,7 +154,8 @@ def evaluate(
     """Super-resolve images and measure the results.
 
     PSNR and SSIM are those of the papers: on Y, without a border of ``scale`` pixels, of images rounded to 8 bits. Of
-    a pair without an HR image these are None, and so is every further metric that is no :class:`NoReference`.
+    a pair without an HR image these are None, and so is every further metric that is no :class:`NoReference`. A metric
+    that fails on an image, or gives NaN, has no value there, and the score says why; all else is measured.
     Seconds are wall time of the one pass from the LR image on the device to the SR image there, after a first pass
     over a small image. Memory is the most that pass takes beyond what was held before it (weights, the LR image): on
     CUDA of what torch allocates, on a CPU of the whole process' resident memory, where it can be measured (Linux with
@@ -175,7 +178,7 @@ def evaluate(
 
     Raises:
         ConfigError: a network that fails, enlarges by another factor, is in training mode, or lacks memory.
-        DataError: a pair that does not fit, or an image too small to be measured.
+        DataError: a pair that does not fit.
         NonFiniteError: the network gives NaN or infinity.
 
     Example:
@@ -206,8 +209,15 @@ def evaluate(
             "ssim_y": partial(ssim_y, border=scale),
             **(metrics or {}),
         }
-        values = {name: _value(metric, sr, pair.hr) for name, metric in measured.items()}
-        score = Score(pair.name, sr.shape[1], sr.shape[0], {**values, "seconds": seconds, "memory_mib": memory})
+        values: dict[str, float | None] = {}
+        failed = {}
+        for name, metric in measured.items():
+            try:
+                values[name] = _value(metric, sr, pair.hr)
+            except Exception as error:  # what metrics raise has no common base, and one must not cost all the others
+                values[name], failed[name] = None, describe_error(error)
+        values |= {"seconds": seconds, "memory_mib": memory}
+        score = Score(pair.name, sr.shape[1], sr.shape[0], values, failed)
         scores.append(score)
         if on_image is not None:
             on_image(pair, sr, score)
@@ -215,9 +225,15 @@ def evaluate(
 
 
 def _value(metric: Metric, sr: UInt8Image, hr: UInt8Image | None) -> float | None:
-    if hr is not None:
-        return metric(sr, hr)
-    return metric.measure(sr) if isinstance(metric, NoReference) else None
+    if isinstance(metric, NoReference):
+        value = metric.measure(sr)
+    elif hr is not None:
+        value = metric(sr, hr)
+    else:
+        return None
+    if value is not None and math.isnan(value):
+        raise DataError("it is not a number")
+    return value
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float | None]:
@@ -241,10 +257,10 @@ def summary(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def check_pair(pair: Pair, scale: int) -> None:
-    """Refuse a pair that cannot be measured; a photo without an HR image can be of any size.
+    """Refuse a pair whose sizes do not fit each other.
 
     Raises:
-        DataError: its sizes do not fit each other, or it is too small.
+        DataError: they do not.
     """
     if pair.hr is None:
         return
@@ -254,10 +270,21 @@ def check_pair(pair: Pair, scale: int) -> None:
             f"{pair.name}: expected an HR image of shape {expected} for scale {scale}, got {pair.hr.shape}. "
             "HR must be exactly that many times as wide and high as LR."
         )
-    if min(expected[:2]) < 2 * scale + 11:
+
+
+def check_measurable(pair: Pair, scale: int) -> None:
+    """Refuse a pair for which there is no PSNR or no SSIM.
+
+    Raises:
+        DataError: there is no HR image, its size does not fit, or it is too small.
+    """
+    check_pair(pair, scale)
+    least = 2 * scale + 11
+    height, width = (0, 0) if pair.hr is None else pair.hr.shape[:2]
+    if min(height, width) < least:
         raise DataError(
-            f"{pair.name}: expected an HR image of at least {2 * scale + 11} pixels a side, so that SSIM's window of "
-            f"11 fits inside the border of {scale}; got {expected[1]} x {expected[0]}."
+            f"{pair.name}: expected an HR image of at least {least} pixels a side, so that SSIM's window of 11 fits "
+            f"inside the border of {scale}; got {width} x {height}."
         )
 
 

@@ -15,7 +15,10 @@ from contrastive_sr.errors import ConfigError, HostError
 from contrastive_sr.evaluation.comparison import MetricNote
 from contrastive_sr.evaluation.evaluate import Metric
 
-NOTE = MetricNote("LPIPS is version 0.1 with AlexNet, of whole RGB images")
+_SMALLEST = 31  # AlexNet's
+NOTE = MetricNote(
+    "LPIPS is version 0.1 with AlexNet, of whole RGB images", f"images with a side of fewer than {_SMALLEST} pixels"
+)
 
 
 def cached_weights() -> Path:
@@ -73,7 +76,8 @@ def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Metri
         device: where it is computed.
 
     Returns:
-        (SR image, HR image), both (H, W, 3) uint8, to a distance; 0 for equal images.
+        (SR image, HR image), both (H, W, 3) uint8, to a distance; 0 for equal images, None for images with a side of
+        fewer than 31 pixels.
 
     Raises:
         ConfigError: a file that is missing or holds something else.
@@ -100,7 +104,9 @@ def load_lpips(weights: str | Path, device: torch.device | str = "cpu") -> Metri
     net = net.eval().to(device)
 
     @torch.inference_mode()
-    def lpips(sr: UInt8Image, hr: UInt8Image) -> float:
+    def lpips(sr: UInt8Image, hr: UInt8Image) -> float | None:
+        if min(sr.shape[:2]) < _SMALLEST:
+            return None
         return float(net(as_tensor(sr).to(device), as_tensor(hr).to(device), normalize=True))
 
     return lpips

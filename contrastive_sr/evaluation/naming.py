@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from contrastive_sr.errors import printable
+
 
 def distinct(parts: Sequence[Sequence[str]], least: Sequence[int]) -> list[str]:
     """The shortest ends of paths that tell them apart.
@@ -45,4 +47,4 @@ def labels(
     """
     parts = [parts_of(path) for name, path in named if name is None]
     others = iter(distinct([path for path, _ in parts], [least for _, least in parts]))
-    return [next(others) if name is None else name for name, _ in named]
+    return [printable(next(others) if name is None else name) for name, _ in named]

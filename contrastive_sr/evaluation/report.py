@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -209,12 +210,12 @@ def as_markdown(results: Results, notes: Sequence[str], warnings: Sequence[str] 
         cells = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
         rows.append([_in_markdown(line.dataset), _in_markdown(line.method), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    said = [*(f"- **{_in_markdown(warning)}**" for warning in warnings), *(f"- {note}" for note in notes)]
+    said = [*(f"- **{_in_markdown(warning)}**" for warning in warnings), *(f"- {_in_markdown(note)}" for note in notes)]
     return "\n".join([table, "", *said]) + "\n"
 
 
 def _in_markdown(text: str) -> str:
-    return text.replace("|", "\\|")
+    return re.sub(r"[|<`*\[]", r"\\\g<0>", text)
 
 
 def write_reports(
@@ -248,7 +249,7 @@ def write_reports(
     }
     for kind, path in files.items():
         with atomic_write(path) as unfinished:
-            unfinished.write_text(made[kind](), encoding="utf-8")
+            unfinished.write_text(made[kind](), encoding="utf-8", errors="backslashreplace")
 
 
 # --------------------------------------------------------------------------------------------------------- page

@@ -10,7 +10,7 @@ import torch
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import UInt8Image, as_image, read_rgb
+from contrastive_sr.data.images import UInt8Image, as_image, open_image, read_rgb
 from contrastive_sr.errors import DataError
 from contrastive_sr.evaluation.comparison import CHECKING, NamedNetwork, check_networks, steepest
 from contrastive_sr.evaluation.data_sets import images_of
@@ -134,12 +134,10 @@ def _write(path: Path, image: UInt8Image, note: str) -> None:
 
 def _read_note(path: Path) -> str | None:
     """What a file was made of; None if it is none of ours."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             note = image.info.get(_NOTE)
-    except OSError:
+    except DataError:
         return None
     return note if isinstance(note, str) else None
 

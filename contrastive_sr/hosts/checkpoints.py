@@ -11,14 +11,17 @@ from contrastive_sr.embeddings.tensor_file import read_file
 from contrastive_sr.embeddings.weights import read_sections, sections_of
 from contrastive_sr.errors import ConfigError
 
-# BasicSR's averaged and live network, and MMagic's model; the file itself may be a plain state dict
-_NETWORK_SECTIONS = ("params_ema", "params", "state_dict", "")
+# BasicSR's averaged and live network, MMagic's model, and what others write; the file itself may be a plain state dict
+_NETWORK_SECTIONS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net", "")
+_WRAPPERS = ("module.", "_orig_mod.", "netG.")  # of DataParallel, torch.compile, and a trainer around the network
 _NETWORK_PREFIXES = ("generator_ema.", "generator.")  # in MMagic's models
 _METHODS_PREFIX = "methods."  # there too
 
 
 def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
     """The state of the SR network in a file that BasicSR or MMagic saved; its average if there is one.
+
+    Those of other codes are found where spandrel finds them, or if they are all that the file holds.
 
     Args:
         path: the file.
@@ -29,14 +32,17 @@ def read_network(path: str | Path, key: str = "weights") -> dict[str, Tensor]:
     """
     sections = read_sections(path, key)
     state = next((sections[name] for name in _NETWORK_SECTIONS if name in sections), None)
+    if state is None and len(sections) == 1:
+        (state,) = sections.values()
     if state is None:
         raise ConfigError(
             f"{key}: {path} was expected to hold a network, as a state dict or as BasicSR or MMagic save it, got "
-            f"{', '.join(list(sections)[:3])}."
+            f"{', '.join(list(sections)[:5])}. Save the one you mean alone."
         )
+    state = _unwrapped(state)
     for prefix in _NETWORK_PREFIXES:
         if network := _under(prefix, state):
-            return network
+            return _unwrapped(network)
     return state
 
 
@@ -52,6 +58,14 @@ def read_methods(path: str | Path) -> dict[str, Tensor] | None:
     sections = sections_of(content)
     # our hook keeps the methods' state beside the state dict of the stock model
     return _under(_METHODS_PREFIX, sections.get("contrastive_sr", sections.get("state_dict", {}))) or None
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what all names have in front because the network was wrapped when it was saved."""
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            return _unwrapped(_under(prefix, state))
+    return state
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

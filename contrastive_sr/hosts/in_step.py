@@ -22,6 +22,7 @@ from contrastive_sr._checks import check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.distributed import rank, unwrapped, world_size
+from contrastive_sr.embeddings.tensor_file import load_plain
 from contrastive_sr.errors import ConfigError, NonFiniteError
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods, build_methods
@@ -220,7 +221,7 @@ class MethodsInStep:
         """
         check_state(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_plain(path)
             methods, own = state["methods"], state["optimizer"]
         except Exception as error:  # a damaged file can fail in any way
             raise ConfigError(

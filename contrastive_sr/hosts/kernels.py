@@ -83,13 +83,17 @@ def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
 
 def _read(manifest: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(manifest.read_text())
+        content: dict[str, Any] = json.loads(manifest.read_text(), parse_constant=_refuse)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The SR network reads the true kernel of each image, also in validation, and {manifest} cannot be read "
             f"({error.strerror if isinstance(error, OSError) else error}). {_ADVICE}"
         ) from error
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is no JSON")
 
 
 _ADVICE = (

@@ -29,6 +29,8 @@ _VALIDATED = re.compile(r"INFO: Validation (.*)$")
 _METRIC = re.compile(r"^\t # ([^:\t]+): (\S+)")
 _OF_BASICSR = ("l_g_", "l_d_", "l_percep", "l_style", "l_total")
 _SETTINGS = "max_iters|val_interval|window_size"  # of MMEngine
+_VALUE = re.compile(r"(?<!\S)([^\s:]+): (\S+)")
+_LONGEST = 20_000  # of a line; damage is longer, and would be searched for hours
 _NO_LOSS = ("step", "iter", "epoch", "time", "data_time", "memory")
 
 
@@ -150,7 +152,7 @@ def _read_basicsr(logs: list[Path]) -> RunLog:
 
 def _basicsr_part(log: Path) -> RunLog:
     part = RunLog("BasicSR")
-    lines = _lines(log)
+    lines = [line for line in _lines(log) if len(line) <= _LONGEST]
     interval = _number(lines, "val_freq")
     part.total = _number(lines, "total_iter")
     step, name = part.start, ""
@@ -162,7 +164,7 @@ def _basicsr_part(log: Path) -> RunLog:
         elif match := _BASICSR.match(line):
             step = int(match["step"].replace(",", ""))
             part.times.append((step, float(match["time"])))
-            for key, value in [("lr", match["lr"]), *re.findall(r"([^\s:]+): (\S+)", match["rest"])]:
+            for key, value in [("lr", match["lr"]), *_VALUE.findall(match["rest"])]:
                 _append(part.training, _common(key), step, value)
         elif match := _VALIDATED.search(line):
             name = match[1]

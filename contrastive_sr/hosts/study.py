@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import UInt8Image
-from contrastive_sr.errors import ConfigError, DataError, named_in_errors
+from contrastive_sr.data.images import UInt8Image, open_image
+from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
 from contrastive_sr.evaluation.comparison import CROP
 from contrastive_sr.evaluation.data_sets import read_pairs
-from contrastive_sr.evaluation.evaluate import check_pair
+from contrastive_sr.evaluation.evaluate import check_measurable
 from contrastive_sr.evaluation.report import Shown, most_detailed, spread
 from contrastive_sr.evaluation.study import COST, RESUMED, START, Ledger, Result, Summary, check_arm_name
 from contrastive_sr.hosts.checkpoints import read_network
@@ -469,7 +469,7 @@ class Study:
         for data in tests.sets:
             with named_in_errors(data.name):
                 for pair in read_pairs(data, tests.lr, self.host.scale):
-                    check_pair(pair, self.host.scale)
+                    check_measurable(pair, self.host.scale)
 
     def _measure(self, training: _Training, tests: Measurement, report: Callable[[str], None]) -> None:
         run, missing = training.run, self._missing(training, tests)
@@ -576,7 +576,7 @@ class _Crops:
 
     def __init__(self, folder: Path, data: DataSet, arm: str) -> None:
         self.folder, self.data, self.arm = folder, data, arm
-        self.chosen = {data.files[number].name for number in spread(len(data), SHOWN)}
+        self.chosen = {printable(data.files[number].name) for number in spread(len(data), SHOWN)}
 
     def __call__(self, pair: Pair, sr: UInt8Image, score: Score) -> None:
         if pair.name not in self.chosen:
@@ -610,8 +610,6 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
         folder: where they lie.
         summary: whose arms and data sets they are of; PSNR and LPIPS beside them are its.
     """
-    from PIL import Image
-
     shown = []
     for dataset, arms in summary.measured.items():
         seeds = summary.values[dataset, next(iter(arms)), "psnr_y"]
@@ -621,7 +619,7 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
             images, notes, box = {}, {}, (0, 0, 0, 0)
             for label, file in files:
                 if file.is_file():
-                    with Image.open(file) as png:
+                    with open_image(file) as png:
                         left, top, right, bottom = map(int, png.text["box"].split())  # type: ignore[attr-defined]
                         box = left, top, right, bottom
                         images[label] = np.asarray(png.convert("RGB"))

@@ -16,11 +16,12 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr._install import install
 from contrastive_sr.config import build
 from contrastive_sr.embeddings.weights import load_state_dict, under_own_names
-from contrastive_sr.errors import ConfigError, HostError
+from contrastive_sr.errors import ConfigError, HostError, named_in_errors
 from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.padding import fit_sizes
 from contrastive_sr.hosts.checkpoints import read_network
 from contrastive_sr.hosts.networks import stated_scale
+from contrastive_sr.hosts.yaml_files import load_yaml
 from contrastive_sr.networks import NETWORKS
 
 CONFIGS = (".yml", ".yaml", ".py")
@@ -80,7 +81,8 @@ def network_of_options(text: str, scale: int) -> nn.Module:
         'DASR'
     """
     try:
-        options = yaml.safe_load(text)
+        with named_in_errors("--network"):
+            options = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--network: {text!r} is no valid YAML ({describe_error(error)}).") from error
     if isinstance(options, str):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods.later import Later
 
 DEFAULT_SHARE = 0.05
+_MANY = 10  # measurements left out, of the last 50
 
 
 class TermWeight(nn.Module):
@@ -26,8 +29,13 @@ class TermWeight(nn.Module):
     of the first 25 after the warm-up; else every ``interval`` steps. Of a term that is applied lazily, the steps that
     count are those at which it is, and weight and share are means over all steps. The weight follows the smoothed
     ratio; the share that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement
-    to measurement, the share is above the one asked for. Where a term vanishes, the weight grows to 100 times its
-    smallest value and no further.
+    to measurement, the share is above the one asked for.
+
+    Flat, black or repeated patches, of which a small batch may have nothing else, have hardly any gradient of the term
+    or of the pixel loss, and must not set the weight of the patches that follow. So the ratio counts as no less than a
+    quarter of its largest value of late, and the pixel loss's gradient likewise; what was large of late fades by 3 % at
+    each measurement. If 10 of 50 measurements are left out by that, a warning says so, once. Where a term vanishes for
+    good, the weight grows to 100 times its smallest value and no further.
 
     Args:
         name: the term's name, for messages.
@@ -50,6 +58,8 @@ class TermWeight(nn.Module):
 
     MOMENTUM = 0.5
     GROWTH = 100.0  # how far a weight may rise above its least
+    HOLD = 4.0  # how far a measurement may fall below those of late
+    FADE = 0.97  # what is left, at the next measurement, of the largest of late
     EARLY = 25  # steps that are all measured
 
     def __init__(
@@ -77,18 +87,25 @@ class TermWeight(nn.Module):
         self.ratio: Tensor
         self.latest: Tensor
         self.largest: Tensor
+        self.recent: Tensor
+        self.pixel: Tensor
         self.register_buffer("ratio", torch.zeros(()))  # smoothed; 0 until measured
         self.register_buffer("latest", torch.zeros(()))
         self.register_buffer("largest", torch.zeros(()))  # of the smoothed ratios so far
+        self.register_buffer("recent", torch.zeros(()))  # of the ratios themselves, of late
+        self.register_buffer("pixel", torch.zeros(()))  # the largest norm of the pixel loss's gradient, of late
         self._warned = not warn or self.fixed is None  # who asks for a share above 1 gets it
         self._shares: list[Later] = []
+        self._left_out: list[Later] = []
+        self._last = deque[bool](maxlen=50)  # which of the last measurements were left out
+        self._said = self.fixed is not None  # a fixed weight follows no measurement
 
     @property
     def weight(self) -> Tensor:
         """The weight after the warm-up, a scalar; 0 while a share is asked for and nothing was measured."""
         if self.fixed is not None:
             return torch.full_like(self.ratio, self.fixed)
-        ratio = torch.maximum(self.ratio, self.largest / self.GROWTH)
+        ratio = torch.stack((self.ratio, self.recent / self.HOLD, self.largest / self.GROWTH)).amax()
         return torch.where(ratio > 0, self.asked / ratio, 0.0)
 
     def at(self, step: int) -> Tensor:
@@ -147,10 +164,18 @@ class TermWeight(nn.Module):
         term_square, pixel_square = sum_over_ranks(squares).unbind()
         now = (term_square / pixel_square).sqrt()
         usable = torch.isfinite(now) & (now > 0)
-        smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * now, now)
+        pixel_norm = pixel_square.sqrt()
+        self.pixel.copy_(torch.where(usable, torch.maximum(pixel_norm, self.FADE * self.pixel), self.pixel))
+        beside = self.HOLD * pixel_norm / self.pixel  # below 1: this gradient is left out
+        held = now * beside.clamp(max=1)
+        smoothed = torch.where(self.ratio > 0, self.MOMENTUM * self.ratio + (1 - self.MOMENTUM) * held, held)
         self.ratio.copy_(torch.where(usable, smoothed, self.ratio))
         self.latest.copy_(torch.where(usable, now, self.latest))
         self.largest.copy_(torch.maximum(self.largest, self.ratio))
+        self.recent.copy_(torch.where(usable, torch.maximum(held, self.FADE * self.recent), self.recent))
+        if not self._said:
+            self._left_out.append(Later(usable & ((beside < 1) | (self.HOLD * now < self.recent))))
+            self._look_at_left_out()
         if not self._warned:
             self._shares.append(Later(self.share))
             self._look()
@@ -168,6 +193,25 @@ class TermWeight(nn.Module):
                         "[0, 255]: divide by 255, or set a share such as 0.05 in place of the weight.",
                         stacklevel=3,
                     )
+
+    def _look_at_left_out(self) -> None:
+        """Warn, once, if measurements are left out again and again."""
+        while self._left_out and self._left_out[0].is_there:
+            self._last.append(self._left_out.pop(0).read() > 0)
+            if sum(self._last) == _MANY:
+                self._said, self._left_out = True, []
+                if rank() == 0:
+                    warnings.warn(
+                        f"{self.name}: {_MANY} of the last {len(self._last)} measurements of its gradient or the pixel "
+                        "loss's are less than a quarter of those before, as on flat or repeated patches. They do not "
+                        "set its weight. Are many images empty? Larger batches or patches are steadier.",
+                        stacklevel=3,
+                    )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in ("recent", "pixel"):  # which states of earlier versions lack
+            state_dict.setdefault(prefix + name, torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:

@@ -25,7 +25,9 @@ from contrastive_sr.data import write_degraded
 from contrastive_sr.data.images import as_image
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.evaluation import bicubic, bicubic_pair
+from contrastive_sr.evaluation.lpips import load_lpips
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.metrics import load_niqe
 from contrastive_sr.hosts.trained import network_of_options
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -132,6 +134,9 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         assert words in done.stdout
     assert "periodic dots" not in text
     assert "Written: below/r.json, r.csv, r.md" in done.stdout
+
+    flat, repeated = np.full((120, 120, 3), 255, np.uint8), np.tile(hr[:2, :2], (60, 60, 1))
+    assert [load_niqe(4).measure(image) for image in (flat, repeated)] == [None, None]
 
 
 def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
@@ -442,7 +447,7 @@ def test_images_that_cannot_be_used_are_named_before_anything_is_measured(photos
     for message, content in {
         r"z.png cannot be read as an image": good[:-2000],
         r"z.png has more than 8 bits a channel": None,
-        r"images: z.png: expected an HR image of at least 19 pixels": Image.new("RGB", (40, 18)),
+        r"z.png: x: expected sides of at least 8 pixels": Image.new("RGB", (40, 7)),
     }.items():
         folder = tmp_path / "images"
         folder.mkdir(exist_ok=True)
@@ -490,6 +495,10 @@ def test_lpips_from_a_file_and_from_torchvisions_cache(
         assert "LPIPS is version 0.1 with AlexNet" in evaluate("bicubic", hr=hr, outputs=out, lpips_weights=given)
         scores.append(read_json(tmp_path / "r.json")["second"]["bicubic"]["lpips"])
     assert scores[0] == scores[1] > 0
+    smallest, smaller = (np.zeros((side, 40, 3), np.uint8) for side in (31, 30))
+    lpips = load_lpips(weights)
+    assert lpips(smallest, smallest) == 0
+    assert lpips(smaller, smaller) is None
 
 
 def test_lpips_weights_are_downloaded_if_asked_for(

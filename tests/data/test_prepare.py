@@ -249,9 +249,12 @@ def test_names_that_would_meet_are_refused_before_anything_is_written(photos: Pa
 
 
 def test_names_are_made_fit_for_lists_and_keys(tmp_path: Path) -> None:
-    write(photo(60, 60), tmp_path / "photos/my photo.v2 ü.png")
+    for name in ("my photo.v2 ü", "my photo.v2 ö", "图"):
+        write(photo(60, 60), tmp_path / f"photos/{name}.png")
     prepare_folder(tmp_path / "photos", tmp_path / "set", cut=None, lmdb=True)
-    assert files_below(tmp_path / "set/set_train_HR") == ["my_photo_v2__.png"]
+    assert files_below(tmp_path / "set/set_train_HR") == [
+        *("my_photo_v2_u00f6.png", "my_photo_v2_u00fc.png", "u56fe.png")
+    ]
 
 
 # --------------------------------------------------------------------------------------- stopping and going on

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr.embeddings import HaarDiscriminator, RGBDiscriminator, load_weights
+from contrastive_sr.embeddings.tensor_file import never_code
 from contrastive_sr.embeddings.weights import read_state_dict
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.methods import build_methods
@@ -126,6 +127,39 @@ def test_nothing_in_a_file_is_executed(trained: HaarDiscriminator, tmp_path: Pat
     assert not trace.exists()
     torch.load(tmp_path / "alone.pth", weights_only=False)
     assert trace.exists()  # it was no blunt weapon
+
+
+def test_hosts_execute_nothing_either(
+    trained: HaarDiscriminator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They call torch.load without a word on what they want, which the environment or an old torch may then decide."""
+    trace = tmp_path / "executed"
+    mixed = save({"params": trained.state_dict(), "other": Dangerous(trace)}, tmp_path / "mixed.pth")
+    old = tmp_path / "old.pth"
+    torch.save(trained.state_dict(), old, _use_new_zipfile_serialization=False)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    load = torch.load
+    with never_code():
+        for options in (
+            {},
+            {"weights_only": False, "pickle_module": pickle},
+            {"map_location": lambda storage, _: storage},
+        ):
+            for file in (mixed, mixed.open("rb")):
+                params = torch.load(file, **options)["params"]
+                assert all(torch.equal(params[name], value) for name, value in trained.state_dict().items())
+        (tmp_path / "raw.pkl").write_bytes(pickle.dumps(Dangerous(trace), protocol=2))
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / "raw.pkl")
+        assert torch.load(old).keys() == trained.state_dict().keys()
+        monkeypatch.setattr(torch, "__version__", "2.5.1+cu121")
+        with pytest.raises(pickle.UnpicklingError, match=r"only torch 2\.6 and newer reads safely"):
+            torch.load(old)
+        assert "params" in torch.load(mixed)
+    assert torch.load is load
+    assert not trace.exists()
+    torch.load(mixed)
+    assert trace.exists()
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

@@ -25,6 +25,7 @@ from contrastive_sr.evaluation import (
 )
 from contrastive_sr.evaluation.comparison import CHECKING, check_networks
 from contrastive_sr.evaluation.data_sets import images_of, paired_lr, read_pairs
+from contrastive_sr.evaluation.report import ENDINGS, write_reports
 
 
 @pytest.fixture
@@ -128,6 +129,43 @@ def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:
         images_of(Path("nowhere"))
     with pytest.raises(ConfigError, match=r"net: .*It is a network for x4"):
         check_networks(networks()[1:], 2, torch.device("cpu"))
-    Image.new("RGB", (20, 18)).save(folder / "small.png")
-    with pytest.raises(DataError, match=r"a: small\.png: expected an HR image of at least 19"):
+    Image.new("RGB", (7, 18)).save(folder / "small.png")
+    with pytest.raises(DataError, match=r"small\.png: x: expected sides of at least 8 pixels"):
         compare_networks(networks(), [DataSet("a", images_of(folder))], bicubic_lr(4), 4)
+
+
+def test_a_metric_that_fails_costs_nothing_but_its_value(folder: Path) -> None:
+    """Flat, small and oddly named images among others: an empty cell and a note, and all else is measured."""
+    Image.new("RGB", (48, 48), "white").save(folder / "flat.png")
+    Image.new("RGB", (20, 16)).save(folder / "small.png")
+    (folder / "0.png").rename(folder / "a\udcff\x1b[2J|b.png")
+
+    def fails_on_white(sr: np.ndarray) -> float:
+        return 1.0 if sr.min() < 255 else float(np.linalg.svd(np.full((2, 2), np.nan))[1][0])
+
+    metrics = {"strict": NoReference(fails_on_white), "nan": NoReference(lambda sr: float("nan"))}
+    evaluation = compare_networks(
+        networks()[:1], [DataSet("a", images_of(folder))], bicubic_lr(4), 4, metrics=metrics, shown=5
+    )
+    scores = {score.name: score for score in evaluation.scores["a"]["bicubic"]}
+    assert [name for name, score in scores.items() if score.values["strict"] is None] == ["flat.png"]
+    assert scores["flat.png"].values["psnr_y"] is not None
+    small = scores["small.png"].values
+    assert small["psnr_y"] is not None
+    assert small["ssim_y"] is None
+    assert all(score.values["nan"] is None for score in scores.values())
+    assert evaluation.results()["a"]["bicubic"]["strict"] == 1.0
+
+    notes = evaluation.notes({})
+    assert not [note for note in notes if note.startswith("Photos")]
+    assert "strict could not be measured on flat.png of a by bicubic (LinAlgError" in "\n".join(notes)
+    assert "SSIM-Y could not be measured on small.png of a by bicubic (DataError: Expected images" in "\n".join(notes)
+    assert next(note for note in notes if note.startswith("nan ")).endswith(
+        "and 2 more; its means are over the other images."
+    )
+    files = {kind: folder.parent / f"r{ends[0]}" for kind, ends in ENDINGS.items()}
+    write_reports(files, "t", evaluation.results(), evaluation.scores, shown=evaluation.shown, notes=notes)
+    for path in files.values():
+        text = path.read_text(encoding="utf-8")
+        assert "\x1b" not in text
+    assert r"a\udcff\x1b[2J|b.png" in files["csv"].read_text()

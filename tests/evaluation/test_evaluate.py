@@ -17,6 +17,7 @@ from contrastive_sr.data.images import UInt8Image, as_image, as_tensor
 from contrastive_sr.degradations import bicubic_upsample
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
 from contrastive_sr.evaluation import Pair, bicubic, bicubic_pair, evaluate, summary
+from contrastive_sr.evaluation.evaluate import check_measurable
 from contrastive_sr.evaluation.lpips import load_lpips
 
 
@@ -147,7 +148,7 @@ def test_what_cannot_be_used_is_explained(photo: UInt8Image) -> None:
     with pytest.raises(DataError, match=r"astronaut.png: expected an HR image of shape \(80, 84, 3\) for scale 2"):
         evaluate(bicubic(2), [pair._replace(hr=pair.hr[:80])], 2)
     with pytest.raises(DataError, match=r"small: expected an HR image of at least 19 pixels a side, .* got 40 x 16"):
-        evaluate(bicubic(4), [bicubic_pair("small", photo[:16, :40], 4)], 4)
+        check_measurable(bicubic_pair("small", photo[:16, :40], 4), 4)
     with pytest.raises(ConfigError, match="tile: expected at least 72 pixels"):
         evaluate(bicubic(4), [pair], 4, tile=40)
 

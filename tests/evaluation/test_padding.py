@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr.evaluation.padding import fit_sizes
+from contrastive_sr.evaluation.padding import any_size, fit_sizes, needed_sizes
+from contrastive_sr.evaluation.tiles import super_resolve_in_tiles
 from contrastive_sr.hosts.trained import trained_network
 
 
@@ -37,6 +38,33 @@ def test_images_of_any_size_are_taken(multiple: int, size: tuple[int, int]) -> N
     else:
         assert torch.equal(call(lr), F.interpolate(lr, scale_factor=2))
     assert (call is net) == (multiple in (1, 3))
+
+
+@pytest.mark.parametrize("smallest", [2, 5])
+def test_images_that_are_too_small_are_taken(smallest: int) -> None:
+    side = 2 * smallest - 1
+    net = nn.Sequential(nn.Conv2d(3, 12, side, padding=smallest - 1, padding_mode="reflect"), nn.PixelShuffle(2)).eval()
+    sizes = needed_sizes(net, torch.empty(()), 2)
+    assert sizes is not None
+    assert sizes == (1, 8 if smallest == 5 else 2)
+    for size in ((1, 1), (1, 30), (3, 4), (30, 17)):
+        assert fit_sizes(net, 2)(torch.rand(1, 3, *size)).shape == (1, 3, 2 * size[0], 2 * size[1])
+
+
+def test_tiles_of_any_size_are_taken_too() -> None:
+    lr = torch.rand(1, 3, 50, 71)
+    sr = super_resolve_in_tiles(fit_sizes(OfMultiples(16, 2), 2), lr, 2, tile=27, overlap=8)
+    assert torch.equal(sr, F.interpolate(lr, scale_factor=2))
+
+
+def test_in_a_block_of_code_whoever_calls_the_network() -> None:
+    net = nn.Sequential(OfMultiples(8, 2))
+    lr = torch.rand(2, 3, 5, 9)
+    with any_size(net, needed_sizes(net, lr, 2), 2):
+        assert torch.equal(net(lr), F.interpolate(lr, scale_factor=2))
+    with pytest.raises(RuntimeError, match="shape is invalid"):
+        net(lr)
+    assert needed_sizes(nn.Conv2d(1, 1, 1), lr, 2) is None
 
 
 def test_what_is_seen_beyond_the_edge_is_mirrored() -> None:

@@ -29,6 +29,12 @@ FILES: dict[str, dict[str, Any]] = {
     "plain": NETWORK,
     "basicsr": {"params": NETWORK},
     "basicsr_average": {"params": OTHER, "params_ema": NETWORK},
+    "other_average": {"params": OTHER, "params-ema": NETWORK},
+    "model": {"model": NETWORK, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}},
+    "net": {"net": under("module.", NETWORK), "epoch": 3},
+    "lightning": {"state_dict": under("netG._orig_mod.", NETWORK)},
+    "single": {"generator_weights": NETWORK, "step": 9},
+    "mmagic_parallel": {"state_dict": under("module.generator.", NETWORK)},
     "mmagic": {
         "meta": {"epoch": 1},
         "message_hub": {"log": Log()},
@@ -60,7 +66,7 @@ def test_the_methods_in_a_file(name: str, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ([1], "holds a list, expected a state dict of tensors"),
-        ({"iter": 3}, "holds a dict, expected a state dict of tensors"),
+        ({"iter": 3}, "holds a dict with the keys iter, expected a state dict of tensors"),
         ({"one": NETWORK, "two": {"inside": OTHER}}, "expected to hold a network, .*, got one, two.inside"),
         (Log(), "holds a whole Python object"),
     ],

@@ -97,6 +97,22 @@ def test_the_terms_reach_the_generator_and_the_pixel_loss_is_logged_alone() -> N
     assert not torch.equal(without.state_dict()[name], share.state_dict()[name])
 
 
+def test_images_of_any_size_are_super_resolved_in_validation() -> None:
+    """A generator that begins with a pixel unshuffle takes even sides alone."""
+    unshuffles = {"type": "RRDBNet", "mid_channels": 4, "growth_channels": 4, "num_blocks": 1, "upscale_factor": 2}
+    generator = {**unshuffles, "in_channels": 3, "out_channels": 3}
+    model, _ = build("contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL"}], **{**GAN, "generator": generator})
+    model.eval()
+    with torch.no_grad():
+        for height, width in ((1, 1), (7, 10), (8, 8)):
+            lr = torch.rand(1, 3, height, width)
+            sr = model(lr, [DataSample()], mode="tensor")
+            assert sr.shape == (1, 3, 2 * height, 2 * width)
+        assert torch.equal(sr, model.generator(lr))
+        with pytest.raises(AssertionError):
+            model.generator(lr[..., 1:])
+
+
 def test_models_that_no_method_can_enter() -> None:
     with pytest.raises(ConfigError, match=r"ContrastiveESGAN: MMagic does not know .* Did you mean 'ESRGAN'"):
         build("contrastive_sr.ContrastiveESGAN", methods=[{"type": "PCL"}])

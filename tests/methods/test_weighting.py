@@ -224,9 +224,61 @@ def test_a_pixel_loss_of_other_images_is_refused() -> None:
             TermWeight("t", weight=0.1).measure(0, sr.sum(), pixel, [sr])
 
 
+@pytest.mark.parametrize("degenerate", ["flat", "black", "repeated"])
+def test_degenerate_patches_do_not_set_the_weight_of_the_others(degenerate: str) -> None:
+    """A batch of one, four of five images empty: at no step is the true share far from the one asked for."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> float:
+        return float(torch.rand((), generator=generator))
+
+    term, pixel = gradients(10)
+    weight = TermWeight("t", share=0.05, interval=5)
+    shares = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(400):
+            of_term, of_pixel, empty = math.exp(draw() - 0.5), 1.0, draw() < 0.8
+            if empty and degenerate != "repeated":  # the embedding sees no difference between the samples
+                of_term *= 10 ** (-4 * draw())
+            if empty and degenerate != "flat":  # SR is HR almost everywhere
+                of_pixel *= 10 ** (-4 * draw())
+            measure(weight, step, term * of_term, pixel * of_pixel)
+            if not empty:
+                shares.append(float(weight.weight) * 10 * of_term)
+    assert max(shares) < 10 * 0.05
+    assert min(shares) > 0.05 / 10
+    (warning,) = caught
+    assert str(warning.message).startswith("t: 10 of the last ")
+    assert "as on flat or repeated patches" in str(warning.message)
+
+
+def test_a_share_on_ordinary_patches_is_as_it_was_without_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for hold in (TermWeight.HOLD, math.inf):
+        monkeypatch.setattr(TermWeight, "HOLD", hold)
+        generator = torch.Generator().manual_seed(0)
+        weight = TermWeight("t", share=0.05, interval=1)
+        for step in range(100):
+            term, pixel = gradients(10 * float(torch.randn((), generator=generator).mul(0.3).exp()))
+            measure(weight, step, term, pixel)
+            found.append(float(weight.weight))
+    assert found[:100] == found[100:]
+
+
+def test_a_state_of_an_earlier_version_is_loaded() -> None:
+    weight = TermWeight("t", share=0.1, interval=1)
+    measure(weight, 0, *gradients(10))
+    state = {name: value for name, value in weight.state_dict().items() if name not in ("recent", "pixel")}
+    copy = TermWeight("t", share=0.1, interval=1)
+    copy.load_state_dict(state)
+    assert torch.equal(copy.weight, weight.weight)
+
+
 def test_a_term_that_vanishes_does_not_send_its_weight_to_infinity() -> None:
     weight = TermWeight("t", share=0.1, interval=1)
-    for step, ratio in enumerate((10.0, *[1e-6] * 60)):
+    weight._said = True  # that so many are left out
+    for step, ratio in enumerate((10.0, *[1e-6] * 120)):
         measure(weight, step, *gradients(ratio))
     assert weight.ratio.item() < 1e-5
     assert_close(weight.weight, 100 * 0.1 / 10, dtype=torch.float32)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrastive_sr.data.images import IMAGE_SUFFIXES
+from contrastive_sr.data.images import IMAGE_SUFFIXES, find_images
 from contrastive_sr.data.prepare.parts import Cut, Layout, Part, Source, by_name, checked_scales, few, plain_name
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -137,17 +137,8 @@ def _archive_part(title: str, root: Path, name: str, layout: Layout, meta: str, 
 
 
 def images_in(folder: Path, below: bool = False) -> list[Path]:
-    """Image files, without hidden ones and those that macOS puts into archives."""
-    if not folder.is_dir():
-        return []
-    files = folder.rglob("*") if below else folder.iterdir()
-    return sorted(
-        path
-        for path in files
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """Image files, without hidden ones and those that macOS puts into archives; none if there is no such folder."""
+    return find_images(folder, recursive=below) or []
 
 
 def _root_of(source: Path, name: str, wanted: str) -> Path | None:

@@ -66,6 +66,29 @@ def write_database(
         raise DataError(f"{target} could not be read back. Remove it, and give the same command again.")
 
 
+def check_database(path: Path) -> None:
+    """Refuse an lmdb that is cut off; reading what is missing would end the process without a word (SIGBUS).
+
+    Args:
+        path: the lmdb, a folder.
+
+    Raises:
+        DataError: it is cut off, or no lmdb.
+    """
+    import lmdb
+
+    try:
+        with lmdb.open(str(path), readonly=True, lock=False) as database:  # looks at the first two pages alone
+            needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+        size = (path / "data.mdb").stat().st_size
+    except (OSError, lmdb.Error) as error:
+        raise DataError(f"{path} cannot be read as an lmdb ({error}). Copy it again, or write it anew.") from error
+    if size < needed:
+        raise DataError(
+            f"{path} is cut off: its data.mdb has {size} bytes; expected {needed}. Copy it again, or write it anew."
+        )
+
+
 def _is_complete(target: Path, files: Mapping[str, tuple[int, int, int]], meta: str) -> bool:
     """Whether an lmdb lists these files and has a value of each one's length."""
     import lmdb
@@ -73,9 +96,10 @@ def _is_complete(target: Path, files: Mapping[str, tuple[int, int, int]], meta: 
     try:
         if (target / "meta_info.txt").read_text() != meta:
             return False
+        check_database(target)
         with lmdb.open(str(target), readonly=True, lock=False) as database, database.begin(buffers=True) as view:
             return view.stat()["entries"] == len(files) and all(
                 len(view.get(Path(name).stem.encode("ascii"), b"")) == size for name, (size, _, _) in files.items()
             )
-    except (OSError, lmdb.Error):
+    except (OSError, lmdb.Error, DataError):
         return False

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import read_rgb
+from contrastive_sr.data.images import open_image, read_rgb
 from contrastive_sr.data.prepare.parts import Files, Job, Layout, Source
 from contrastive_sr.degradations.functional import bicubic_downsample
 from contrastive_sr.errors import DataError
@@ -112,9 +112,7 @@ def _save(image: torch.Tensor, out: Path, name: str, original: Path | None) -> F
 
 def _is_as_wanted(original: Path, image: torch.Tensor) -> bool:
     """Whether a file need not be written anew: a PNG of this size, in RGB, without what readers warn of or turn by."""
-    from PIL import Image
-
-    with Image.open(original) as header:
+    with open_image(original) as header:
         return (
             header.format == "PNG"
             and header.mode == "RGB"

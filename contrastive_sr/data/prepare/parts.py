@@ -168,8 +168,15 @@ def checked_scales(scales: Sequence[int], cut: Cut | None, least: int = 2) -> li
 
 
 def plain_name(path: Path) -> str:
-    """A name without ending that lmdb keys and lists can hold: folders joined by `_`, other marks replaced by it."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(path.with_suffix("").parts))
+    """A name without ending that lmdb keys and lists can hold: folders joined by `_`, other marks replaced by it, and
+    letters outside ASCII by their code points, so that no two of these become one.
+
+    Example:
+        >>> plain_name(Path("a b/\xe9t\xe9.png"))
+        'a_b_u00e9tu00e9'
+    """
+    joined = "_".join(path.with_suffix("").parts)
+    return re.sub(r"[^A-Za-z0-9_-]", lambda mark: "_" if mark[0].isascii() else f"u{ord(mark[0]):04x}", joined)
 
 
 def by_name(files: Iterable[Path], name_of: dict[Path, str]) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.images import open_image
 from contrastive_sr.data.prepare.databases import write_database
 from contrastive_sr.data.prepare.journal import Journal
 from contrastive_sr.data.prepare.parts import Files, Job, Part, few
@@ -218,15 +219,13 @@ def _check_space(pending: Sequence[Job], stored: Sequence[Job], out: Path) -> No
 
 def _estimate(job: Job, out: Path | None) -> float:
     """Bytes that one image will take. With `out`, an image that can get a second name there takes none in HR."""
-    from PIL import Image
-
     layout, path = job.layout, job.source.hr
     try:
-        with Image.open(path) as header:
+        with open_image(path) as header:
             height, width = (length // layout.multiple * layout.multiple for length in header.size[::-1])
             is_png = header.format == "PNG"
         state = path.stat()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, DataError):
         return 0  # it will be named when it is its turn
     pieces, area = 1, height * width
     if layout.cut is not None:

@@ -11,7 +11,10 @@ from contrastive_sr.evaluation import MetricNote, NoReference
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 
 _BLOCK = 96
-NOTE = MetricNote("NIQE is BasicSR's, on Y without the border", f"images too small for its blocks of {_BLOCK} pixels")
+NOTE = MetricNote(
+    "NIQE is BasicSR's, on Y without the border",
+    f"images without texture, or too small for its blocks of {_BLOCK} pixels",
+)
 
 
 def load_niqe(border: int) -> NoReference:
@@ -22,7 +25,7 @@ def load_niqe(border: int) -> NoReference:
 
     Returns:
         From the SR image, (H, W, 3) uint8, to a value, lower is better; None for images with a side of fewer than 96
-        pixels inside the border, and where it is not finite.
+        pixels inside the border, and for those that are flat or repeat themselves all over.
 
     Raises:
         HostError: BasicSR is missing or broken.
@@ -35,7 +38,10 @@ def load_niqe(border: int) -> NoReference:
         with warnings.catch_warnings():
             # about blocks without any texture, which it leaves out
             warnings.simplefilter("ignore")
-            value = float(calculate_niqe(sr[..., ::-1], border))  # BGR, as BasicSR has it
+            try:
+                value = float(calculate_niqe(sr[..., ::-1], border))  # BGR, as BasicSR has it
+            except np.linalg.LinAlgError:  # no block has any texture, so that there is nothing to fit
+                return None
         return value if np.isfinite(value) else None
 
     return NoReference(niqe)

@@ -16,6 +16,7 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import check_optimizer
 from contrastive_sr.hosts.prepared import how_to_prepare
+from contrastive_sr.hosts.yaml_files import load_yaml
 
 PLUGIN = "contrastive_sr.hosts.basicsr.plugin.__version__"
 PREFIX = "Contrastive"  # of a model's name, with methods
@@ -27,12 +28,13 @@ class OptionLoader(yaml.SafeLoader):
 
 def _ordered(loader: OptionLoader, node: yaml.MappingNode) -> OrderedDict[Any, Any]:
     pairs = loader.construct_pairs(node, deep=True)
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ConfigError(
-            f"line {node.start_mark.line + 1} of the option file: the key {twice[0]!r} stands there twice."
-        )
-    return OrderedDict(pairs)
+    mapping: OrderedDict[Any, Any] = OrderedDict()
+    for key, value in pairs:
+        if key in mapping:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"line {line} of the option file: the key {key!r} stands there twice.")
+        mapping[key] = value
+    return mapping
 
 
 def _python_tag(loader: OptionLoader, suffix: str, node: yaml.Node) -> str:
@@ -58,9 +60,9 @@ def read_options(path: Path) -> Any:
         ConfigError: no valid YAML, or a tag that would run code.
     """
     try:
-        return yaml.load(path.read_text(), Loader=OptionLoader)
-    except ConfigError:
-        raise
+        return load_yaml(path.read_text(), OptionLoader)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid YAML: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:  # such as of `!!float fast`, or a list as a key

@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from contrastive_sr._checks import describe_error
+from contrastive_sr.embeddings.tensor_file import load_plain, never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
@@ -51,7 +52,7 @@ def train(config: Path, arguments: list[str]) -> None:
         options.set_random_seed(opt["manual_seed"] + opt["rank"])
         return _load_resume_state(host, opt)
 
-    with ExitStack() as stack:
+    with never_code(), ExitStack() as stack:
         stack.enter_context(_replaced(sys, "argv", ["basicsr/train.py", "-opt", str(config), *arguments]))
         stack.enter_context(_replaced(options, "ordered_yaml", lambda: (OptionLoader, yaml.SafeDumper)))
         stack.enter_context(_replaced(host, "load_resume_state", look_and_load))
@@ -147,7 +148,7 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
     if not path:
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_plain(path)
         complete = {"iter", "epoch", "optimizers", "schedulers"} <= set(state)
     except Exception as error:  # a damaged file can fail in any way
         raise DataError(_NO_STATE.format(path=path, reason=f" ({describe_error(error)})")) from error

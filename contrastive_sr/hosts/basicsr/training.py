@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import rank
+from contrastive_sr.distributed import rank, unwrapped
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
 from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
@@ -48,6 +50,8 @@ class WithMethods(InHostStep, Host):
     opt: dict[str, Any]
     lq: Tensor
     cri_pix: nn.Module | None
+    _sizes: Sizes | None
+    _tried = False
     _extra: Mapping[str, Tensor]
 
     def init_training_settings(self) -> None:
@@ -115,10 +119,17 @@ class WithMethods(InHostStep, Host):
         self.lq_path: list[str] = data.get("lq_path", [])
 
     def test(self) -> None:
-        """As in the host; a network that reads kernels gets those of the images."""
+        """As in the host; a network that reads kernels gets those of the images, and one that takes images of some
+        sizes alone gets them padded."""
         size = kernel_size(self.net_g)
         kernels = {} if size is None else {"kernel": true_kernels(self.lq_path, size).to(self.lq)}
-        with with_inputs(getattr(self, "net_g_ema", None) or self.net_g, lambda: kernels):
+        net, scale = getattr(self, "net_g_ema", None) or self.net_g, self.opt["scale"]
+        if not self._tried:
+            training = net.training
+            bare = unwrapped(net.eval())
+            self._sizes, self._tried = needed_sizes(partial(bare, **kernels), self.lq, scale), True
+            net.train(training)
+        with any_size(net, self._sizes, scale), with_inputs(net, lambda: kernels):
             super().test()
 
     def optimize_parameters(self, current_iter: int, *args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.data.crops import two_corners
-from contrastive_sr.data.images import check_readable, list_images
+from contrastive_sr.data.images import check_readable, is_hidden, list_images
 from contrastive_sr.data.pairs import check_high_resolution, check_pairs
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.mmagic.registry import DATASETS, TRANSFORMS
@@ -54,6 +54,7 @@ class CheckedDataset(BasicImageDataset):
         entries: list[dict[str, Any]] = super().load_data_list()
         if self._local and not self.use_ann_file:
             entries.sort(key=lambda entry: str(entry["gt_path"]))
+            entries = [entry for entry in entries if not any(map(is_hidden, Path(entry["key"]).parts))]
         return entries
 
 

@@ -20,6 +20,7 @@ from contrastive_sr._checks import describe
 from contrastive_sr.degradations import DegradationConfig, build_degradation
 from contrastive_sr.embeddings.weights import under_own_names
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import MethodsInStep
 from contrastive_sr.hosts.kernels import super_resolve
@@ -156,6 +157,9 @@ class WithMethods(BaseEditModel):
             )
         self._batch: dict[str, Tensor] = {}
         self._wrapper: OptimWrapper | None = None
+        self._scale = generator_scale(generator)
+        self._sizes: Sizes | None = None
+        self._tried = False
 
     @property
     def bare_methods(self) -> Methods:
@@ -222,12 +226,17 @@ class WithMethods(BaseEditModel):
         """The SR image; by the averaged generator if there is one, except in training.
 
         A generator that reads kernels gets those of the images, which `contrastive-sr prepare degrade` writes down; in
-        training its method gives them.
+        training its method gives them. One that takes images of some sizes alone gets them padded, except in training.
         """
         if self.in_step.open:
             return self.generator(inputs)
         net = self.generator_ema if self.is_use_ema and not training else self.generator
-        return super_resolve(net, inputs, _lr_paths(data_samples))
+        if training or net.training or self._scale is None:
+            return super_resolve(net, inputs, _lr_paths(data_samples))
+        if not self._tried:
+            self._sizes, self._tried = needed_sizes(net, inputs, self._scale), True
+        with any_size(net, self._sizes, self._scale):
+            return super_resolve(net, inputs, _lr_paths(data_samples))
 
     def _make_batch(self, inputs: Tensor | dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
         images = inputs if isinstance(inputs, dict) else {"img": inputs}

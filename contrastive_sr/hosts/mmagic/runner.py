@@ -17,6 +17,7 @@ from torch import nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
+from contrastive_sr.embeddings.tensor_file import never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
 from contrastive_sr.hosts.kernels import check_known
 from contrastive_sr.methods.registry import build_quietly
@@ -55,7 +56,8 @@ def train(config: Path, arguments: list[str]) -> None:
             dist.init_process_group("gloo")
             options.append("model_wrapper_cfg.device_ids=None")
         sys.argv = [str(script), str(config), *_with_options(arguments, options)]
-        runpy.run_path(str(script), run_name="__main__")
+        with never_code():
+            runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.argv = before
         hooks.ProgressHook.close()
