@@ -279,7 +279,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) ->
     done = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     assert 2 <= len(done) < 10
     journal.write_text(journal.read_text() + '{"image": "half a li')  # as a kill in the middle of a line leaves it
-    (killed / "set/set_train_HR_sub/7_s001.png.unfinished").write_bytes(b"half an image")
+    (killed / f"set/set_train_HR_sub/.contrastive-sr-{7:016x}.unfinished").write_bytes(b"half an image")
     times = {name: (killed / "set" / name).stat().st_mtime_ns for entry in done for name in entry["wrote"]}
 
     again = subprocess.run(command, cwd=killed, env=environment, capture_output=True, text=True)

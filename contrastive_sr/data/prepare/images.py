@@ -102,7 +102,7 @@ def _save(image: torch.Tensor, out: Path, name: str, original: Path | None) -> F
     from PIL import Image
 
     path = out / name
-    with atomic_write(path) as unfinished:
+    with atomic_write(path, sync=False) as unfinished:  # of thousands; the journal tells which are whole
         if original is not None and _is_as_wanted(original, image):
             _take_over(original, unfinished)
         else:
