@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -79,6 +79,34 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with _locked(os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)):
             yield unfinished
             os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def atomic_files(folder: Path, check: Callable[[Path], object]) -> Iterator[Path]:
+    """Write several files of a folder that go together: none takes its name before all are there and looked at.
+
+    Args:
+        folder: where they will be; what a killed process left of this in it is removed.
+        check: called with each new file; raises if it is not as it should be.
+
+    Yields:
+        A new folder of a random name in it to write to. The files move in the order of their names.
+    """
+    remove_unfinished(folder)
+    unfinished = _beside(folder / "any")
+    unfinished.mkdir()
+    try:
+        with _locked(os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)):
+            yield unfinished
+            files = sorted(unfinished.iterdir())
+            for file in files:
+                _sync(file)
+                check(file)
+            for file in files:
+                os.replace(file, folder / file.name)
+            _sync(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
