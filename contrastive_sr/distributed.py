@@ -29,14 +29,17 @@ def check_same_on_ranks(settings: Mapping[str, Any]) -> None:
     """Refuse to train with settings that differ from rank to rank; all ranks must call this.
 
     Args:
-        settings: by name, what JSON can write or what has a string of its own.
+        settings: by name; of what JSON cannot write, the type alone is compared.
 
     Raises:
         ConfigError: on all ranks, if they differ on any.
     """
     if world_size() == 1:
         return
-    own = {str(key): json.dumps(value, sort_keys=True, default=str) for key, value in settings.items()}
+    own = {
+        str(key): json.dumps(value, sort_keys=True, default=lambda x: type(x).__name__)
+        for key, value in settings.items()
+    }
     every: list[Any] = [None] * world_size()
     dist.all_gather_object(every, own)
     differing = sorted({key for other in every for key in {*every[0], *other} if other.get(key) != every[0].get(key)})

@@ -31,7 +31,9 @@ app.add_typer(prepare, name="prepare")
 plot = typer.Typer(help="Draw what a trained network has learnt.", no_args_is_help=True)
 app.add_typer(plot, name="plot")
 
-_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR)
+_UNWRITABLE = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+)  # fmt: skip
 
 console = Console()
 errors = Console(stderr=True)
@@ -639,7 +641,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        _end(f"{error.filename}: {error.strerror}. Expected a place that can be written.")
+        place = error.filename or "A file that was being written"  # Python names it only where it is opened
+        _end(f"{place}: {error.strerror}. Expected a place that can be written.")
 
 
 def _end(message: str) -> NoReturn:

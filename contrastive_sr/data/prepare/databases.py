@@ -44,9 +44,16 @@ def write_database(
         return
     remove_database(target, journal)
     journal.add_database(name)
-    with atomic_folder(target) as unfinished:
-        _write(out / folder, target.name, unfinished, files, on_progress)
-        (unfinished / "meta_info.txt").write_text(meta)
+    import lmdb
+
+    try:
+        with atomic_folder(target) as unfinished:
+            _write(out / folder, target.name, unfinished, files, on_progress)
+            (unfinished / "meta_info.txt").write_text(meta)
+    except lmdb.Error as error:
+        raise DataError(
+            f"{target} could not be written ({error}). Make room, and give the same command again."
+        ) from error
     if not _is_complete(target, files, meta):
         raise DataError(f"{target} could not be read back. Remove it, and give the same command again.")
 

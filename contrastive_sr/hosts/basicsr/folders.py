@@ -30,8 +30,8 @@ def check_folders(opt: Mapping[str, Any]) -> None:
         if Path(name).name != name or not lies_inside(folder, folder.parent):
             leads = f", a link to {folder.resolve()}" if folder.is_symlink() else ""
             raise ConfigError(
-                f"name: expected that of a folder in experiments/ and tb_logger/, got {name}{leads}. Nothing was changed. "
-                "Choose a name without `/` that is not there as a link."
+                f"name: expected that of a folder in experiments/ and tb_logger/, got {name}{leads}. Nothing was "
+                "changed. Choose a name without `/` that is not there as a link."
             )
 
 

@@ -86,6 +86,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         template = re.escape(self.filename_tmpl or ("epoch_{}.pth" if self.by_epoch else "iter_{}.pth"))
         name = re.compile(template.replace(re.escape("{}"), r"(\d+)"))
         steps = {int(found[1]): path for path in folder.glob("*") if (found := name.fullmatch(path.name))}
+        note = Path(runner.work_dir, "last_checkpoint")
+        named = note.read_text().strip() if note.is_file() and not steps else ""
+        if named and not lies_inside(Path(named), folder):
+            raise DataError(
+                f"--resume: expected {note} to name a checkpoint in {folder}, got {named}. Name it as `load_from`, or "
+                "take that file away to begin anew."
+            )
         damaged = []
         for _, path in sorted(steps.items(), reverse=True):
             try:
@@ -99,12 +106,14 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         if damaged:
             raise DataError(
-                f"--resume: expected a whole checkpoint in {folder}, got damaged ones alone. {damaged[0]} Begin anew in "
-                "another --work-dir."
+                f"--resume: expected a whole checkpoint in {folder}, got damaged ones alone. {damaged[0]} Begin anew "
+                "in another --work-dir."
             )
 
     def before_train(self, runner: Any) -> None:
-        """As in MMEngine, which removes the best checkpoint so far when there is a better one, whatever its path."""
+        """As in MMEngine, which removes old checkpoints and the best one so far, whatever path a checkpoint says."""
+        kept = runner.message_hub.runtime_info.get("keep_ckpt_ids", [])
+        runner.message_hub.update_info("keep_ckpt_ids", [step for step in kept if isinstance(step, int)])
         super().before_train(runner)
         folder = Path(self.out_dir)
         if not lies_inside(Path(getattr(self, "best_ckpt_path", None) or folder / "none"), folder):

@@ -185,7 +185,7 @@ def read_config(path: Path) -> Any:
     try:
         config = Config.fromfile(str(path))
         model = config.get("model")
-    except Exception as error:  # a config is Python code, which can fail in any way
+    except (Exception, SystemExit) as error:  # a config is Python code, which can fail in any way
         raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
     if not isinstance(model, dict) or "type" not in model:
         raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")
