@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import RGB_SUFFIXES, list_images, read_rgb
 from contrastive_sr.degradations import Degradation
 from contrastive_sr.errors import DataError
@@ -249,7 +250,8 @@ def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
             plot.set_xticks([])
             plot.set_yticks([])
         line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10, markerscale=2)
-    figure.savefig(path)
+    with atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:])
 
 
 def compare_encoders(

@@ -15,6 +15,7 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.embeddings.tensor_file import read_file
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError, SaveError
+from contrastive_sr.methods.later import Later
 
 DIVERGED = "The training has diverged. Lower the learning rate, and resume from the last checkpoint."
 
@@ -34,15 +35,33 @@ def check_finite(content: object, what: str) -> None:
             raise NonFiniteError(f"{what}: expected finite numbers in {name}, got NaN or infinity. {DIVERGED}")
 
 
-def check_logged(losses: Mapping[str, object], step: int) -> None:
-    """Refuse NaN and infinity in what a step logged.
+class LoggedLosses:
+    """Looks whether what a training logs is finite. On a GPU that is known some steps later, so as not to stall it."""
 
-    Raises:
-        NonFiniteError: with the name of the first that is one.
-    """
-    for name, value in losses.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise NonFiniteError(f"{name} at step {step}: expected a finite number, got {value}. {DIVERGED}")
+    def __init__(self) -> None:
+        self._coming: tuple[int, Mapping[str, float | Tensor], Later] | None = None
+
+    def check(self, losses: Mapping[str, float | Tensor], step: int) -> None:
+        """Refuse NaN and infinity.
+
+        Args:
+            losses: by name, numbers or scalar tensors.
+            step: that logged them.
+
+        Raises:
+            NonFiniteError: with the name of the first that is one.
+        """
+        if self._coming is None and losses:
+            total = sum(torch.as_tensor(value).detach().float() for value in losses.values())
+            self._coming = step, losses, Later(torch.as_tensor(total))
+        if self._coming is None or not self._coming[2].is_there:
+            return
+        (step, losses, coming), self._coming = self._coming, None
+        if math.isfinite(coming.read()):
+            return
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"{name} at step {step}: expected a finite number, got {float(value)}. {DIVERGED}")
 
 
 def check_whole(path: Path) -> None:

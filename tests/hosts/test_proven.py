@@ -10,7 +10,7 @@ from full_disk import small_disk
 from torch import nn
 
 from contrastive_sr.errors import DataError, NonFiniteError, SaveError
-from contrastive_sr.hosts.proven import check_finite, check_logged, check_whole, save_whole
+from contrastive_sr.hosts.proven import LoggedLosses, check_finite, check_whole, save_whole
 
 
 @pytest.mark.parametrize("part", ["params.0.weight", "params.1.running_var", "params_ema.1.running_mean"])
@@ -38,9 +38,11 @@ def test_the_state_of_an_optimizer_is_looked_at_too() -> None:
 
 
 def test_what_a_step_logged() -> None:
-    check_logged({"l_pix": 0.5, "name": "PCL"}, 7)
-    with pytest.raises(NonFiniteError, match=r"l_pix at step 7: expected a finite number, got nan\. The training has"):
-        check_logged({"l_g": 0.1, "l_pix": float("nan")}, 7)
+    logged = LoggedLosses()
+    logged.check({"l_pix": 0.5, "l_g": torch.tensor(0.2)}, 6)
+    for value in (float("nan"), torch.tensor(torch.nan)):
+        with pytest.raises(NonFiniteError, match=r"l_pix at step 7: expected a finite number, got nan\. The training"):
+            logged.check({"l_g": 0.1, "l_pix": value}, 7)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:

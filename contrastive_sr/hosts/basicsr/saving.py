@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from contrastive_sr.data.files import atomic_files
 from contrastive_sr.distributed import rank
 from contrastive_sr.errors import DataError
-from contrastive_sr.hosts.proven import check_logged, check_saved, not_saved
+from contrastive_sr.hosts.proven import LoggedLosses, check_saved, not_saved
 
 if TYPE_CHECKING:
     from basicsr.models.sr_model import SRModel as Host
@@ -26,8 +28,9 @@ class ProvenSaves(Host):
     """
 
     opt: dict[str, Any]
-    log_dict: Mapping[str, float]
+    log_dict: Mapping[str, float | Tensor]
     _begun = 0
+    _logged: LoggedLosses | None = None
 
     def update_learning_rate(self, current_iter: int, *args: Any, **kwargs: Any) -> None:
         self._begun = current_iter  # the first thing that the host's loop does in a step
@@ -37,7 +40,9 @@ class ProvenSaves(Host):
         super().optimize_parameters(current_iter, *args, **kwargs)
         # with skip_nonfinite the methods say which steps are survived; other ranks than the first have parts of sums
         if rank() == 0 and not self.opt["train"].get("skip_nonfinite"):
-            check_logged(self.log_dict, current_iter)
+            if self._logged is None:
+                self._logged = LoggedLosses()
+            self._logged.check(self.log_dict, current_iter)
 
     def save_network(self, net: Any, net_label: str, current_iter: int, *args: Any, **kwargs: Any) -> None:
         if rank() != 0:

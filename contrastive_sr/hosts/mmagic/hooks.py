@@ -19,7 +19,7 @@ from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.progress import TrainingProgress
-from contrastive_sr.hosts.proven import check_finite, check_logged, check_whole, not_saved
+from contrastive_sr.hosts.proven import LoggedLosses, check_finite, check_whole, not_saved
 
 _STATE = "contrastive_sr"  # the key of our own state in a checkpoint file
 _BACKEND = "contrastive_sr_atomic"
@@ -188,7 +188,8 @@ class FiniteHook(Hook):
         if self._looks and is_main_process():
             scalars = runner.message_hub.log_scalars
             logged = {key: scalars.get(f"train/{key}") for key in outputs or {}}
-            check_logged({key: float(x.current()) for key, x in logged.items() if x is not None}, runner.iter + 1)
+            values = {key: float(x.current()) for key, x in logged.items() if x is not None}
+            LoggedLosses().check(values, runner.iter + 1)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Looks at what is about to be saved."""
