@@ -32,7 +32,7 @@ plot = typer.Typer(help="Draw what a trained network has learnt.", no_args_is_he
 app.add_typer(plot, name="plot")
 
 _UNWRITABLE = (
-    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.ELOOP,
 )  # fmt: skip
 
 console = Console()

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from contrastive_sr.errors import DataError
@@ -58,7 +58,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
                 _sync(unfinished)
             os.replace(unfinished, path)
             if sync:
-                _sync(path.parent)
+                _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def atomic_files(folder: Path, check: Callable[[Path], object]) -> Iterator[Path
                 check(file)
             for file in files:
                 os.replace(file, folder / file.name)
-            _sync(folder)
+            _sync_folder(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -213,6 +213,11 @@ def _locked(descriptor: int) -> Iterator[None]:
 def _beside(path: Path) -> Path:
     # without the name of the file, which may be as long as names can be
     return path.with_name(f".contrastive-sr-{secrets.token_hex(8)}.unfinished")
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some network disks cannot do this with folders
+        _sync(folder)
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from full_disk import small_disk
 from PIL import Image
 
 from contrastive_sr.data.demo import photo_path
@@ -413,6 +414,13 @@ def test_a_database_of_another_origin_stays(photos: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"has other files in it, such as notes.txt"):
         prepare_folder(photos, out, lmdb=True)
     assert (database / "data.mdb").read_text() == "mine"
+
+
+def test_a_full_disk_ends_it_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
+    with small_disk(1000), pytest.raises(OSError, match="File too large"):
+        prepare_folder(photos, tmp_path / "set")
+    assert files_below(tmp_path / "set") == ["prepare.jsonl"]
+    assert prepare_folder(photos, tmp_path / "set").problems == []
 
 
 def test_two_commands_on_one_folder_are_refused(photos: Path, tmp_path: Path) -> None:

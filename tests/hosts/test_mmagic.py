@@ -586,7 +586,7 @@ def test_a_record_of_a_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:
 
 def test_nan_is_named_and_not_saved() -> None:
     hook = HOOKS.build({"type": "contrastive_sr.FiniteHook"})
-    values = {"train/loss": HistoryBuffer([0.5, float("nan")])}
+    values = {"train/loss": HistoryBuffer([0.5, float("nan")], [1, 1])}
     runner = SimpleNamespace(
         iter=6,
         model=torch.nn.Conv2d(1, 1, 1),
