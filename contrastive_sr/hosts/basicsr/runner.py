@@ -161,6 +161,7 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         complete = {"iter", "epoch", "optimizers", "schedulers"} <= set(state)
+        complete = complete and isinstance(state["iter"], int)  # names of networks are made of it
     except Exception as error:  # a damaged file can fail in any way
         raise DataError(_NO_STATE.format(path=path, reason=f" ({describe_error(error)})")) from error
     if not complete:
