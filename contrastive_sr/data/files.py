@@ -120,10 +120,10 @@ def remove_unfinished(folder: Path) -> None:
         if not _UNFINISHED.fullmatch(left.name) or left.is_symlink():
             continue
         try:
-            with _locked(os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)):
-                if left.is_dir():
+            with _locked(os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as is_left:
+                if is_left and left.is_dir():
                     shutil.rmtree(left)
-                else:
+                elif is_left:
                     left.unlink()
         except (BlockingIOError, FileNotFoundError):
             continue
@@ -190,21 +190,25 @@ def lies_inside(path: Path, root: Path) -> bool:
 
 
 @contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
+def _locked(descriptor: int) -> Iterator[bool]:
     """Lock an open file or folder as long as the block of code runs, and close it.
+
+    Yields:
+        Whether it is locked: some network disks know no locks.
 
     Raises:
         BlockingIOError: it is locked already.
     """
     _held.add(descriptor)
+    holds = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
-        except OSError:  # some network disks know no locks
-            pass
-        yield
+        except OSError:
+            holds = False
+        yield holds
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
