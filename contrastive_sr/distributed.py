@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.reduction import Reduction, check_reduction, reduce
 
 
@@ -21,6 +23,31 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process among them, 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def check_same_on_ranks(settings: Mapping[str, Any]) -> None:
+    """Refuse to train with settings that differ from rank to rank; all ranks must call this.
+
+    Args:
+        settings: by name; of what JSON cannot write, the type alone is compared.
+
+    Raises:
+        ConfigError: on all ranks, if they differ on any.
+    """
+    if world_size() == 1:
+        return
+    own = {
+        str(key): json.dumps(value, sort_keys=True, default=lambda x: type(x).__name__)
+        for key, value in settings.items()
+    }
+    every: list[Any] = [None] * world_size()
+    dist.all_gather_object(every, own)
+    differing = sorted({key for other in every for key in {*every[0], *other} if other.get(key) != every[0].get(key)})
+    if differing:
+        raise ConfigError(
+            f"{', '.join(differing)}: expected the same settings on all ranks, got others on some. Start every process "
+            "with the same file and the same arguments."
+        )
 
 
 def unwrapped(net: Any) -> Any:

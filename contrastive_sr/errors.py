@@ -22,6 +22,10 @@ class HostError(ContrastiveSRError, RuntimeError):
     """A host framework is missing, broken or of another version than expected."""
 
 
+class SaveError(ContrastiveSRError, RuntimeError):
+    """A file could not be written whole, such as on a full disk."""
+
+
 class NonFiniteError(ContrastiveSRError, RuntimeError):
     """A loss term became NaN or infinite."""
 

@@ -52,6 +52,12 @@ def test_ranks_are_known(results: Results) -> None:
     assert both(results, "rank") == [0, 1]
 
 
+def test_settings_that_differ_are_refused_on_every_rank(results: Results) -> None:
+    first, second = both(results, "differing")
+    assert first == second
+    assert first.startswith("methods, val: expected the same settings on all ranks, got others on some.")
+
+
 def test_sum_over_ranks(results: Results) -> None:
     for index in range(2):
         torch.testing.assert_close(results[index]["sum"], ranks.logits(0)[0] + ranks.logits(1)[0])

@@ -32,6 +32,7 @@ from contrastive_sr.hosts.basicsr.options import OptionLoader
 from contrastive_sr.hosts.flags import FLAGS
 from contrastive_sr.hosts.in_step import check_optimizer, methods_optimizer
 from contrastive_sr.methods import METHODS, build_methods
+from contrastive_sr.methods.still import STEPS
 from contrastive_sr.methods.weighting import TermWeight
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -208,6 +209,18 @@ def _broken() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4), nn.Threshold(2.0, torch.nan))
 
 
+def _dead() -> None:
+    """A network whose weights have become huge: its images are, too, and features of them have no direction."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+    nn.init.constant_(net[0].weight, 1e25)
+    methods = build_methods([{"type": "PCL", "loss_weight": 0.0004}])
+    methods.attach(net)
+    for _ in range(STEPS + 1):
+        batch = methods.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})
+        methods.sr_losses(batch)
+
+
 def _queue(images: int, *names: str) -> None:
     methods = build_methods([{"type": "DASR", "loss_weight": 1 / 255, "queue_size": 16}])
     methods.check_data({"lr", "hr", *names}, images)
@@ -230,6 +243,7 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "small": lambda: _step(lr=4, hr=16),
     "scale": lambda: _step(hr=62),
     "nan": lambda: _step(_broken()),
+    "dead": _dead,
     "share": lambda: _step(loss_weight=100.0),
     "empty patches": _empty_patches,
     "queue": lambda: _queue(32, "lr_key"),

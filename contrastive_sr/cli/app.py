@@ -28,7 +28,10 @@ app.add_typer(prepare, name="prepare")
 plot = Commands(help="Draw what a trained network has learnt.")
 app.add_typer(plot, name="plot")
 
-_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR, errno.ENAMETOOLONG)
+_UNWRITABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
 
 COMPARING = (
     *("PCL", "CRLSR", "DASR", "CriaCL", "MPF", "MCL", "InfoNCE", "BidirectionalNCE", "SRNCE"),
@@ -678,7 +681,8 @@ def main() -> None:
 
 
 def _unwritable(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}. Expected a place that can be written."
+    place = error.filename or "A file that was being written"  # Python names it only where it is opened
+    return f"{place}: {error.strerror}. Expected a place that can be written."
 
 
 def _end(message: str) -> NoReturn:

@@ -19,6 +19,7 @@ from contrastive_sr.cli.bars import one_bar
 from contrastive_sr.cli.evaluate import find_device
 from contrastive_sr.cli.study import Trainings, study_host
 from contrastive_sr.cli.tables import for_tables, show_table
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.errors import HostError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run_demo(
         console: where the report goes.
 
     Raises:
-        ConfigError: a file of weights that cannot be used.
+        ConfigError: a file of weights that cannot be used, or trainings of another origin in `out`.
         HostError: the host or an extra is missing, or a training failed.
         DataError: `data` holds something else.
     """
@@ -102,8 +103,9 @@ def _run_in(
     from contrastive_sr.evaluation.pattern import pattern_warnings
     from contrastive_sr.hosts.demo import LABELS, compare, device_name, draw, plan_study, results_of, verdict
     from contrastive_sr.hosts.launch import console_log, is_finished
-    from contrastive_sr.hosts.study import LEDGER, RUNS, Measurement, Study
+    from contrastive_sr.hosts.study import LEDGER, RUNS, Measurement, Study, check_own
 
+    check_own(folder)
     if fresh:
         shutil.rmtree(folder / RUNS, ignore_errors=True)
         (folder / LEDGER).unlink(missing_ok=True)
@@ -127,7 +129,8 @@ def _run_in(
             "device": device_name(),
             **results_of(study, evaluation),
         }
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        with atomic_write(folder / "results.json") as unfinished:
+            unfinished.write_text(json.dumps(results, indent=2) + "\n")
         draw(folder, evaluation, results, metrics.get("lpips"), f"Fine-tuning of EDSR, {framework}, seed {seed}")
     _report(console, results)
     for warning in pattern_warnings(evaluation.results(), evaluation.scale):

@@ -33,7 +33,7 @@ def import_files(files: Sequence[Path]) -> None:
             spec.loader.exec_module(module)
         except ContrastiveSRError:
             raise
-        except Exception as error:  # a user's file can fail in any way
+        except (Exception, SystemExit) as error:  # a user's file can fail in any way
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
             where = f", line {lines[-1]}" if lines else ""
             raise ConfigError(f"--import: {named}{where}: {describe_error(error)}.") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrastive_sr._random import seed_of
+from contrastive_sr.data.files import atomic_folder, preparing, remove_unfinished
 from contrastive_sr.data.images import as_image, list_images, read_rgb
 from contrastive_sr.errors import DataError
 
@@ -63,7 +63,8 @@ def write_degraded(
 
     Raises:
         ConfigError: an unknown preset, or a scale that it does not have.
-        DataError: no images, one that cannot be read or used, or a target with files in it.
+        DataError: no images, one that cannot be read or used, a target with files in it, or one that another process
+            is writing.
     """
     import torch
 
@@ -81,9 +82,10 @@ def write_degraded(
     lr_folder = f"LRx{degradation.scale}"
     images: dict[str, dict[str, Any]] = {}
     target.parent.mkdir(parents=True, exist_ok=True)
-    # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-        partial = Path(beside) / "set"
+    lock = target.with_name(f".{target.name}.lock")
+    # whoever is stopped half-way leaves nothing that looks complete
+    with preparing(target, lock), atomic_folder(target) as partial:
+        remove_unfinished(target.parent)
         for folder in ("HR", lr_folder):
             (partial / folder).mkdir(parents=True)
         for done, file in enumerate(files, start=1):
@@ -107,7 +109,6 @@ def write_degraded(
             "images": dict(sorted(images.items())),
         }
         (partial / MANIFEST).write_text(_as_json(manifest))
-        partial.replace(target)
     return DegradedSet(target, len(files), name, degradation.scale)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
-import shutil
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contrastive_sr._install import install, pip_install
+from contrastive_sr.data.files import atomic_folder, preparing, remove_unfinished
 from contrastive_sr.data.images import as_image, as_tensor
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -37,6 +38,8 @@ BLIND = {
 }
 """Further held-out LR images at each scale, for blind SR: the end of their folder's name, and the preset."""
 _RECIPE = 2  # raise it when the files written for the same photographs change
+_PHOTOS = "|".join(Path(name).stem for name in (*TRAIN_PHOTOS, *VAL_PHOTOS))
+_OWN = re.compile(rf"manifest\.json|(train|val)/(HR|LRx\d(_[a-z]+)?)/({_PHOTOS})(_\d{{4}}_\d{{4}})?\.png")
 
 
 @dataclass(frozen=True)
@@ -169,13 +172,21 @@ def prepare_demo_data(
 
     Raises:
         ConfigError: another scale.
-        DataError: scikit-image or a photograph is missing, or `folder` holds something else.
+        DataError: scikit-image or a photograph is missing, `folder` holds something else, or another process is
+            writing it.
     """
     if scale not in BLIND:
         raise ConfigError(f"scale: expected 2, 3 or 4, got {scale}.")
     complete = _read_complete(folder, scale)
     if complete is not None:
         return complete
+    folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+    with preparing(folder, lock=folder.resolve().with_name(f".{folder.resolve().name}.lock")):
+        # another process may have written it just now
+        return _read_complete(folder, scale) or _written(folder, on_photo, scale)
+
+
+def _written(folder: Path, on_photo: Callable[[str, int, int], None] | None, scale: int) -> DemoData:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"Expected a folder, got the file {folder}. Choose another one.")
     before = _read_manifest(folder)
@@ -184,16 +195,30 @@ def prepare_demo_data(
             f"Expected an empty folder, or one with this data set at x{scale}, got {folder}, which has it at "
             f"x{before['scale']}. Choose another folder."
         )
-    ours = {"manifest.json", *before.get("files", {})}
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    # a manifest that was tampered with must not have files of others removed
+    ours = {name for name in ("manifest.json", *before.get("files", {})) if _OWN.fullmatch(name)}
+    paths = sorted(folder.rglob("*"))
+    there = {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
     if there - ours:
         raise DataError(
             f"Expected an empty folder, or one with this data set, got {folder} with other files in it, such as "
             f"{min(there - ours)}. Move them away, or choose another folder."
         )
-    # written beside and moved at the end: whoever is stopped half-way leaves nothing that looks complete
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    target = folder.resolve()
+    remove_unfinished(target.parent)
+    # whoever is stopped half-way leaves nothing that looks complete
+    with atomic_folder(target) as unfinished:
+        train, val = _write(unfinished, on_photo, scale)
+        for name in sorted(there, key="manifest.json".__eq__):  # the manifest last: it says that the others are ours
+            (target / name).unlink()
+        for path in reversed(paths):  # what is deepest comes first
+            if path.is_dir():
+                path.rmdir()
+    return DemoData(folder, train, val, reused=False)
+
+
+def _write(partial: Path, on_photo: Callable[[str, int, int], None] | None, scale: int) -> tuple[int, int]:
+    """Write all of it into a new folder; the number of pairs for training, and of those held out."""
     photographs: dict[str, dict[str, Any]] = {}
     parts = [("train", name) for name in TRAIN_PHOTOS] + [("val", name) for name in VAL_PHOTOS]
     digests = _source_digests()
@@ -222,8 +247,6 @@ def prepare_demo_data(
         "files": files,
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
     train, val = (sum(entry["pairs"] for entry in photographs.values() if entry["part"] == part)
                   for part in ("train", "val"))  # fmt: skip
-    return DemoData(folder, train, val, reused=False)
+    return train, val

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import list_images, read_rgb
 from contrastive_sr.degradations import Degradation
 from contrastive_sr.errors import DataError
@@ -259,7 +260,8 @@ def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
             markerscale=2,
             alignment="left",
         )
-    figure.savefig(path)
+    with atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:])
 
 
 def compare_encoders(

@@ -100,7 +100,8 @@ def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> N
         for plot, (title, image) in zip(row, images, strict=False):
             plot.imshow(image, interpolation="nearest")
             plot.set_title(title, fontsize=12, pad=4)
-    figure.savefig(path)
+    with atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:])
 
 
 def _draw(plot: Axes, panel: Panel) -> None:

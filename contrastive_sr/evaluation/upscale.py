@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from contrastive_sr._checks import check_count
-from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.files import atomic_write, remove_unfinished
 from contrastive_sr.data.images import UInt8Image, as_image, open_image, read_rgb
 from contrastive_sr.errors import DataError
 from contrastive_sr.evaluation.comparison import CHECKING, NamedNetwork, check_networks, steepest
@@ -90,6 +90,8 @@ def upscale(
     how = f"network {made_by}, x{scale}, {parts}"
     check_networks([network], scale, torch.device(device))
     missing = _missing(files, how, on_progress)
+    for folder in {target.parent for target in files.values()}:
+        remove_unfinished(folder)
     network.to(device)
     on_progress(network.name, 0, len(missing))
     for number, (file, note) in enumerate(missing.items(), 1):

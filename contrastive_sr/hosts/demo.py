@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from contrastive_sr.data.demo import SCALE
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.evaluation import DataSet, Evaluation, Metric, NamedNetwork, bicubic, compare_networks, given_lr
 from contrastive_sr.evaluation.data_sets import images_of, paired_lr
 from contrastive_sr.evaluation.plots import Panel, Series, save_crops, save_curves, smoothed
@@ -94,12 +95,14 @@ def plan_study(host: DemoHost, folder: Path, data: Path, steps: int, seed: int) 
     start_steps = START_TIMES * steps
     base = folder / f"base{host.suffix}"
     start = Schedule(1e-3, [start_steps * 6 // 10, start_steps * 85 // 100], 0.5)
-    base.write_text(host.base(data, start_steps, start, averaged=max(2, steps // 10)))
+    with atomic_write(base) as unfinished:
+        unfinished.write_text(host.base(data, start_steps, start, averaged=max(2, steps // 10)))
     tuning = host.changes(Schedule(2e-4, [steps * 3 // 4], 0.25))
     arms = {"l1": {**tuning, host.methods: None}, "l1_pcl": {**tuning, host.methods: [dict(PCL)]}}
     settings = {"base": str(base), "arms": arms, "steps": steps, "start_steps": start_steps}
     tests = {"hr": {HELD_OUT: str(data / "val" / "HR")}, "lr": [str(data / "val" / f"LRx{SCALE}")]}
-    (folder / "study.yml").write_text(yaml.safe_dump({**settings, **tests, "out": str(folder)}, sort_keys=False))
+    with atomic_write(folder / "study.yml") as unfinished:
+        unfinished.write_text(yaml.safe_dump({**settings, **tests, "out": str(folder)}, sort_keys=False))
     return Plan(base, arms, [seed], folder, steps, start_steps)
 
 

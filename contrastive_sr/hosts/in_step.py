@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr._checks import check_number, describe, describe_error
 from contrastive_sr.config import unknown
-from contrastive_sr.data.files import atomic_write
 from contrastive_sr.distributed import rank, unwrapped, world_size
 from contrastive_sr.embeddings.tensor_file import load_plain
 from contrastive_sr.errors import ConfigError, NonFiniteError
+from contrastive_sr.hosts.proven import save_whole
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods, build_methods
 from contrastive_sr.methods.layers import features_of, tapped
@@ -201,6 +201,7 @@ class MethodsInStep:
         Raises:
             NonFiniteError: it has a NaN or an infinity, which no resumed training would get rid of. Some trainers save
                 when they stop at an error.
+            SaveError: the disk does not take it.
         """
         state = self.methods.state_dict()
         for name, value in state.items():
@@ -210,8 +211,7 @@ class MethodsInStep:
                     "from an earlier state."
                 )
         own = None if self.optimizer is None else self.optimizer.state_dict()
-        with atomic_write(path) as unfinished:
-            torch.save({"methods": state, "optimizer": own}, unfinished)
+        save_whole({"methods": state, "optimizer": own}, path)
 
     def load(self, path: Path) -> None:
         """Go on from a state.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from contrastive_sr.data.files import atomic_write, locked
 from contrastive_sr.errors import HostError
 from contrastive_sr.hosts.progress import PROGRESS_FD
 
@@ -30,13 +30,36 @@ def alone(folder: Path, command: str) -> Iterator[None]:
     Raises:
         HostError: another one is writing into it.
     """
-    with (folder / ".lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(locked(folder / ".lock"))
+        except BlockingIOError:
             raise HostError(
                 f"Another {command} is writing into {folder}. Wait for it, or choose another --out."
-            ) from error
+            ) from None
+        yield
+
+
+@contextmanager
+def one_training(folder: Path, lock: Path, advice: str) -> Iterator[None]:
+    """Keep a second training out of the folder of one; the lock ends with the process that holds it.
+
+    Args:
+        folder: where the training writes, for the message.
+        lock: see :func:`~contrastive_sr.data.files.locked`; the folder that a lock file lies in is made.
+        advice: how to give a training another folder.
+
+    Raises:
+        HostError: another one is writing there.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock))
+        except BlockingIOError:
+            raise HostError(
+                f"Another training is writing into {folder}. Nothing was changed. Wait for it, or {advice}."
+            ) from None
         yield
 
 
@@ -57,7 +80,8 @@ def is_finished(config: Path, text: str) -> bool:
 
 def mark_finished(config: Path, text: str) -> None:
     """Say that the training with this config is finished."""
-    _marker(config).write_text(_digest(text))
+    with atomic_write(_marker(config)) as unfinished:
+        unfinished.write_text(_digest(text))
 
 
 def _digest(text: str) -> str:
@@ -86,7 +110,8 @@ def start_training(
     config.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     _marker(config).unlink(missing_ok=True)
-    config.write_text(text)
+    with atomic_write(config) as unfinished:
+        unfinished.write_text(text)
     source = str(Path(__file__).resolve().parents[2])
     with console_log(config).open("w") as stream:
         descriptor = stream.fileno() if progress is None else progress
@@ -109,9 +134,12 @@ def _dying_with_parent() -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up here: nothing may be loaded between fork and exec
+    parent = os.getpid()
 
     def ask() -> None:
         prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before this process could ask
+            os._exit(1)
 
     return ask
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -69,6 +69,22 @@ class RunLog:
     def seconds_per_step(self) -> float | None:
         """The mean over the run, without validation; None if nothing was logged."""
         return sum(seconds for _, seconds in self.times) / len(self.times) if self.times else None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RunLog]) -> RunLog:
+        """The parts of one training as one, in the order of their steps: clocks may be set back in between.
+
+        Args:
+            parts: in the order of the clocks. Where a training went back to an earlier step and passed what was there,
+                that is how it is known which of the two is of no use any more.
+        """
+        run = cls(parts[0].host)
+        for number, part in sorted(enumerate(parts), key=lambda item: item[1].start):
+            if any(later.start <= part.start and later.step > part.step for later in parts[number + 1 :]):
+                run.seconds += part.seconds
+            else:
+                run.add(part)
+        return run
 
     def add(self, part: RunLog) -> None:
         """Join a later part: what an interrupted one had logged beyond the step it goes on from is replaced."""
@@ -140,9 +156,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_basicsr(logs: list[Path]) -> RunLog:
-    run = RunLog("BasicSR")
-    for log in logs:
-        run.add(_basicsr_part(log))
+    run = RunLog.joined([_basicsr_part(log) for log in logs])
     if not run.training and not run.validation:
         raise DataError(
             f"{logs[-1]} has no line of a training step yet. BasicSR writes one every `logger: print_freq` steps."
@@ -232,9 +246,7 @@ def _elapsed(lines: list[str]) -> float:
 
 
 def _read_mmagic(files: list[Path]) -> RunLog:
-    run = RunLog("MMagic")
-    for file in files:
-        run.add(_mmagic_part(file))
+    run = RunLog.joined([_mmagic_part(file) for file in files])
     if not run.training and not run.validation:
         raise DataError(
             f"{files[-1]} has no line of a training step yet. MMEngine writes one every `interval` of its LoggerHook."

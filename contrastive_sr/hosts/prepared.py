@@ -47,11 +47,12 @@ def link_for_other_host(folder: Path) -> str | None:
         return None
     link = folder.parent.parent / _OTHER[folder.parent.name] / folder.name
     shown = link if given.is_absolute() else os.path.relpath(link)
+    if link.is_symlink() and not link.exists():
+        return f"{shown} is there already and is a link that leads nowhere; it was left alone"
     if link.exists() and not link.samefile(folder):
         return f"{shown} is there already and is another data set; it was left alone"
     if link.exists():
         return f"{shown} is a link to it"
     link.parent.mkdir(exist_ok=True)
-    link.unlink(missing_ok=True)  # a link that leads nowhere
     link.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
     return f"{shown} is a link to it"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from contrastive_sr.data.files import atomic_write
 from contrastive_sr.errors import ConfigError, HostError
 
 FOLDERS = ("plugins", "configs")
@@ -129,5 +130,6 @@ def write_shipped(target: Path, *, scale: int = SCALE, force: bool = False) -> l
         )
     for goal, text in pending:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        goal.write_text(text)
+        with atomic_write(goal) as unfinished:  # a link in its place is replaced, not written through
+            unfinished.write_text(text)
     return [goal for goal, _ in pending]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.files import atomic_write, lies_inside
 from contrastive_sr.data.images import UInt8Image, open_image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
@@ -44,6 +44,7 @@ RUNS = "runs"
 """Below it lie configs, logs and checkpoints; nothing of it is needed once all is measured."""
 SHOWN = 2
 """Images of each data set of which a part is kept, for the page."""
+_OWN = ".contrastive-sr"  # in `RUNS`: what lies below it was written here, and may be removed
 _POLL = 0.5
 _KNOWN = 0.02  # part of the steps after which the time left is told
 _CHANGED = (
@@ -115,7 +116,7 @@ class StudyHost(Protocol):
         """The network at the end of the training."""
 
     def resumable(self, folder: Path, run: Run) -> bool:
-        """Whether there is a checkpoint to go on from; what a kill has left half written is removed."""
+        """Whether there is a whole checkpoint to go on from."""
 
     def thin_out(self, folder: Path, run: Run) -> None:
         """Remove what was saved to go on from; the network at the end stays."""
@@ -215,6 +216,9 @@ class Study:
     def __init__(self, plan: Plan, host: StudyHost) -> None:
         self.plan, self.host = plan, host
         self.folder = plan.out.resolve() / RUNS
+        check_own(plan.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _OWN).touch()
         self.steps = host.steps if plan.steps is None else plan.steps
         self.ledger = Ledger(plan.out / LEDGER)
         for name in plan.arms:
@@ -286,8 +290,7 @@ class Study:
     def _write_start(self, seed: int, state: Mapping[str, Tensor]) -> None:
         path = self._start_file(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            self.host.save_start(state, unfinished)
+        self.host.save_start(state, path)
 
     def _training(self, run: Run, options: dict[str, Any], start: str | None) -> _Training:
         content = {"options": self.host.fingerprint(options), "seed": run.seed, "steps": run.steps, "start": start}
@@ -512,6 +515,20 @@ def _stop(training: _Training) -> None:
         training.process.wait()
 
 
+def check_own(out: Path) -> None:
+    """Refuse a folder for results whose trainings are not those of a study.
+
+    Raises:
+        ConfigError: there are files of others where trainings would be written and removed.
+    """
+    runs = out / RUNS
+    if runs.is_dir() and any(runs.iterdir()) and not ((runs / _OWN).is_file() or (out / NOTES).is_file()):
+        raise ConfigError(
+            f"--out: expected a folder that is missing, empty, or of an earlier study or demo, got {out}, whose {RUNS} "
+            "has files of another origin. Nothing was changed. Choose another one."
+        )
+
+
 def check_not_set(changes: Mapping[str, Any], settings: Mapping[str, str]) -> None:
     """Refuse changes to what the study sets itself.
 
@@ -591,7 +608,10 @@ class _Crops:
 
 
 def _crop_folder(folder: Path, dataset: str, image: str) -> Path:
-    return folder / dataset.replace("/", "_") / Path(image).stem
+    place = folder / dataset.replace("/", "_") / Path(image).stem
+    if not lies_inside(place, folder):  # a data set called `..`
+        raise ConfigError(f"{dataset}, {image}: expected names that are no paths. Rename the data set.")
+    return place
 
 
 def _save(path: Path, image: UInt8Image, box: tuple[int, int, int, int]) -> None:

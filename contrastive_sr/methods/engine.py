@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.later import Later
 from contrastive_sr.methods.layers import dry_run, feature_key, run_module, super_resolve
+from contrastive_sr.methods.still import STEPS, Still
 from contrastive_sr.methods.weighting import TermWeight, gradient_square
 from contrastive_sr.networks import CRLSR, DASR, CriteriaBranches, MPFNet
 from contrastive_sr.networks.call import NetworkCall, check_channels, is_images
@@ -133,6 +135,7 @@ class Methods(nn.Module):
         self._idle: list[nn.Parameter] = []
         self._depends: set[str] = set()  # terms whose gradient was seen to reach their points
         self._watched: list[tuple[str, Later]] = []
+        self._still: defaultdict[str, Still] = defaultdict(Still)  # by term
         for method in methods:
             if hasattr(self, method.name):
                 raise ConfigError(f"methods: {method.name!r} cannot be a method's `name`. Try `my_{method.name}`.")
@@ -502,6 +505,14 @@ class Methods(nn.Module):
             if not self.warming_up:
                 weight.measure(step, term.loss, pixel_loss, points, every=method.every)
             in_force, raw = weight.at(step), term.loss.detach()
+            if self.training and self._still[label].is_dead(raw):
+                warnings.warn(
+                    f"{label} at SR step {step + 1}: expected a loss that changes from step to step, got exactly "
+                    f"{raw.item():.4g} for {STEPS} steps in a row. The contrast is dead, as where the training has "
+                    "diverged: lower the learning rates, and resume from an earlier checkpoint. A loss with a margin "
+                    "is 0 where all have it.",
+                    stacklevel=3,
+                )
             loss, metrics = in_force * term.loss, _named(method, term.metrics)
         metrics |= {label: loss.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
         if pixel_loss is not None or self.warming_up:

@@ -128,6 +128,31 @@ def test_a_part_that_was_made_anew_replaces_the_steps_behind_its_start(basicsr: 
     assert read_run(archived) == read_run(basicsr)
 
 
+def part_of_a_run(first: int, last: int, start: int | None = None) -> RunLog:
+    """A part that logged each tenth step; the values tell the part."""
+    start = first - 10 if start is None else start
+    points = [(step, float(first)) for step in range(first, last + 1, 10)]
+    return RunLog("BasicSR", training={"loss_pix": points}, start=start, total=200)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([part_of_a_run(110, 200), part_of_a_run(10, 100)], {10: range(10, 101, 10), 110: range(110, 201, 10)}),
+        ([part_of_a_run(10, 120), part_of_a_run(110, 200)], {10: range(10, 101, 10), 110: range(110, 201, 10)}),
+        (
+            [part_of_a_run(10, 100), part_of_a_run(110, 120), part_of_a_run(60, 200)],
+            {10: range(10, 51, 10), 60: range(60, 201, 10)},
+        ),
+    ],
+    ids=["a clock that was set back", "a part made anew", "a damaged checkpoint passed over"],
+)
+def test_parts_are_joined_by_their_steps(parts: list[RunLog], expected: dict[int, range]) -> None:
+    joined = RunLog.joined(parts)
+    assert joined.training["loss_pix"] == [(step, float(part)) for part, steps in expected.items() for step in steps]
+    assert joined.total == 200
+
+
 @pytest.mark.basicsr
 def test_a_run_is_read_while_it_is_written(basicsr: Path, tmp_path: Path) -> None:
     text = min(basicsr.glob("train_*.log")).read_text()

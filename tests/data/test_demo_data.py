@@ -107,6 +107,35 @@ def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_only_what_is_its_own_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "demo.partial").mkdir()
+    (tmp_path / "demo.partial/photo.png").write_text("mine")
+    folder = prepare_demo_data(tmp_path / "demo").folder
+    assert (tmp_path / "demo.partial/photo.png").read_text() == "mine"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("photo.png", "train/HR/photo.png", "../demo.partial/photo.png"):
+        (folder / name).write_text("mine")
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {**manifest["files"], name: "0"}}))
+        (folder / "val/HR/chelsea.png").unlink(missing_ok=True)
+        if ".." not in name:
+            with pytest.raises(DataError, match=r"other files in it, such as .*photo\.png"):
+                prepare_demo_data(folder)
+            (folder / name).unlink()
+        else:
+            assert not prepare_demo_data(folder).reused
+    assert (tmp_path / "demo.partial/photo.png").read_text() == "mine"
+
+
+def test_two_at_once_end_with_one_whole_data_set(tmp_path: Path) -> None:
+    def second(name: str, done: int, total: int) -> None:
+        with pytest.raises(DataError, match="Another `contrastive-sr prepare` is at work"):
+            prepare_demo_data(tmp_path / "demo")
+
+    assert prepare_demo_data(tmp_path / "demo", second).train > 0
+    assert prepare_demo_data(tmp_path / "demo").reused
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
 def test_the_manifest_names_sources(demo_data: Path) -> None:
     manifest = json.loads((demo_data / "manifest.json").read_text())
     assert set(manifest["photographs"]) == {*TRAIN_PHOTOS, *VAL_PHOTOS}

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from full_disk import small_disk
 from PIL import Image
 
 from contrastive_sr.data.demo import photo_path
@@ -282,7 +283,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) ->
     done = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     assert 2 <= len(done) < 10
     journal.write_text(journal.read_text() + '{"image": "half a li')  # as a kill in the middle of a line leaves it
-    (killed / "set/set_train_HR_sub/7_s001.png.unfinished").write_bytes(b"half an image")
+    (killed / f"set/set_train_HR_sub/.contrastive-sr-{7:016x}.unfinished").write_bytes(b"half an image")
     times = {name: (killed / "set" / name).stat().st_mtime_ns for entry in done for name in entry["wrote"]}
 
     again = subprocess.run(command, cwd=killed, env=environment, capture_output=True, text=True)
@@ -374,6 +375,55 @@ def test_a_damaged_journal_is_an_error(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "set/prepare.jsonl").write_text("")
     with pytest.raises(DataError, match=r"prepare.jsonl is damaged.*Remove it and the folders set_train_HR_sub"):
         prepare_folder(photos, tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["../victim.png", "{root}/victim.png", "set_train_HR_sub/c.png", "prepare.jsonl"])
+def test_a_journal_removes_nothing_but_files_of_its_images(name: str, photos: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.png"
+    victim.write_text("mine")
+    out = tmp_path / "set"
+    prepare_folder(photos, out)
+    lines = (out / "prepare.jsonl").read_text().splitlines()
+    entry = json.loads(lines[1])
+    entry["wrote"][name.format(root=tmp_path)] = [4, 1, 1]
+    entry["read"] = [[0, 0]]  # as of an image that was changed
+    (out / "prepare.jsonl").write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]) + "\n")
+    before = files_below(out)
+    with pytest.raises(DataError, match=r"expected set_train_HR_sub/a to have written files of its own name"):
+        prepare_folder(photos, out)
+    assert victim.read_text() == "mine"
+    assert files_below(out) == before
+
+
+def test_a_folder_that_leads_out_is_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/set_train_HR_sub").symlink_to(tmp_path / "other")
+    with pytest.raises(DataError, match=r"set_train_HR_sub leads to .*other, outside of the data set"):
+        prepare_folder(photos, tmp_path / "set")
+    assert not files_below(tmp_path / "other")
+
+
+def test_a_database_of_another_origin_stays(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    prepare_folder(photos, out)
+    write(photo(60, 60, "coffee.png"), photos / "a.png")  # so that databases are to be made anew
+    database = out / "set_train_HR_sub.lmdb"
+    database.mkdir()
+    (database / "data.mdb").write_text("mine")
+    with pytest.raises(DataError, match=r"set_train_HR_sub.lmdb was not written by this command.*Move it away"):
+        prepare_folder(photos, out, lmdb=True)
+    (database / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"has other files in it, such as notes.txt"):
+        prepare_folder(photos, out, lmdb=True)
+    assert (database / "data.mdb").read_text() == "mine"
+
+
+def test_a_full_disk_ends_it_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
+    with small_disk(1000), pytest.raises(OSError, match="File too large"):
+        prepare_folder(photos, tmp_path / "set")
+    assert files_below(tmp_path / "set") == ["prepare.jsonl"]
+    assert prepare_folder(photos, tmp_path / "set").problems == []
 
 
 def test_two_commands_on_one_folder_are_refused(photos: Path, tmp_path: Path) -> None:
@@ -474,6 +524,18 @@ def test_df2k_is_made_of_links(div2k: Path, tmp_path: Path) -> None:
     join_df2k(datasets / "DIV2K")
     assert files_below(datasets / "DF2K/DF2K_train_HR_sub") == sorted(names)
     assert all(path.is_symlink() for path in (datasets / "DF2K/DF2K_train_HR_sub").iterdir())
+
+
+def test_links_of_others_in_df2k_stay(tmp_path: Path) -> None:
+    for name in ("DIV2K", "Flickr2K"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prepare.jsonl").touch()
+    joint = tmp_path / "DF2K/DF2K_train_HR_sub"
+    joint.mkdir(parents=True)
+    (joint / "mine.png").symlink_to("/nowhere/mine.png")
+    (joint / "gone.png").symlink_to("../../DIV2K/DIV2K_train_HR_sub/gone.png")  # as this command made it
+    assert join_df2k(tmp_path / "DIV2K") == (tmp_path / "DF2K", 0)
+    assert [path.name for path in joint.iterdir()] == ["mine.png"]
 
 
 def test_realsr_gets_equal_names_without_copies(realsr: Path, tmp_path: Path, command_line: Run) -> None:
@@ -683,5 +745,8 @@ def test_a_data_set_at_the_other_name_is_left_alone(tmp_path: Path, monkeypatch:
     )
     assert link_for_other_host(Path("elsewhere/Mine")) is None
     Path("datasets/Mine").symlink_to("nowhere")
+    alone = "datasets/Mine is there already and is a link that leads nowhere; it was left alone"
+    assert link_for_other_host(Path("data/Mine")) == alone
+    Path("datasets/Mine").unlink()
     assert link_for_other_host(Path("data/Mine")) == "datasets/Mine is a link to it"
     assert Path("datasets/Mine").samefile("data/Mine")

@@ -89,7 +89,7 @@ def test_a_stop_loses_nothing_and_the_same_call_goes_on(photos: Path, tmp_path: 
     done = list(files.values())[:2]
     assert sorted((tmp_path / "sr").iterdir()) == done
     written = [path.stat().st_mtime_ns for path in done]
-    (tmp_path / "sr" / "c.png.unfinished").write_bytes(b"of a process that was killed")
+    (tmp_path / f"sr/.contrastive-sr-{7:016x}.unfinished").write_bytes(b"of a process that was killed")
     net = Counting()
     assert upscale(named(net), files, 4, made_by="a") == net.count == 3
     assert [path.stat().st_mtime_ns for path in done] == written

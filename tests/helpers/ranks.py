@@ -17,12 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr.distributed import (
     average_gradients,
+    check_same_on_ranks,
     gather_rows,
     rank,
     reduce_over_ranks,
     sum_over_ranks,
     world_size,
 )
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.losses import (
     BidirectionalNCELoss,
     CriteriaLoss,
@@ -192,6 +194,11 @@ def work(index: int, folder: str) -> None:
     out["samples"] = _samples(methods, images_batch())
     out["method_gradients"], out["warnings"] = _auxiliary_step(methods, net, index)
     out["state"] = methods.state_dict()
+    check_same_on_ranks({"seed": 1, "network": nn.Conv2d})
+    try:
+        check_same_on_ranks({"seed": 1, "methods": [index], **({"val": None} if index else {})})
+    except ConfigError as error:
+        out["differing"] = str(error)
     torch.save(out, Path(folder) / f"{index}.pt")
     dist.destroy_process_group()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -141,6 +142,26 @@ def test_undo_refuses_a_file_that_was_edited_since(stock: Path) -> None:
     with pytest.raises(HostError, match=r"has changed since\. Nothing was restored"):
         patches.undo(stock)
     assert _fingerprints(stock) == before
+
+
+def test_a_record_of_other_files_writes_nothing(stock: Path) -> None:
+    """As one that came with a download could name any file, and what is to be written there."""
+    patches.fix(stock)
+    victim, folder = stock.parent / "victim.py", stock / ".contrastive-sr-doctor"
+    victim.write_text("mine")
+    (folder / "..__victim.py.original").write_text("other")
+    digests = {"original": hashlib.sha256(b"other").hexdigest(), "mended": hashlib.sha256(b"mine").hexdigest()}
+    (folder / "record.json").write_text(json.dumps({"files": {"../victim.py": digests}}))
+    with pytest.raises(HostError, match=r"record of earlier changes .*victim.py, which is none of the files"):
+        patches.undo(stock)
+    assert victim.read_text() == "mine"
+
+    shutil.rmtree(folder)
+    (stock.parent / "elsewhere").mkdir()
+    folder.symlink_to(stock.parent / "elsewhere")
+    with pytest.raises(HostError, match="got a link"):
+        patches.undo(stock)
+    assert not list((stock.parent / "elsewhere").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(stock: Path) -> None:

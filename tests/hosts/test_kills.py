@@ -84,7 +84,7 @@ class Training:
             path
             for end in ("*.pth", "*.state", "*.contrastive")
             for path in self.folder.rglob(end)
-            if path.parent.name != "unfinished"
+            if path.parent.suffix != ".unfinished"
         ]
         for path in files:
             assert torch.load(path, map_location="cpu", weights_only=True), path
@@ -148,13 +148,14 @@ def test_a_killed_training_goes_on(host: str, kills: int, demo_data: Path, tmp_p
     early = kill_again_and_again(training, kills, seed=6)
     last = training.saved()
     assert last >= kills - early
-    if host == "basicsr":  # what a kill in the midst of a state leaves, whether or not there was one
-        (training.states / f"{last + 1}.contrastive.unfinished").write_bytes(b"half a file")
+    # what a kill in the midst of a save leaves, whether or not there was one
+    (training.states / f".contrastive-sr-{7:016x}.unfinished").write_bytes(b"half a file")
     process = training.start(last + 2, resume=True)
     assert process.wait() == 0, training.printed()[-4000:]
     assert f"iter: {last}" in training.printed()
     assert training.check_files() > 0
     assert training.saved() == last + 2
+    assert not list(training.states.glob("*.unfinished"))
     if host == "basicsr":
         state = load(training.states / f"{last + 2}.state")
         assert state["iter"] == state["methods"]["step.count"] == last + 2

@@ -18,6 +18,7 @@ from typing import Any
 import mmagic_helpers as helpers
 import pytest
 import torch
+from full_disk import small_disk
 from mmagic.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.fileio import get_file_backend
@@ -30,8 +31,10 @@ from mmengine.runner.checkpoint import load_state_dict
 from same import assert_same
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
-from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError
+from contrastive_sr.data.files import locked
+from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError, SaveError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.mmagic import runner
 
 pytestmark = pytest.mark.mmagic
 EMA = 'custom_hooks = [dict(type="EMAHook", momentum=0.1), dict(type="BasicVisualizationHook", interval=1)]\n'
@@ -519,6 +522,93 @@ def test_a_file_that_is_written_anew_stays_whole_until_the_end(edsr: Path, tmp_p
     hook = HOOKS.build({"_scope_": "mmagic", **config.default_hooks.checkpoint.to_dict()})
     hook.before_run(SimpleNamespace(_resume=False))
     assert hook.backend_args == {"backend": "contrastive_sr_atomic"}
+
+
+def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "iter_1.pth"
+    backend = get_file_backend(backend_args={"backend": "contrastive_sr_atomic"})
+    backend.put(b"whole", path)
+    with small_disk(4096), pytest.raises(SaveError, match=r"iter_1\.pth could not be written.* MiB are free"):
+        backend.put(bytes(10_000), path)
+    assert path.read_bytes() == b"whole"
+    assert [other.name for other in tmp_path.iterdir()] == ["iter_1.pth"]
+
+
+def chosen(folder: Path) -> tuple[str | None, list[str]]:
+    """The checkpoint that `--resume` takes, and what is warned of."""
+    hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook", "interval": 1, "by_epoch": False})
+    warned: list[str] = []
+    logger = SimpleNamespace(warning=warned.append, info=lambda text: None)
+    runner = SimpleNamespace(_resume=True, _load_from=None, work_dir=str(folder), logger=logger)
+    hook.before_run(runner)
+    return runner._load_from and Path(runner._load_from).name, warned
+
+
+def test_resume_takes_the_newest_whole_checkpoint_by_its_step(tmp_path: Path) -> None:
+    for step in (30, 4, 5, 6):  # those of later steps are older by the clock
+        torch.save({"state_dict": {"weight": torch.ones(3)}}, tmp_path / f"iter_{step}.pth")
+    assert chosen(tmp_path) == ("iter_30.pth", [])
+    torch.save({"state_dict": {"weight": torch.tensor(torch.nan)}}, tmp_path / "iter_30.pth")
+    (tmp_path / "iter_6.pth").write_bytes((tmp_path / "iter_6.pth").read_bytes()[:-100])
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_30.pth"))
+    name, warned = chosen(tmp_path)
+    assert name == "iter_5.pth"
+    assert [text.partition(":")[0] for text in warned] == ["iter_30.pth is passed over", "iter_6.pth is passed over"]
+    for path in tmp_path.glob("*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"expected a whole checkpoint in .*, got damaged ones alone"):
+        chosen(tmp_path)
+
+
+def test_a_record_of_a_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:
+    work, victim = tmp_path / "work", tmp_path / "victim.pth"
+    work.mkdir()
+    victim.write_text("mine")
+    (work / "last_checkpoint").write_text(str(victim))
+    with pytest.raises(DataError, match=r"expected .*last_checkpoint to name a checkpoint in .*, got .*victim.pth"):
+        chosen(work)
+
+    for save_best in ("PSNR", ["PSNR", "SSIM"]):
+        config = {"type": "contrastive_sr.CheckpointHook", "interval": 1, "save_best": save_best, "rule": "greater"}
+        hook = HOOKS.build({**config, "max_keep_ckpts": 2, "by_epoch": False})
+        info = {"best_ckpt": str(victim), "best_ckpt_PSNR": str(victim), "best_ckpt_SSIM": str(work / "best.pth")}
+        info["keep_ckpt_ids"] = [1, "x/../../victim", 3, 4]
+        hub = SimpleNamespace(runtime_info=info, get_info=info.get, update_info=info.__setitem__)
+        logger = SimpleNamespace(info=lambda text: None)
+        hook.before_train(SimpleNamespace(work_dir=str(work), message_hub=hub, logger=logger))
+        if save_best == "PSNR":
+            assert hook.best_ckpt_path is None
+        else:
+            assert hook.best_ckpt_path_dict == {"PSNR": None, "SSIM": str(work / "best.pth")}
+        assert list(hook.keep_ckpt_ids) == [3, 4]
+    assert victim.read_text() == "mine"
+
+
+def test_nan_is_named_and_not_saved() -> None:
+    hook = HOOKS.build({"type": "contrastive_sr.FiniteHook"})
+    values = {"train/loss": HistoryBuffer([0.5, float("nan")], [1, 1])}
+    runner = SimpleNamespace(
+        iter=6,
+        model=torch.nn.Conv2d(1, 1, 1),
+        optim_wrapper=OptimWrapper(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)),
+        message_hub=SimpleNamespace(log_scalars=values),
+    )
+    hook.before_train(runner)
+    with pytest.raises(NonFiniteError, match=r"loss at step 7: expected a finite number, got nan"):
+        hook.after_train_iter(runner, 6, outputs={"loss": torch.tensor(torch.nan)})
+    for name in ("state_dict", "ema_state_dict"):
+        with pytest.raises(NonFiniteError, match=rf"checkpoint of step 7: expected finite numbers in {name}\.bn"):
+            hook.before_save_checkpoint(runner, {"state_dict": {}, name: {"bn": torch.tensor(torch.inf)}})
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers.write_demo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = helpers.write_config(tmp_path / "small.py", "demo_pcl_edsr", steps=2, save=2)
+    (tmp_path / "work_dirs/small").mkdir(parents=True)
+    with locked(tmp_path / "work_dirs/small/.lock"), pytest.raises(HostError, match="Another training is writing into"):
+        runner.train(config, [])
+    assert [path.name for path in (tmp_path / "work_dirs/small").iterdir()] == []
 
 
 def test_checkpoint_hook_refuses_to_keep_one_file() -> None:

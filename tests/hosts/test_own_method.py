@@ -68,6 +68,7 @@ default_hooks = dict(logger=dict(interval=1))
         ("method.txt", "", "--import: expected an existing Python file (.py), got method.txt."),
         ("torch.py", "", "--import: there is a module torch already. Give torch.py another name."),
         ("broken.py", "\nimport nowhere_at_all\n", "--import: broken.py, line 2: ModuleNotFoundError: No module named"),
+        ("exits.py", "import sys\n\nsys.exit(0)\n", "--import: exits.py, line 3: SystemExit: 0"),
         ("syntax.py", "def (:\n", "--import: syntax.py: SyntaxError"),
         (
             "taken.py",

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mmagic_helpers as helpers
@@ -27,7 +28,7 @@ from rich.console import Console
 from contrastive_sr.cli.study import Settings, parse_arm, run_study
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError
 from contrastive_sr.evaluation.study import RESUMED, Ledger
-from contrastive_sr.hosts.study import digest_of, with_paths
+from contrastive_sr.hosts.study import CROPS, RUNS, check_own, digest_of, read_crops, with_paths
 from contrastive_sr.hosts.trained import network_of_options
 
 BATCHES = Path(__file__).with_name("study_batches.py")
@@ -289,6 +290,27 @@ def yaml_digest(arm: str) -> str:
 
     made = Study(Plan(Path("base.yml"), {arm: {}}, [0], Path("other_out")), BasicSRStudy(Path("base.yml")))
     return made.trainings[0].digest
+
+
+def test_trainings_of_another_origin_stay(tmp_path: Path) -> None:
+    """As of a folder `basicsr` with a checkout in it, below which `demo --fresh` would remove `runs`."""
+    check_own(tmp_path)
+    mine = tmp_path / RUNS / "mine.pth"
+    mine.parent.mkdir()
+    check_own(tmp_path)
+    mine.touch()
+    with pytest.raises(
+        ConfigError, match=r"--out: expected a folder that is missing, empty, .*whose runs has files of"
+    ):
+        check_own(tmp_path)
+    (tmp_path / "notes.json").touch()  # of an earlier version
+    check_own(tmp_path)
+
+
+def test_crops_lie_in_their_folder(tmp_path: Path) -> None:
+    summary = SimpleNamespace(measured={"..": ["l1"]}, values={("..", "l1", "psnr_y"): {0: {"a.png": 20.0}}})
+    with pytest.raises(ConfigError, match="expected names that are no paths"):
+        read_crops(tmp_path / "out" / CROPS, summary)  # type: ignore[arg-type]
 
 
 def test_digests_do_not_tell_machines_apart() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import open_image, read_rgb
 from contrastive_sr.data.prepare.parts import Files, Job, Layout, Source
@@ -76,7 +77,15 @@ def _write(source: Source, layout: Layout, out: Path) -> Files:
 
 def _read(path: Path) -> torch.Tensor:
     """(H, W, 3) of 8 bits; grey images as three equal channels."""
-    return (read_rgb(path)[0] * 255).round().byte().permute(1, 2, 0).contiguous()
+    try:
+        image = read_rgb(path)[0]
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a decoder can fail in any way on a damaged file
+        raise DataError(
+            f"{path} cannot be read as an image ({describe_error(error)}). Replace it, or leave it out."
+        ) from error
+    return (image * 255).round().byte().permute(1, 2, 0).contiguous()
 
 
 def _own_lr(source: Source, hr: torch.Tensor, scale: int) -> torch.Tensor:
@@ -102,7 +111,7 @@ def _save(image: torch.Tensor, out: Path, name: str, original: Path | None) -> F
     from PIL import Image
 
     path = out / name
-    with atomic_write(path) as unfinished:
+    with atomic_write(path, sync=False) as unfinished:  # of thousands; the journal tells which are whole
         if original is not None and _is_as_wanted(original, image):
             _take_over(original, unfinished)
         else:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.files import atomic_write, lies_inside, preparing
 from contrastive_sr.data.prepare.parts import Files, Job, Part
 from contrastive_sr.errors import DataError
 
@@ -20,36 +20,33 @@ JOURNAL = "prepare.jsonl"
 class Journal:
     """Finished images of one data set. As long as it is open, no second process works on the folder.
 
+    What it says may be removed is looked at first: files of the names that this command gives, inside of the folder.
+
     Args:
         out: root of the data set; made if it is missing.
         settings: what decides about the bytes that are written, by the words of a message.
         parts: what is to be written.
 
     Raises:
-        DataError: the folder was prepared with other settings, holds images of another origin, or is worked on.
+        DataError: the folder was prepared with other settings, holds images of another origin, leads out of itself by
+            links, or is worked on.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], parts: Sequence[Part]) -> None:
         self.out, self.path = out, out / JOURNAL
         self._done: dict[str, tuple[list[list[int]], Files]] = {}
+        self._databases: dict[str, None] = {}  # in the order in which they were written
         out.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(out, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise DataError(f"Another `contrastive-sr prepare` is at work on {out}. Wait for it to end.") from None
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(preparing(out, lock=out))
             self._begin(dict(settings), parts)
-        except BaseException:
-            os.close(self._lock)
-            raise
-        self._stream = self.path.open("a")
+            self._stream = self.path.open("a")
+            self._lock = stack.pop_all()
 
     def close(self) -> None:
         """Let other processes work on the folder."""
         self._stream.close()
-        os.close(self._lock)
+        self._lock.close()
 
     def files(self, job: Job) -> Files | None:
         """What was written for an image, or None if it is to be done: never done, changed since, or files are gone."""
@@ -59,14 +56,42 @@ class Journal:
         return files
 
     def forget(self, job: Job) -> None:
-        """Remove what an earlier run wrote for an image that is to be done again."""
-        for name in self._done.pop(_key(job), ([], {}))[1]:
+        """Remove what an earlier run wrote for an image that is to be done again.
+
+        Raises:
+            DataError: the journal names files that this command does not write for it. Nothing of the image is removed.
+        """
+        names = self._done.get(_key(job), ([], {}))[1]
+        own = re.compile(rf"{re.escape(job.source.name)}(_s\d+)?\.png")
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if folder not in job.layout.folders or not own.fullmatch(file):
+                raise DataError(
+                    f"{self.path}: expected {_key(job)} to have written files of its own name in "
+                    f"{', '.join(job.layout.folders)}, got {name}. Nothing of it was removed. Remove that line, or the "
+                    "file and begin anew."
+                )
+        for name in names:
             (self.out / name).unlink(missing_ok=True)
+        self._done.pop(_key(job), None)
+
+    def wrote_database(self, name: str) -> bool:
+        """Whether an lmdb below the root is one that this command wrote, or began to."""
+        return name in self._databases
+
+    def add_database(self, name: str) -> None:
+        """Note an lmdb that is about to be written."""
+        if name not in self._databases:
+            self._databases[name] = None
+            self._append(_database_line(name))
 
     def add(self, job: Job, files: Files) -> None:
         """Note a finished image."""
         self._done[_key(job)] = _stamp(job), files
-        self._stream.write(_line(_key(job), *self._done[_key(job)]))
+        self._append(_line(_key(job), *self._done[_key(job)]))
+
+    def _append(self, line: str) -> None:
+        self._stream.write(line)
         self._stream.flush()
 
     def tidy(self, jobs: Sequence[Job]) -> None:
@@ -80,8 +105,14 @@ class Journal:
     def _begin(self, settings: dict[str, Any], parts: Sequence[Part]) -> None:
         self.settings: dict[str, Any] = settings
         folders = [folder for part in parts for folder in part.layout.folders]
+        databases = [part.layout.database(folder) for part in parts for folder in part.layout.folders]
+        for name in (JOURNAL, *folders, *databases):
+            if not lies_inside(self.out / name, self.out):
+                raise DataError(
+                    f"{self.out / name} leads to {(self.out / name).resolve()}, outside of the data set: expected what "
+                    "is written to lie in it. Nothing was changed. Take the link away, or choose another OUT."
+                )
         if not self.path.exists():
-            databases = [part.layout.database(folder) for part in parts for folder in part.layout.folders]
             others = [name for name in (*folders, *databases) if any((self.out / name).glob("*"))]
             if others:
                 raise DataError(
@@ -113,6 +144,9 @@ class Journal:
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
+                if "database" in entry:
+                    self._databases[entry["database"]] = None
+                    continue
                 self._done[entry["image"]] = (
                     entry["read"],
                     {name: (size, height, width) for name, (size, height, width) in entry["wrote"].items()},
@@ -125,6 +159,11 @@ class Journal:
         with atomic_write(self.path) as unfinished, unfinished.open("w") as stream:
             stream.write(json.dumps({"settings": self.settings}) + "\n")
             stream.writelines(lines)
+            stream.writelines(map(_database_line, self._databases))
+
+
+def _database_line(name: str) -> str:
+    return json.dumps({"database": name}) + "\n"
 
 
 def _key(job: Job) -> str:

@@ -13,6 +13,8 @@ _DF2K = {"DIV2K": "DIV2K_train_HR_sub", "Flickr2K": "Flickr2K_HR_sub"}
 def join_df2k(folder: Path) -> tuple[Path, int] | None:
     """Put the HR sub-images of DIV2K and Flickr2K, prepared side by side, into one folder beside them, as links.
 
+    Links that lead to images that are no longer there are removed; whatever else lies in the folder stays.
+
     Args:
         folder: root of either data set.
 
@@ -26,7 +28,10 @@ def join_df2k(folder: Path) -> tuple[Path, int] | None:
     joint.mkdir(parents=True, exist_ok=True)
     wanted = {file.name: file for name, below in _DF2K.items() for file in (parent / name / below).glob("*.png")}
     for there in list(joint.iterdir()):
-        if there.is_symlink() and there.name not in wanted:
+        if there.name not in wanted and any(
+            there.is_symlink() and os.readlink(there) == os.path.relpath(parent / name / below / there.name, joint)
+            for name, below in _DF2K.items()
+        ):
             there.unlink()
     for name, file in wanted.items():
         link = joint / name

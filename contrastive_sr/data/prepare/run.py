@@ -16,9 +16,9 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from contrastive_sr.data.files import atomic_write
+from contrastive_sr.data.files import atomic_write, remove_unfinished
 from contrastive_sr.data.images import open_image
-from contrastive_sr.data.prepare.databases import write_database
+from contrastive_sr.data.prepare.databases import remove_database, write_database
 from contrastive_sr.data.prepare.journal import Journal
 from contrastive_sr.data.prepare.parts import Files, Job, Part, few
 from contrastive_sr.errors import DataError, HostError
@@ -99,7 +99,7 @@ def prepare(
     with closing(Journal(out, _settings(parts, kind), parts)) as journal:
         pending = [job for job in every if journal.files(job) is None]
         _check_space(pending, every if lmdb else (), out)
-        _clear(parts, out, {job.layout.hr for job in pending})
+        _clear(parts, out, journal, {job.layout.hr for job in pending})
         for job in pending:
             journal.forget(job)
         problems = []
@@ -122,7 +122,7 @@ def prepare(
             if lmdb:
                 for folder in part.layout.folders:
                     entries = _of_folder(files, folder)
-                    write_database(out, folder, out / part.layout.database(folder), entries, on_progress)
+                    write_database(out, folder, part.layout.database(folder), entries, journal, on_progress)
     return Prepared(out, results, len(every) - len(pending), problems)
 
 
@@ -185,16 +185,14 @@ def _settings(parts: Sequence[Part], kind: str) -> dict[str, Any]:
     return settings
 
 
-def _clear(parts: Sequence[Part], out: Path, changing: set[str]) -> None:
+def _clear(parts: Sequence[Part], out: Path, journal: Journal, changing: set[str]) -> None:
     """Removes what a killed run left unfinished, and databases of folders that are about to change."""
+    remove_unfinished(out)
     for part in parts:
         for folder in part.layout.folders:
-            for left in (out / folder).glob("*.unfinished"):
-                left.unlink()
-            database = out / part.layout.database(folder)
-            shutil.rmtree(database.with_name(f"{database.name}.unfinished"), ignore_errors=True)
+            remove_unfinished(out / folder)
             if part.layout.hr in changing:
-                shutil.rmtree(database, ignore_errors=True)
+                remove_database(out / part.layout.database(folder), journal)
 
 
 # ------------------------------------------------------------------------------------------------------- the disk
@@ -225,7 +223,7 @@ def _estimate(job: Job, out: Path | None) -> float:
             height, width = (length // layout.multiple * layout.multiple for length in header.size[::-1])
             is_png = header.format == "PNG"
         state = path.stat()
-    except (OSError, DataError):
+    except Exception:  # a decoder can fail in any way on a damaged file
         return 0  # it will be named when it is its turn
     pieces, area = 1, height * width
     if layout.cut is not None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contrastive_sr.data.files import atomic_write
 from contrastive_sr.embeddings.weights import read_state_dict, renamed
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.proven import save_whole
 
 # BasicSR's name of an RCAN layer, and that of the original code, which is the one spandrel knows.
 _RCAN_NAMES = (
@@ -57,8 +57,7 @@ def export(checkpoint: Path, target: Path) -> str:
             f"{checkpoint}: expected an RCAN or RRDBNet of BasicSR, got layers such as {', '.join(list(weights)[:3])}. "
             "spandrel has no EDSR; other networks' files it reads as they are, or not at all."
         )
-    with atomic_write(target) as unfinished:
-        torch.save(weights, unfinished)
+    save_whole(weights, target)
     return network
 
 

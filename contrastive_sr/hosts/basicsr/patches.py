@@ -131,7 +131,10 @@ def is_patched(root: Path) -> bool:
 
 
 def _record_path(root: Path) -> Path:
-    return root / _RECORD_FOLDER / "record.json"
+    folder = root / _RECORD_FOLDER
+    if folder.is_symlink():
+        raise HostError(f"Expected a folder of our own at {folder}, got a link. Take it away; nothing was changed.")
+    return folder / "record.json"
 
 
 def _backup_path(root: Path, file: str) -> Path:
@@ -144,6 +147,8 @@ def _read_record(root: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         files = json.loads(path.read_text())["files"]
+        if others := set(files) - {patch.file for patch in PATCHES}:
+            raise KeyError(f"{min(others)}, which is none of the files that are changed")
         return {str(file): {key: str(value) for key, value in entry.items()} for file, entry in files.items()}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise HostError(
@@ -213,7 +218,7 @@ def fix(root: Path | None = None) -> list[Change]:
 
 def _apply(patches: Iterable[Patch], root: Path) -> list[Change]:
     changes = []
-    (root / _RECORD_FOLDER).mkdir(exist_ok=True)
+    _record_path(root).parent.mkdir(exist_ok=True)
     record = _read_record(root)
     for patch in patches:
         path = root / patch.file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +16,14 @@ import yaml
 from torch import nn
 
 from contrastive_sr._checks import describe_error
+from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.embeddings.tensor_file import load_plain, never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
+from contrastive_sr.hosts.basicsr.folders import check_folders, free_stamp, one_run
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
+from contrastive_sr.hosts.basicsr.resume import newest_whole
+from contrastive_sr.hosts.basicsr.saving import with_proven_saves
 from contrastive_sr.hosts.in_step import STATE_SUFFIX, check_state
 from contrastive_sr.hosts.progress import TrainingProgress
 
@@ -36,10 +41,10 @@ def train(config: Path, arguments: list[str]) -> None:
         arguments: further arguments of ``basicsr/train.py``, e.g. ``["--auto_resume"]``.
 
     Raises:
-        ContrastiveSRError: bad options, data or host.
+        ContrastiveSRError: bad options, data or host; another training of the same name; NaN; a full disk.
     """
     host = import_basicsr("basicsr.train")
-    options = import_basicsr("basicsr.utils.options")
+    options, misc = import_basicsr("basicsr.utils.options"), import_basicsr("basicsr.utils.misc")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
     check_options(read_options(config), *registered())
@@ -47,7 +52,13 @@ def train(config: Path, arguments: list[str]) -> None:
 
     def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
         # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
+        check_folders(opt)
+        check_same_on_ranks({key: value for key, value in opt.items() if key not in ("rank", "manual_seed")})
         datasets.update(start.check_start(opt))
+        if opt["rank"] == 0:
+            stack.enter_context(one_run(opt))
+            for module in (host, misc):
+                stack.enter_context(_replaced(module, "get_time_str", partial(free_stamp, opt)))
         # BasicSR seeds before it reads --force_yml
         options.set_random_seed(opt["manual_seed"] + opt["rank"])
         return _load_resume_state(host, opt)
@@ -142,14 +153,16 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
     """
     path = opt["path"].get("resume_state")
     if opt["auto_resume"]:
-        states = [p for p in Path(opt["path"]["training_states"]).glob("*.state") if p.stem.isdigit()]
-        path = max(states, key=lambda state: int(state.stem), default=None)
+        path, passed_over = newest_whole(opt)
         opt["path"]["resume_state"] = None if path is None else str(path)
+        if passed_over and opt["rank"] == 0:
+            print(*passed_over, f"The training goes on from {path}.", sep="\n", flush=True)
     if not path:
         return None
     try:
         state: dict[str, Any] = load_plain(path)
         complete = {"iter", "epoch", "optimizers", "schedulers"} <= set(state)
+        complete = complete and isinstance(state["iter"], int)  # names of networks are made of it
     except Exception as error:  # a damaged file can fail in any way
         raise DataError(_NO_STATE.format(path=path, reason=f" ({describe_error(error)})")) from error
     if not complete:
@@ -191,7 +204,7 @@ def _with_progress(host: ModuleType, stack: ExitStack) -> Any:
     build_model = host.build_model
 
     def build(opt: dict[str, Any]) -> Any:
-        model = build_model(opt)
+        model = with_proven_saves(build_model(opt))
         if opt["rank"] != 0:
             return model
         optimize = model.optimize_parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,10 +14,13 @@ import yaml
 from torch import Tensor
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.errors import DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import PREFIX, check_options, host_model, plain, read_options
+from contrastive_sr.hosts.basicsr.resume import newest_whole
 from contrastive_sr.hosts.basicsr.runner import registered
 from contrastive_sr.hosts.overrides import merged, nested
+from contrastive_sr.hosts.proven import save_whole
 from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
 _KEYS = {
@@ -112,12 +114,13 @@ class BasicSRStudy:
         return self.run_folder(folder, run) / "models" / "net_g_latest.pth"
 
     def resumable(self, folder: Path, run: Run) -> bool:
-        states = self.run_folder(folder, run) / "training_states"
-        for state in states.glob("*.state"):
-            # torch's format; the table of what is in it comes last, and is missing if a kill came before
-            if not zipfile.is_zipfile(state):
-                state.unlink()
-        return any(states.glob("*.state"))
+        content = self.run_folder(folder, run)
+        options = read_options(folder / "configs" / f"{run.name}{self.suffix}")
+        paths = {"training_states": content / "training_states", "models": content / "models"}
+        try:
+            return newest_whole({**options, "path": paths})[0] is not None
+        except DataError:
+            return False
 
     def thin_out(self, folder: Path, run: Run) -> None:
         latest = self.checkpoint(folder, run)
@@ -126,7 +129,7 @@ class BasicSRStudy:
                 file.unlink()
 
     def save_start(self, state: Mapping[str, Tensor], path: Path) -> None:
-        torch.save({"params": dict(state)}, path)
+        save_whole({"params": dict(state)}, path)
 
 
 def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:

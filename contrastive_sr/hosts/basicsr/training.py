@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import rank, unwrapped
+from contrastive_sr.distributed import unwrapped
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
 from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
+from contrastive_sr.hosts.basicsr.saving import ProvenSaves
 from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, methods_optimizer, with_inputs
 from contrastive_sr.hosts.kernels import kernel_size, true_kernels
 from contrastive_sr.networks import NETWORKS
@@ -32,7 +30,7 @@ else:
     Host = object  # the host's model comes after this class in the bases of a model
 
 
-class WithMethods(InHostStep, Host):
+class WithMethods(ProvenSaves, InHostStep, Host):
     """The ``methods:`` of an option file, in the step of the model that this class is mixed into.
 
     They enter by the model's pixel loss, see :class:`~contrastive_sr.hosts.in_step.MethodsInStep`; step, validation,
@@ -179,38 +177,12 @@ class WithMethods(InHostStep, Host):
             self.save_network(part, label, current_iter)
         super().save(epoch, current_iter)
 
-    def save_network(self, *args: Any, **kwargs: Any) -> None:
-        if rank() == 0:
-            with self._in_one_move("models"):
-                super().save_network(*args, **kwargs)
-
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
-        if rank() == 0 and current_iter != -1:
-            with self._in_one_move("training_states"):
-                super().save_training_state(epoch, current_iter)
-
     def states_folder(self) -> Path:
         return Path(self.opt["path"]["training_states"])
 
     def resumed_state(self) -> str | None:
         state: str | None = self.opt["path"].get("resume_state")
         return state
-
-    @contextmanager
-    def _in_one_move(self, key: str) -> Iterator[None]:
-        """What the host writes into a folder, in place, appears when it is complete: a kill leaves no half file."""
-        folder = Path(self.opt["path"][key])
-        unfinished = folder / "unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-        unfinished.mkdir(parents=True)
-        self.opt["path"][key] = str(unfinished)
-        try:
-            yield
-        finally:
-            self.opt["path"][key] = str(folder)
-        for file in sorted(unfinished.iterdir()):  # the methods' state before the trainer's
-            os.replace(file, folder / file.name)
-        unfinished.rmdir()
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         if len(resume_state["optimizers"]) != len(self.optimizers):

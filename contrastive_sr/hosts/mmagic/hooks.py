@@ -1,9 +1,8 @@
-"""Hooks for MMEngine's runner: checkpoints that survive a kill and load in stock models, and a progress bar."""
+"""Hooks for MMEngine's runner: whole and finite checkpoints that load in stock models, and a progress bar."""
 
 from __future__ import annotations
 
-import os
-import zipfile
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,24 +11,39 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.data.files import atomic_write, lies_inside, remove_unfinished
+from contrastive_sr.distributed import check_same_on_ranks
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.progress import TrainingProgress
+from contrastive_sr.hosts.proven import LoggedLosses, check_finite, check_whole, not_saved
 
 _STATE = "contrastive_sr"  # the key of our own state in a checkpoint file
 _BACKEND = "contrastive_sr_atomic"
 
 
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, each written beside its goal and then moved there: a killed run leaves no half file."""
+    """MMEngine's local files, each written beside its goal, read again, and then moved there."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes `obj` to `filepath` in one step."""
-        partial = f"{filepath}.part"
-        super().put(obj, partial)
-        os.replace(partial, filepath)
+        """Writes `obj` to `filepath` in one step.
+
+        Raises:
+            SaveError: the disk does not take it.
+        """
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent)
+        try:
+            with atomic_write(path) as unfinished:
+                super().put(obj, unfinished)
+                if unfinished.read_bytes() != obj:
+                    raise not_saved(path)
+        except OSError as error:
+            raise not_saved(path, error) from error
 
 
 register_backend(_BACKEND, AtomicLocalBackend, force=True)
@@ -37,21 +51,27 @@ register_backend(_BACKEND, AtomicLocalBackend, force=True)
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's `CheckpointHook` (same arguments), with three differences.
+    """MMEngine's `CheckpointHook` (same arguments), with these differences.
 
-    - Files are written atomically. MMEngine writes in place, and writes the newest checkpoint a second time whenever
-      `save_best` finds a new best one: a run killed at that moment could not be resumed.
-    - `--resume` takes the newest whole checkpoint, also if the run was killed while `last_checkpoint` was written.
+    - Files are written atomically, and looked at first: NaN or infinity in weights, buffers, averages or optimizers
+      ends the training. MMEngine writes in place, and writes the newest checkpoint a second time whenever `save_best`
+      finds a new best one: a run killed at that moment could not be resumed.
+    - `--resume` takes the newest checkpoint that is whole and finite, by its step, and says which it passes over.
+    - Of what a resumed checkpoint names as its own, only files in the folder of checkpoints are removed.
     - `state_dict` in the file holds what the stock model of MMagic has (`generator.*`), and loads there strictly. The
       state of the methods lies beside it, under the key `contrastive_sr`, and is put back on loading.
 
-    With MMEngine's own hook training and resuming work too, without these three.
+    With MMEngine's own hook training and resuming work too, without these.
     """
 
     backend_args: dict[str, Any] | None
 
     def before_run(self, runner: Any) -> None:
-        """Chooses the checkpoint to resume from, if `last_checkpoint` does not name a whole one."""
+        """Chooses the checkpoint to resume from.
+
+        Raises:
+            DataError: there are checkpoints, and none of them is whole.
+        """
         if self.max_keep_ckpts == 1:
             raise ConfigError(
                 "Expected max_keep_ckpts of at least 2 (or -1: all): MMEngine deletes the old checkpoint before it "
@@ -61,27 +81,52 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.backend_args = {"backend": _BACKEND}
         if not runner._resume or runner._load_from is not None:
             return
-        note = Path(runner.work_dir, "last_checkpoint")
-        named = note.read_text().strip() if note.is_file() else ""
-        if named and zipfile.is_zipfile(named):
-            return
         # out_dir, when given, is a folder of folders; MMEngine appends the last part of the work_dir itself
         folder = Path(runner.work_dir) if self.out_dir is None else Path(self.out_dir, Path(runner.work_dir).name)
-        whole = [path for path in folder.glob(self._pattern()) if zipfile.is_zipfile(path)]
-        if whole:
-            newest = max(whole, key=lambda path: path.stat().st_mtime_ns)
-            runner.logger.warning(f"last_checkpoint names no whole checkpoint; resuming from {newest}.")
-            runner._load_from = str(newest)
+        template = re.escape(self.filename_tmpl or ("epoch_{}.pth" if self.by_epoch else "iter_{}.pth"))
+        name = re.compile(template.replace(re.escape("{}"), r"(\d+)"))
+        steps = {int(found[1]): path for path in folder.glob("*") if (found := name.fullmatch(path.name))}
+        note = Path(runner.work_dir, "last_checkpoint")
+        named = note.read_text().strip() if note.is_file() and not steps else ""
+        if named and not lies_inside(Path(named), folder):
+            raise DataError(
+                f"--resume: expected {note} to name a checkpoint in {folder}, got {named}. Name it as `load_from`, or "
+                "take that file away to begin anew."
+            )
+        damaged = []
+        for _, path in sorted(steps.items(), reverse=True):
+            try:
+                check_whole(path)
+            except (DataError, NonFiniteError) as error:
+                damaged.append(str(error))
+                runner.logger.warning(f"{path.name} is passed over: {error}")
+                continue
+            runner.logger.info(f"The training goes on from {path}.")
+            runner._load_from = str(path)
+            return
+        if damaged:
+            raise DataError(
+                f"--resume: expected a whole checkpoint in {folder}, got damaged ones alone. {damaged[0]} Begin anew "
+                "in another --work-dir."
+            )
 
-    def _pattern(self) -> str:
-        template = self.filename_tmpl or ("epoch_{}.pth" if self.by_epoch else "iter_{}.pth")
-        return str(template).replace("{}", "[0-9]*")
+    def before_train(self, runner: Any) -> None:
+        """As in MMEngine, which removes old checkpoints and the best one so far, whatever path a checkpoint says."""
+        kept = runner.message_hub.runtime_info.get("keep_ckpt_ids", [])
+        runner.message_hub.update_info("keep_ckpt_ids", [step for step in kept if isinstance(step, int)])
+        super().before_train(runner)
+        folder = Path(self.out_dir)
+        if not lies_inside(Path(getattr(self, "best_ckpt_path", None) or folder / "none"), folder):
+            self.best_ckpt_path = None
+        paths = getattr(self, "best_ckpt_path_dict", {})
+        paths.update({key: None for key, path in paths.items() if path and not lies_inside(Path(path), folder)})
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Moves our state out of `state_dict`. A training that has become NaN is not saved."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if isinstance(model, WithMethods):
             model.bare_methods.check_finite()
+        check_finite(checkpoint, f"To save the checkpoint of step {runner.iter + 1}")
         state, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict", {})
         own = {}
         for key in [key for key in state if WithMethods.is_own_state(key)]:
@@ -111,6 +156,44 @@ class CheckpointHook(MMEngineCheckpointHook):
                 f"in it or of another size, such as {', '.join(unfit[:3])}. Resume with the config of that training; "
                 "to start another from its network, leave --resume out and name the file as `load_from`."
             )
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Ends a training that has become NaN, and one whose ranks were started differently; added by `contrastive-sr
+    train`.
+
+    Where a loss is scaled for float16, steps with infinite gradients are left out and go by; checkpoints are looked at
+    all the same. So it is with `skip_nonfinite`.
+    """
+
+    priority = "LOW"
+
+    def before_run(self, runner: Any) -> None:
+        """Compares the configs of all ranks."""
+        check_same_on_ranks({key: value for key, value in runner.cfg.to_dict().items() if key != "launcher"})
+
+    def before_train(self, runner: Any) -> None:
+        """Looks whether single steps may be left out."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wrappers = runner.optim_wrapper
+        every = wrappers.values() if isinstance(wrappers, OptimWrapperDict) else [wrappers]
+        survives = isinstance(model, WithMethods) and model.bare_methods.skip_nonfinite
+        self._looks = not survives and not any(hasattr(wrapper, "loss_scaler") for wrapper in every)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Looks at what was logged; MMEngine has waited for these values already."""
+        if self._looks and is_main_process():
+            scalars = runner.message_hub.log_scalars
+            logged = {key: scalars.get(f"train/{key}") for key in outputs or {}}
+            values = {key: float(x.current()) for key, x in logged.items() if x is not None}
+            LoggedLosses().check(values, runner.iter + 1)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Looks at what is about to be saved."""
+        check_finite(checkpoint, f"To save the checkpoint of step {runner.iter + 1}")
 
 
 @HOOKS.register_module()

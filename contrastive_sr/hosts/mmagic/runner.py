@@ -7,7 +7,9 @@ import importlib
 import os
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from contrastive_sr.config import unknown
 from contrastive_sr.embeddings.tensor_file import never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
 from contrastive_sr.hosts.kernels import check_known
+from contrastive_sr.hosts.launch import one_training
 from contrastive_sr.methods.registry import build_quietly
 
 
@@ -48,7 +51,10 @@ def train(config: Path, arguments: list[str]) -> None:
     check_config(config)
     check_work_dir(config, arguments)
     script = _training_script()
-    options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
+    options = [
+        "default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook",
+        "default_hooks.contrastive_sr_finite.type=contrastive_sr.FiniteHook",
+    ]
     before = sys.argv
     try:
         if _is_launched(arguments) and not torch.cuda.is_available():
@@ -56,7 +62,7 @@ def train(config: Path, arguments: list[str]) -> None:
             dist.init_process_group("gloo")
             options.append("model_wrapper_cfg.device_ids=None")
         sys.argv = [str(script), str(config), *_with_options(arguments, options)]
-        with never_code():
+        with never_code(), _one_run(work_dir_of(config, arguments)):
             runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.argv = before
@@ -97,16 +103,10 @@ def check_work_dir(path: Path, arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: the folder holds checkpoints, and no config of this training.
     """
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
 
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--work-dir")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
-    given, _ = parser.parse_known_args(list(arguments))
-    config = Config.fromfile(str(path))
-    config.merge_from_dict(given.cfg_options)
-    folder = Path(given.work_dir or config.get("work_dir") or Path("work_dirs", path.stem))
+    config, given = _given(path, arguments)
+    folder = work_dir_of(path, arguments)
     copies = sorted(folder.glob("*.py"))
     if not copies or not any(folder.glob("*.pth")):
         return
@@ -121,6 +121,41 @@ def check_work_dir(path: Path, arguments: Sequence[str]) -> None:
         f'over. Give it a folder of its own: `work_dir = "work_dirs/{path.stem}"` in the config, or --work-dir. '
         "Nothing was written."
     )
+
+
+def work_dir_of(path: Path, arguments: Sequence[str]) -> Path:
+    """Where a training with a config writes, by the config and the arguments of MMagic's script."""
+    config, given = _given(path, arguments)
+    return Path(given.work_dir or config.get("work_dir") or Path("work_dirs", path.stem))
+
+
+def _given(path: Path, arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
+    """A config with what the arguments change in it, and these."""
+    from mmengine.config import Config, DictAction
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--work-dir")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
+    given, _ = parser.parse_known_args(list(arguments))
+    config = Config.fromfile(str(path))
+    config.merge_from_dict(given.cfg_options)
+    return config, given
+
+
+@contextmanager
+def _one_run(folder: Path) -> Iterator[None]:
+    """Keep a second training out of a `work_dir`, and out of the second in which another one there began.
+
+    MMEngine calls the folder of each run's logs by the second.
+    """
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+        yield
+        return
+    with one_training(folder, folder / ".lock", "give this one a folder of its own by --work-dir"):
+        while (folder / time.strftime("%Y%m%d_%H%M%S")).exists():
+            time.sleep(0.05)
+        yield
 
 
 def _plain(config: Any) -> Any:
@@ -151,7 +186,7 @@ def read_config(path: Path) -> Any:
     try:
         config = Config.fromfile(str(path))
         model = config.get("model")
-    except Exception as error:  # a config is Python code, which can fail in any way
+    except (Exception, SystemExit) as error:  # a config is Python code, which can fail in any way
         raise ConfigError(f"{path} cannot be read as an MMagic config ({type(error).__name__}: {error}).") from error
     if not isinstance(model, dict) or "type" not in model:
         raise ConfigError(f"{path}: expected an MMagic config with `model = dict(type=...)`, got none.")

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_count, describe_error
-from contrastive_sr.errors import ConfigError, ContrastiveSRError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, NonFiniteError
 from contrastive_sr.hosts.mmagic.runner import check_config, model_of, read_config, sr_network
 from contrastive_sr.hosts.networks import stated_scale
 from contrastive_sr.hosts.overrides import merged, nested
+from contrastive_sr.hosts.proven import check_whole, save_whole
 from contrastive_sr.hosts.study import Run, check_not_set, with_paths
 
 _OURS = "contrastive_sr.Contrastive"  # before the name of MMagic's model
@@ -118,7 +119,13 @@ class MMagicStudy:
         return self.run_folder(folder, run) / f"iter_{run.steps}.pth"
 
     def resumable(self, folder: Path, run: Run) -> bool:
-        return any(self.run_folder(folder, run).glob("iter_*.pth"))  # the hook looks which one is whole
+        for path in self.run_folder(folder, run).glob("iter_*.pth"):
+            try:
+                check_whole(path)  # which one it is, the hook looks
+            except (DataError, NonFiniteError):
+                continue
+            return True
+        return False
 
     def thin_out(self, folder: Path, run: Run) -> None:
         latest = self.checkpoint(folder, run)
@@ -127,7 +134,7 @@ class MMagicStudy:
                 file.unlink()
 
     def save_start(self, state: Mapping[str, Tensor], path: Path) -> None:
-        torch.save({"state_dict": {f"generator.{name}": value for name, value in state.items()}, "meta": {}}, path)
+        save_whole({"state_dict": {f"generator.{name}": value for name, value in state.items()}, "meta": {}}, path)
 
 
 def _with_methods(wrapper: Mapping[str, Any], trains: bool) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Which checkpoint a training of BasicSR goes on from; imports no host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contrastive_sr.errors import DataError, NonFiniteError
+from contrastive_sr.hosts.in_step import STATE_SUFFIX
+from contrastive_sr.hosts.proven import check_whole
+
+
+def newest_whole(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
+    """The newest training state of a run that can be read with all that belongs to it.
+
+    Args:
+        opt: the options, as BasicSR has parsed them.
+
+    Returns:
+        The state, or None if there is none at all; and of each newer one that was passed over, why.
+
+    Raises:
+        DataError: there are states, and none of them is whole.
+    """
+    folder = Path(opt["path"]["training_states"])
+    states = sorted((p for p in folder.glob("*.state") if p.stem.isdigit()), key=lambda state: -int(state.stem))
+    networks = [key.removeprefix("network_") for key in opt if str(key).startswith("network_")]
+    passed_over = []
+    for state in states:
+        files = [state, *(Path(opt["path"]["models"], f"net_{name}_{state.stem}.pth") for name in networks)]
+        own = state.with_suffix(STATE_SUFFIX)
+        try:
+            for file in [*files, own] if own.is_file() else files:
+                check_whole(file)
+        except (DataError, NonFiniteError) as error:
+            passed_over.append(f"Step {int(state.stem):,} is passed over: {error}")
+            continue
+        return state, passed_over
+    if states:
+        raise DataError(
+            "--auto_resume: expected a whole checkpoint to go on from, got damaged ones alone. "
+            f"{passed_over[0]} Give the training another `name`, or begin it anew without --auto_resume."
+        )
+    return None, []
