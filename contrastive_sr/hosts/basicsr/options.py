@@ -128,7 +128,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
             raise ConfigError(f"train: expected the key {key!r}, got {', '.join(map(str, train))}.")
-    check_number(train["total_iter"], "train: total_iter", above=0)
+    check_number(train["total_iter"], "train: total_iter", at_least=1)  # the host cuts off what is behind the point
     for key in ("optim_g", "optim_d"):
         if train.get(key) is not None:
             check_optimizer(train[key], f"train: {key}", ("Adam",))  # the one that BasicSR has

@@ -16,6 +16,7 @@ from contrastive_sr.errors import ConfigError, ContrastiveSRError
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods, batch_images
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
 from contrastive_sr.hosts.basicsr.options import PREFIX
+from contrastive_sr.hosts.basicsr.steps import check_batches
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import methods_optimizer
 from contrastive_sr.methods import Methods
@@ -45,11 +46,14 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
                 methods, degradation = attached_methods(opt, net, ARCH_REGISTRY)
                 methods_optimizer(methods, opt["train"].get("optim_methods"), METHODS_OPTIMIZER)
                 _check_batch(opt, methods, degradation)
-    return {
+    datasets = {
         phase: DATASET_REGISTRY.get(options["type"])(deepcopy(options))
         for phase, options in opt["datasets"].items()
         if options.get("type") in _OURS
     }
+    if "train" in datasets:
+        check_batches(len(datasets["train"]), opt)
+    return datasets
 
 
 def _check_batch(opt: Mapping[str, Any], methods: Methods, degradation: TrainingDegradation | None) -> None:
