@@ -42,7 +42,13 @@ def train(three_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, **changes: Any) -> Path:
-        tiny = {"model_type": "SRModel", "methods": None, "train:optim_methods": None, "val": None, "datasets:val": None}
+        tiny = {
+            "model_type": "SRModel",
+            "methods": None,
+            "train:optim_methods": None,
+            "val": None,
+            "datasets:val": None,
+        }
         tiny |= {"network_g:num_feat": 4, "network_g:num_block": 1, "datasets:train:num_worker_per_gpu": 0}
         tiny |= {"datasets:train:dataset_enlarge_ratio": 1, "logger:use_tb_logger": False, "logger:print_freq": 1}
         options = write_options(tmp_path, NAME, three_pairs, {**tiny, **changes.pop("options", {})})

@@ -18,6 +18,7 @@ from torch import nn
 from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
 from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
 from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, last_epoch
@@ -45,7 +46,10 @@ def train(config: Path, arguments: list[str]) -> None:
     options = import_basicsr("basicsr.utils.options")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
-    check_options(read_options(config), *registered())
+    of_file = read_options(config)
+    check_options(of_file, *registered())
+    check_forced(of_file, arguments)
+    check_writable(Path.cwd())
     datasets: dict[str, Any] = {}
     begun: dict[str, int] = {"epoch": 0, "iter": 0}
     notes: list[str] = []  # for the log, which BasicSR opens later
@@ -53,6 +57,8 @@ def train(config: Path, arguments: list[str]) -> None:
 
     def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
         # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
+        if "--force_yml" in arguments:
+            check_options(opt, *registered())
         datasets.update(start.check_start(opt))
         recorded.update(deepcopy(opt))  # models take out of their options what they have read
         # BasicSR seeds before it reads --force_yml

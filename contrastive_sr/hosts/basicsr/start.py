@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from basicsr.utils import registry
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from torch import nn
 
@@ -15,6 +16,7 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods, batch_images
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
+from contrastive_sr.hosts.basicsr.late import check_parts
 from contrastive_sr.hosts.basicsr.options import PREFIX
 from contrastive_sr.hosts.basicsr.steps import check_batches
 from contrastive_sr.hosts.degrade import TrainingDegradation
@@ -35,8 +37,9 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
         The datasets of ours, which have looked at their files, by phase.
 
     Raises:
-        ContrastiveSRError: a network, method, degradation or dataset that cannot be used.
+        ContrastiveSRError: a network, loss, metric, method, degradation or dataset that cannot be used.
     """
+    check_parts(opt, registry)
     trains_methods = opt["model_type"].startswith(PREFIX)
     if trains_methods or opt["network_g"]["type"] in NETWORKS:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
