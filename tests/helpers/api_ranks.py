@@ -1,7 +1,12 @@
-"""All that is public, with its defaults, on the same data in each process; for tests/test_ranks_of_all.py."""
+"""All that is public, with its defaults, on the same data in each process; for tests/test_ranks_of_all.py.
+
+A program: its processes are forked, so that what takes longest, the imports, is done once.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -83,16 +88,16 @@ class SameDraws(Methods):
 
 
 def of_methods() -> Results:
-    """What each method logs in the second of two steps in which nothing learns, and its state."""
+    """What each method logs in a step in which nothing learns, and its state."""
     results: Results = {}
     for kind, config in collected("methods", "SMALL").items():
         torch.manual_seed(0)
         net: nn.Module = NETWORKS.get(kind, CountingNet)()
         methods = SameDraws(list(build_methods([{"type": kind, **config}])))
         methods.attach(net)
-        made = images_batch()
-        made |= {"lr_key": made["lr"].flip(-1), "degradation/kernel": torch.full((2, 21, 21), 1 / 21**2)}
-        for _ in range(2):
+        made = images_batch(count=1)
+        made |= {"lr_key": made["lr"].flip(-1), "degradation/kernel": torch.full((1, 21, 21), 1 / 21**2)}
+        for _ in range(2 if "queue_size" in config else 1):  # in the first step a queue is empty
             batch = methods.run(net, {key: x for key, x in made.items() if key in ("lr", "hr", *methods.wants)})
             auxiliary = methods.auxiliary_losses(batch)
             contrast = methods.sr_losses(batch, None if methods.warming_up else F.l1_loss(batch["sr"], batch["hr"]))
@@ -101,12 +106,13 @@ def of_methods() -> Results:
     return results
 
 
-def everything() -> dict[str, Results]:
-    """By kind."""
+def everything(world: int) -> dict[str, Results]:
+    """By kind; in two processes the losses alone: tests/methods/test_*_ranks.py have their methods in two."""
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {"losses": of_losses(), "embeddings": of_embeddings(), "methods": of_methods()}
+        losses = {"losses": of_losses()}
+        return losses if world == 2 else {**losses, "embeddings": of_embeddings(), "methods": of_methods()}
 
 
 def work(index: int, folder: str) -> None:
@@ -115,5 +121,20 @@ def work(index: int, folder: str) -> None:
         if index < world:
             store = f"file://{folder}/store{world}"
             dist.init_process_group("gloo", init_method=store, rank=index, world_size=world)
-            torch.save(everything(), Path(folder) / f"{world}_{index}.pt")
+            torch.save(everything(world), Path(folder) / f"{world}_{index}.pt")
             dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    collected("methods", "SMALL")
+    _imported(TESTS / "test_fuzz_losses.py")
+    children = []
+    for index in range(max(WORLDS)):
+        child = os.fork()
+        if child == 0:
+            work(index, sys.argv[1])
+            os._exit(0)
+        children.append(child)
+    torch.save(everything(1), Path(sys.argv[1]) / "alone.pt")
+    for child in children:
+        os.waitpid(child, 0)

@@ -22,6 +22,7 @@ from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
 from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
 from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, last_epoch
+from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.in_step import STATE_SUFFIX, check_state
 from contrastive_sr.hosts.progress import TrainingProgress
 
@@ -153,11 +154,11 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _init_gloo(launcher: str, backend: str = "gloo", **options: Any) -> None:
+def _init_gloo(launcher: str) -> None:
     """What BasicSR's ``init_dist`` does on GPUs, for processes that torchrun started on CPUs."""
     if launcher != "pytorch":
         raise ConfigError(f"--launcher: expected pytorch on a machine without GPU, got {launcher}. Use torchrun.")
-    dist.init_process_group("gloo", **options)
+    init_gloo()
 
 
 def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -220,6 +221,8 @@ def _with_all_steps(host: ModuleType, begun: Mapping[str, int]) -> Callable[...,
     def with_all_steps(opt: dict[str, Any], logger: Any) -> Any:
         train_loader, sampler, val_loaders, epochs, total = create(opt, logger)
         check_batches(len(train_loader.dataset), opt)
+        if train_loader.num_workers:
+            train_loader.timeout = waiting_time()  # a process that loads images and stalls
         last = last_epoch(total, len(train_loader), begun)
         if last != epochs:
             logger.info(f"Without incomplete batches an epoch has {len(train_loader)} steps; the last epoch is {last}.")

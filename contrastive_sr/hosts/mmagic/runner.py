@@ -18,6 +18,7 @@ from torch import nn
 from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
+from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.kernels import check_known
 from contrastive_sr.methods.registry import build_quietly
 
@@ -48,11 +49,15 @@ def train(config: Path, arguments: list[str]) -> None:
     check_work_dir(config, arguments)
     script = _training_script()
     options = ["default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook"]
+    if read_config(config).get("train_dataloader", {}).get("num_workers") and "train_dataloader." not in "".join(
+        arguments
+    ):
+        options.append(f"train_dataloader.timeout={waiting_time():g}")  # a process that loads images and stalls
     before = sys.argv
     try:
         if _is_launched(arguments) and not torch.cuda.is_available():
             # MMEngine's own start of a process group needs CUDA devices; it uses one that exists already
-            dist.init_process_group("gloo")
+            init_gloo()
             options.append("model_wrapper_cfg.device_ids=None")
         sys.argv = [str(script), str(config), *_with_options(arguments, options)]
         runpy.run_path(str(script), run_name="__main__")
