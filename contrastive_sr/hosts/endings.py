@@ -73,7 +73,8 @@ def losses_in_words() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, HostError) or (said := _in_words(str(error))) is None:
+        # torch says first that a process is gone, and how in the cause
+        if isinstance(error, HostError) or (said := _in_words(f"{error} {error.__cause__ or ''}")) is None:
             raise
         raise HostError(said) from error
 
@@ -111,7 +112,7 @@ def _missing_ranks() -> list[int]:
     """The ranks that do not say in time that they, too, miss another one; none if that cannot be known."""
     world = range(int(os.environ["WORLD_SIZE"]))
     try:
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # type: ignore[attr-defined]
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=5)
         )
         store.set(f"contrastive_sr/{os.environ['RANK']}", "here")
