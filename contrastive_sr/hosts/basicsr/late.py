@@ -200,7 +200,7 @@ def _refuse_misspelt(opt: Mapping[str, Any]) -> None:
 
 def _check_scheduler(options: object, total: int) -> None:
     where = "train: scheduler"
-    if not isinstance(options, Mapping) or options.get("type") not in _SCHEDULERS:
+    if not isinstance(options, Mapping) or options.get("type") not in tuple(_SCHEDULERS):
         got = options.get("type") if isinstance(options, Mapping) else options
         raise ConfigError(f"{where}: BasicSR {unknown('type', got, list(_SCHEDULERS))}")
     accepted = _SCHEDULERS[options["type"]]
