@@ -28,9 +28,13 @@ from contrastive_sr.cli.app import app
 from contrastive_sr.errors import ContrastiveSRError
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
+from contrastive_sr.hosts.basicsr.late import check_late
 from contrastive_sr.hosts.basicsr.options import OptionLoader
+from contrastive_sr.hosts.basicsr.steps import check_batches
+from contrastive_sr.hosts.endings import losses_in_words
 from contrastive_sr.hosts.flags import FLAGS
 from contrastive_sr.hosts.in_step import check_optimizer, methods_optimizer
+from contrastive_sr.hosts.resumed import kept_warning
 from contrastive_sr.methods import METHODS, build_methods
 from contrastive_sr.methods.still import STEPS
 from contrastive_sr.methods.weighting import TermWeight
@@ -233,7 +237,36 @@ def _empty_patches() -> None:
         weight.measure(step, size * sr.sum(), sr.sum(), [sr])
 
 
+def _options(total: int, scheduler: dict[str, Any], **train: Any) -> None:
+    """BasicSR's, looked at before the start."""
+    parts: dict[str, Any] = {key: {} for key in ("datasets", "path", "logger")}
+    check_late({**parts, "train": {"total_iter": total, "scheduler": scheduler, **train}})
+
+
+def _batch_of_four() -> None:
+    data = {"batch_size_per_gpu": 4}
+    check_batches(3, {"datasets": {"train": data}, "dist": False, "num_gpu": 0, "world_size": 1})
+
+
+def _killed_loader() -> None:
+    with losses_in_words():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
+COSINE = {"type": "CosineAnnealingRestartLR", "periods": [5]}
 SYMPTOMS: dict[str, Callable[[], object]] = {
+    "option": lambda: _options(6, COSINE, totl_iter=3),
+    "periods": lambda: _options(6, COSINE),
+    "no batch": _batch_of_four,
+    "loader": _killed_loader,
+    "resumed": lambda: warnings.warn(
+        kept_warning(
+            {"train: optim_g: lr": (0.0005, 0.001)},
+            "the option file",
+            "another `name`, and `path: pretrain_network_g: experiments/demo/models/net_g_20.pth`",
+        ),
+        stacklevel=2,
+    ),
     "key": lambda: build_methods([{"type": "PCL", "los_weight": 0.1}]),
     "weight and share": lambda: build_methods([{"type": "PCL", "loss_weight": 0.1, "loss_share": 0.05}]),
     "layer": lambda: _step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
@@ -279,16 +281,19 @@ def train(
         from contrastive_sr.cli.imports import import_files
 
         import_files(imports)
+    from contrastive_sr.hosts.endings import losses_in_words
+
     resume = "--resume" if config.suffix == ".py" else "--auto_resume"
     try:
-        if config.suffix == ".py":
-            from contrastive_sr.hosts.mmagic.runner import train as run_mmagic
+        with losses_in_words():
+            if config.suffix == ".py":
+                from contrastive_sr.hosts.mmagic.runner import train as run_mmagic
 
-            run_mmagic(config, context.args)
-        else:
-            from contrastive_sr.hosts.basicsr.runner import train as run_basicsr
+                run_mmagic(config, context.args)
+            else:
+                from contrastive_sr.hosts.basicsr.runner import train as run_basicsr
 
-            run_basicsr(config, context.args)
+                run_basicsr(config, context.args)
     except KeyboardInterrupt:
         errors.print(f"Stopped. {resume} goes on from the last checkpoint, if there is one.")
         raise typer.Exit(130) from None
@@ -686,6 +691,9 @@ def _unwritable(error: OSError) -> str:
 
 
 def _end(message: str) -> NoReturn:
-    # in one piece: a process that loads images may be writing, too
-    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+    # in one piece: a process that loads images may be writing, too; of several that train, which one
+    world = os.environ.get("WORLD_SIZE", "1")
+    which = f" (rank {os.environ.get('RANK', '?')} of {world})" if world != "1" else ""
+    text = Text.assemble((f"error{which}:", "red"), f" {message}")
+    errors.print(text, soft_wrap=True, highlight=False)
     sys.exit(1)

@@ -43,8 +43,9 @@ class DegradationQueueLoss(nn.Module):
         temperature: tau, above 0; the paper's is 0.07.
         gather: under torch.distributed, let the keys of all ranks enter the queue, in the order of the ranks, so that
             all ranks hold one queue; the mean of the ranks' losses is then that of one process on the joined batch.
-            A rank without images passes (0, dim) queries and (0, ...) images: nothing is encoded, its loss is 0.
-            Every rank must make the call.
+            Trainings on several ranks want it: else each fills a queue of its own, in whose place
+            DistributedDataParallel puts the first rank's. A rank without images passes (0, dim) queries and (0, ...)
+            images: nothing is encoded, its loss is 0. Every rank must make the call.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -72,7 +73,7 @@ class DegradationQueueLoss(nn.Module):
         queue_size: int = 8192,
         momentum: float = 0.999,
         temperature: float = 0.07,
-        gather: bool = True,
+        gather: bool = False,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()

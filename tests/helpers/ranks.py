@@ -105,7 +105,8 @@ class QueueTraining(nn.Module):
         torch.manual_seed(0)
         middle: nn.Module = nn.BatchNorm1d(7) if norm else nn.Tanh()
         self.encoder = nn.Sequential(nn.Linear(6, 7), middle, nn.Linear(7, 4))
-        self.contrast = DegradationQueueLoss(self.encoder, dim=4, queue_size=5, momentum=0.5, temperature=0.3)
+        settings: dict[str, Any] = {"momentum": 0.5, "temperature": 0.3, "gather": True}
+        self.contrast = DegradationQueueLoss(self.encoder, dim=4, queue_size=5, **settings)
         self.double()
 
     def forward(self, query_images: Tensor, key_images: Tensor) -> Tensor:

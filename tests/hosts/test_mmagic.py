@@ -202,7 +202,8 @@ def rcan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     helpers.write_config(folder / "small.py", "demo_pcl_rcan", steps=2, save=1, more=more)
     code = "import sys; from pathlib import Path; from contrastive_sr.hosts.mmagic.runner import train; "
     command = [sys.executable, "-c", code + "train(Path(sys.argv[1]), sys.argv[2:])", "small.py"]
-    flags: list[list[str]] = [[], ["--resume", "--cfg-options", "train_cfg.max_iters=3"]]
+    changed = ["train_cfg.max_iters=3", "optim_wrapper.generator.optimizer.lr=0.25", "param_scheduler.gamma=0.75"]
+    flags: list[list[str]] = [[], ["--resume", "--cfg-options", *changed, "train_dataloader.batch_size=1"]]
     return folder, [helpers.run([*command, *more], folder).stderr for more in flags]
 
 
@@ -218,6 +219,33 @@ def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[st
 def test_resumes_with_mmengine_s_own_checkpoint_hook_too(rcan: tuple[Path, list[str]]) -> None:
     state = torch.load(rcan[0] / "work_dirs/small/iter_3.pth")["state_dict"]
     assert state["methods.step.count"] == 3
+
+
+def test_a_resumed_training_says_what_is_in_force(rcan: tuple[Path, list[str]]) -> None:
+    log = max((rcan[0] / "work_dirs/small").glob("*/*.log")).read_text()
+    (kept,) = [line for line in log.splitlines() if "Resuming keeps the optimizers and schedules" in line]
+    state = torch.load(rcan[0] / "work_dirs/small/iter_3.pth")
+    lr = state["optimizer"]["generator"]["param_groups"][0]["initial_lr"]
+    assert f"optim_wrapper: generator: lr {lr} is in force, not 0.25" in kept
+    assert "gamma 0.5 is in force, not 0.75" in kept
+    assert "load_from = " in kept
+    assert "iter_2.pth" in kept
+    (changed,) = [line for line in log.splitlines() if "Changed since the earlier part of this training" in line]
+    assert changed.endswith(
+        "in force from step 3: train_dataloader: batch_size 1, was 2; train_cfg: max_iters 3, was 2."
+    )
+
+
+def test_a_training_with_nothing_to_do_is_refused() -> None:
+    from contrastive_sr.hosts.mmagic.hooks import ProgressHook
+
+    loader = torch.utils.data.DataLoader(range(3), batch_size=4, drop_last=True)  # type: ignore[arg-type]
+    runner = SimpleNamespace(iter=8, max_iters=7, train_dataloader=loader)
+    with pytest.raises(ConfigError, match="at least the 8 steps of the checkpoint that is resumed, got 7"):
+        ProgressHook().before_train(runner)
+    runner.max_iters = 9
+    with pytest.raises(DataError, match=r"expected images for one batch of 4, got 3 .*InfiniteSampler"):
+        ProgressHook().before_train(runner)
 
 
 def test_rcan_weights_load_in_basicsr_s_own_network(rcan: tuple[Path, list[str]]) -> None:

@@ -240,9 +240,9 @@ def test_batches_that_cannot_be_contrasted_are_refused() -> None:
     ):
         loss(encoder(queries), keys[:1], encoder)
     with pytest.raises(DataError, match="expected at least one image, got none on any rank"):
-        loss(torch.rand(0, 3), keys[:0], encoder)
+        make_loss(encoder, gather=True)(torch.rand(0, 3), keys[:0], encoder)
     with pytest.raises(DataError, match=r"query\): expected a non-empty tensor"):
-        make_loss(encoder, gather=False)(torch.rand(0, 3), keys[:0], encoder)
+        loss(torch.rand(0, 3), keys[:0], encoder)
     with pytest.raises(
         DataError, match=r"what the encoder made of the key images: expected .*\(2, 3\), got .*\(2, 108\)"
     ):

@@ -17,9 +17,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from contrastive_sr._checks import check_count
 from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, is_hidden, list_images
-from contrastive_sr.data.pairs import check_high_resolution, check_template, pair_folders
+from contrastive_sr.data.pairs import check_high_resolution, check_pairs, check_template, pair_folders
 from contrastive_sr.data.prepare.databases import check_database
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError, DataError, named_in_errors
+from contrastive_sr.hosts.basicsr.listings import check_lmdb_pairs, read_listing, read_lmdb
 from contrastive_sr.hosts.prepared import how_to_prepare
 
 
@@ -35,8 +36,8 @@ class CheckedPairedImageDataset(PairedImageDataset):
 
     Raises:
         ConfigError: a folder is not named.
-        DataError: a folder or an lmdb is missing, or the images in two folders do not make pairs. Later: an image is
-            damaged.
+        DataError: a folder, a list or an lmdb is missing or damaged, or the images do not make pairs. Later: an image
+            is damaged.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -68,9 +69,16 @@ class CheckedPairedImageDataset(PairedImageDataset):
         for folder in (hr_folder, lr_folder):
             if not folder.exists():
                 raise DataError(f"dataset {name}: {folder} does not exist. Check dataroot_gt and dataroot_lq.")
-            if backend == "lmdb":
-                check_database(folder)
+        if backend == "lmdb":
+            with named_in_errors(f"dataset {name}"):
+                check_lmdb_pairs(hr_folder, lr_folder, opt["scale"], cropped=not training, least=least)
+        listed = None
+        if backend == "disk" and opt.get("meta_info_file"):
+            with named_in_errors(f"dataset {name}: meta_info_file"):
+                listed = _listed_pairs(opt, hr_folder, lr_folder, cropped=not training, least=least)
         super().__init__(opt)
+        if listed is not None:
+            self.paths = listed  # BasicSR's own have entries for empty lines, and marks in names
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One pair; see BasicSR."""
@@ -177,12 +185,20 @@ def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:
     return str(backend)
 
 
+def _listed_pairs(opt: dict[str, Any], hr_folder: Path, lr_folder: Path, **sizes: Any) -> list[dict[str, str]]:
+    """The pairs that a list names, checked, as BasicSR holds them."""
+    template = opt.get("filename_tmpl", "{}")
+    check_template(template, "filename_tmpl")
+    hr_files = [hr_folder / image.name for image in read_listing(Path(opt["meta_info_file"]))]
+    lr_files = [lr_folder / (template.format(hr.stem) + hr.suffix) for hr in hr_files]
+    check_pairs(hr_files, lr_files, opt["scale"], **sizes)
+    return [{"gt_path": str(hr), "lq_path": str(lr)} for hr, lr in zip(hr_files, lr_files, strict=True)]
+
+
 def _listed(opt: dict[str, Any], backend: str, root: Path) -> list[Path]:
     """The images of a folder, those that a list names of it, or the keys of an lmdb."""
     if backend == "disk" and not opt.get("meta_info_file"):
         return list_images(root, hint=how_to_prepare)
-    listing = root / "meta_info.txt" if backend == "lmdb" else Path(opt["meta_info_file"])
-    if not listing.is_file():
-        raise DataError(f"Expected the list of images {listing}, but there is no such file.")
-    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-    return [Path(name).with_suffix("") for name in names] if backend == "lmdb" else [root / name for name in names]
+    if backend == "lmdb":
+        return [Path(key) for key in read_lmdb(root, lambda name: str(Path(name).with_suffix("")))]
+    return [root / image.name for image in read_listing(Path(opt["meta_info_file"]))]

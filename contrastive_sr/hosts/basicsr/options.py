@@ -13,6 +13,7 @@ from contrastive_sr._checks import check_count, check_number, describe, describe
 from contrastive_sr.config import unknown
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.basicsr.late import check_late, may_be_read
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import check_optimizer
 from contrastive_sr.hosts.prepared import how_to_prepare
@@ -90,8 +91,9 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         networks: accepted ``type`` of ``network_g`` and ``network_d``.
 
     Raises:
-        ConfigError: an unknown name, a missing part, or a file that is not there.
-        DataError: a folder of images that is not there.
+        ConfigError: an unknown name, a missing part, a misspelt key, a file that is not there, or options that BasicSR
+            would fail at later.
+        DataError: a folder of images that is not there, or that may not be read.
     """
     if not isinstance(opt, Mapping):
         raise ConfigError(
@@ -130,7 +132,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
             raise ConfigError(f"train: expected the key {key!r}, got {', '.join(map(str, train))}.")
-    check_number(train["total_iter"], "train: total_iter", above=0)
+    check_number(train["total_iter"], "train: total_iter", at_least=1)  # the host cuts off what is behind the point
     for key in ("optim_g", "optim_d"):
         if train.get(key) is not None:
             check_optimizer(train[key], f"train: {key}", ("Adam",))  # the one that BasicSR has
@@ -158,6 +160,9 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
                 raise DataError(
                     f"{where}: expected an existing folder, got {value}. Check the path.{how_to_prepare(value)}"
                 )
+            if str(key).startswith("dataroot") and value is not None and not may_be_read(Path(value).expanduser()):
+                raise DataError(f"{where}: expected a folder that you may read, got {value}. Change its permissions.")
+    check_late(opt)
 
 
 def _check_mapping(value: object, name: str) -> None:
@@ -169,6 +174,8 @@ def _check_pretrained(value: object, key: str, path: Mapping[str, Any], ours: bo
     """Require a file that BasicSR finds a network in; our models read a plain state dict without being told so."""
     if not isinstance(value, str) or not _is_there(value, f"path: {key}"):
         raise ConfigError(f"path: {key}: expected an existing file, got {value}.")
+    if not may_be_read(Path(value).expanduser()):
+        raise ConfigError(f"path: {key}: expected a file that you may read, got {value}. Change its permissions.")
     held = read_sections(value, f"path: {key}")
     of_file = f"param_key{key.removeprefix('pretrain_network')}"
     wanted = path.get(of_file, "params")

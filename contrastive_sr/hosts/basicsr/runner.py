@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +22,13 @@ from contrastive_sr.embeddings.tensor_file import load_plain, never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
 from contrastive_sr.hosts.basicsr.folders import check_folders, free_stamp, one_run
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
 from contrastive_sr.hosts.basicsr.resume import newest_whole
+from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
 from contrastive_sr.hosts.basicsr.saving import with_proven_saves
+from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, last_epoch
+from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.in_step import STATE_SUFFIX, check_state
 from contrastive_sr.hosts.progress import TrainingProgress
 
@@ -33,8 +38,9 @@ def train(config: Path, arguments: list[str]) -> None:
 
     The installed BasicSR needs no change. The option file is read without running code in it. ``experiments/`` and
     ``tb_logger/`` are written into the current folder. Resuming works on a CPU and reads nothing but tensors
-    and plain containers. ``--launcher pytorch`` works on CPUs too. A seed by ``--force_yml`` seeds the whole training.
-    A progress bar is shown.
+    and plain containers, and the log says what of the earlier training stays in force and what has changed. As many
+    steps are made as were asked for, also where incomplete batches are dropped. ``--launcher pytorch`` works on CPUs
+    too. A seed by ``--force_yml`` seeds the whole training. A progress bar is shown.
 
     Args:
         config: the option file.
@@ -47,28 +53,51 @@ def train(config: Path, arguments: list[str]) -> None:
     options, misc = import_basicsr("basicsr.utils.options"), import_basicsr("basicsr.utils.misc")
     import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
     start = import_basicsr("contrastive_sr.hosts.basicsr.start")
-    check_options(read_options(config), *registered())
+    of_file = read_options(config)
+    check_options(of_file, *registered())
+    check_forced(of_file, arguments)
+    check_writable(Path.cwd())
     datasets: dict[str, Any] = {}
+    begun: dict[str, int] = {"epoch": 0, "iter": 0}
+    notes: list[str] = []  # for the log, which BasicSR opens later
+    recorded: dict[str, Any] = {}
 
     def look_and_load(opt: dict[str, Any]) -> dict[str, Any] | None:
         # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
         check_folders(opt)
         check_same_on_ranks({key: value for key, value in opt.items() if key not in ("rank", "manual_seed")})
+        if "--force_yml" in arguments:
+            check_options(opt, *registered())
         datasets.update(start.check_start(opt))
+        recorded.update(deepcopy(opt))  # models take out of their options what they have read
         if opt["rank"] == 0:
             stack.enter_context(one_run(opt))
             for module in (host, misc):
                 stack.enter_context(_replaced(module, "get_time_str", partial(free_stamp, opt)))
         # BasicSR seeds before it reads --force_yml
         options.set_random_seed(opt["manual_seed"] + opt["rank"])
-        return _load_resume_state(host, opt)
+        state = _load_resume_state(host, opt)
+        if state is not None:
+            begun.update(epoch=state["epoch"], iter=state["iter"])
+            path = opt["path"]["resume_state"]
+            check_not_done(int(opt["train"]["total_iter"]), state["iter"], path)
+            notes.extend(filter(None, [changed_options(recorded, Path(path), state["iter"])]))
+        return state
 
+    def copy_and_record(file: str, folder: str) -> None:
+        if recorded["rank"] == 0:  # to others the folder may not be there yet
+            copy_options(file, folder)
+            write_record(recorded)
+
+    copy_options = host.copy_opt_file
     with never_code(), ExitStack() as stack:
         stack.enter_context(_replaced(sys, "argv", ["basicsr/train.py", "-opt", str(config), *arguments]))
         stack.enter_context(_replaced(options, "ordered_yaml", lambda: (OptionLoader, yaml.SafeDumper)))
         stack.enter_context(_replaced(host, "load_resume_state", look_and_load))
+        stack.enter_context(_replaced(host, "copy_opt_file", copy_and_record))
         stack.enter_context(_replaced(host, "build_dataset", _built_once(host, datasets)))
-        stack.enter_context(_replaced(host, "build_model", _with_progress(host, stack)))
+        stack.enter_context(_replaced(host, "create_train_val_dataloader", _with_all_steps(host, begun)))
+        stack.enter_context(_replaced(host, "build_model", _model_as_asked(host, stack, notes)))
         if not torch.cuda.is_available():
             stack.enter_context(_replaced(options, "init_dist", _init_gloo))
         try:
@@ -137,11 +166,11 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _init_gloo(launcher: str, backend: str = "gloo", **options: Any) -> None:
+def _init_gloo(launcher: str) -> None:
     """What BasicSR's ``init_dist`` does on GPUs, for processes that torchrun started on CPUs."""
     if launcher != "pytorch":
         raise ConfigError(f"--launcher: expected pytorch on a machine without GPU, got {launcher}. Use torchrun.")
-    dist.init_process_group("gloo", **options)
+    init_gloo()
 
 
 def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -199,14 +228,40 @@ _NO_STATE = (
 )
 
 
-def _with_progress(host: ModuleType, stack: ExitStack) -> Any:
-    """BasicSR's ``build_model``, whose model also moves a progress bar."""
+def _with_all_steps(host: ModuleType, begun: Mapping[str, int]) -> Callable[..., Any]:
+    """BasicSR's ``create_train_val_dataloader``, with as many epochs as the steps that were asked for take."""
+    create = host.create_train_val_dataloader
+
+    def with_all_steps(opt: dict[str, Any], logger: Any) -> Any:
+        train_loader, sampler, val_loaders, epochs, total = create(opt, logger)
+        check_batches(len(train_loader.dataset), opt)
+        if train_loader.num_workers:
+            train_loader.timeout = waiting_time()  # a process that loads images and stalls
+        last = last_epoch(total, len(train_loader), begun)
+        if last != epochs:
+            logger.info(f"Without incomplete batches an epoch has {len(train_loader)} steps; the last epoch is {last}.")
+        return train_loader, sampler, val_loaders, last, total
+
+    return with_all_steps
+
+
+def _model_as_asked(host: ModuleType, stack: ExitStack, notes: list[str]) -> Any:
+    """BasicSR's ``build_model``, whose model also moves a progress bar, and says what it keeps when it is resumed."""
     build_model = host.build_model
 
     def build(opt: dict[str, Any]) -> Any:
         model = with_proven_saves(build_model(opt))
         if opt["rank"] != 0:
             return model
+        resume = model.resume_training
+
+        def resume_and_say(state: Mapping[str, Any]) -> None:
+            network = Path(opt["path"]["models"]) / f"net_g_{int(state['iter'])}.pth"
+            for note in [*notes, *filter(None, [kept_settings(model, state, network)])]:
+                host.get_root_logger().warning(note)
+            resume(state)
+
+        model.resume_training = resume_and_say
         optimize = model.optimize_parameters
         progress: list[TrainingProgress] = []
 

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from basicsr.utils import registry
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from torch import nn
 
@@ -15,8 +16,11 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods, batch_images
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
+from contrastive_sr.hosts.basicsr.late import check_parts
 from contrastive_sr.hosts.basicsr.options import PREFIX
+from contrastive_sr.hosts.basicsr.steps import check_batches
 from contrastive_sr.hosts.degrade import TrainingDegradation
+from contrastive_sr.hosts.endings import check_shared_memory
 from contrastive_sr.hosts.in_step import methods_optimizer
 from contrastive_sr.methods import Methods
 from contrastive_sr.networks import NETWORKS
@@ -34,8 +38,10 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
         The datasets of ours, which have looked at their files, by phase.
 
     Raises:
-        ContrastiveSRError: a network, method, degradation or dataset that cannot be used.
+        ContrastiveSRError: a network, loss, metric, method, degradation or dataset that cannot be used.
     """
+    check_parts(opt, registry)
+    _check_memory(opt)
     trains_methods = opt["model_type"].startswith(PREFIX)
     if trains_methods or opt["network_g"]["type"] in NETWORKS:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -45,11 +51,24 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
                 methods, degradation = attached_methods(opt, net, ARCH_REGISTRY)
                 methods_optimizer(methods, opt["train"].get("optim_methods"), METHODS_OPTIMIZER)
                 _check_batch(opt, methods, degradation)
-    return {
+    datasets = {
         phase: DATASET_REGISTRY.get(options["type"])(deepcopy(options))
         for phase, options in opt["datasets"].items()
         if options.get("type") in _OURS
     }
+    if "train" in datasets:
+        check_batches(len(datasets["train"]), opt)
+    return datasets
+
+
+def _check_memory(opt: Mapping[str, Any]) -> None:
+    """Require shared memory for the processes that load images."""
+    data, size = opt["datasets"]["train"], opt["datasets"]["train"].get("gt_size")
+    workers = data.get("num_worker_per_gpu", 0)
+    if isinstance(size, int) and isinstance(workers, int):
+        workers *= 1 if opt["dist"] else opt["num_gpu"] or 1
+        bytes_of_image = 3 * 4 * size**2  # LR images add little
+        check_shared_memory(batch_images(opt) * bytes_of_image, workers, "datasets: train: num_worker_per_gpu")
 
 
 def _check_batch(opt: Mapping[str, Any], methods: Methods, degradation: TrainingDegradation | None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from contrastive_sr._checks import check_count
 from contrastive_sr.errors import DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
+from contrastive_sr.hosts.basicsr.late import arguments_of
 from contrastive_sr.hosts.basicsr.options import PREFIX, check_options, host_model, plain, read_options
 from contrastive_sr.hosts.basicsr.resume import newest_whole
 from contrastive_sr.hosts.basicsr.runner import registered
@@ -139,21 +140,9 @@ def _known(place: str, content: Mapping[str, Any]) -> Collection[str] | None:
     kind = content.get("type")
     parent, _, key = place.rpartition(".")
     if parent == "" and key.startswith("network_"):
-        return _arguments(registries.ARCH_REGISTRY, kind)
+        return arguments_of(registries.ARCH_REGISTRY, kind)
     if parent == "train" and key.startswith("optim_"):
         return [name for name in inspect.signature(torch.optim.Adam).parameters if name != "params"]
     if parent == "train" and key.endswith("_opt"):
-        return _arguments(registries.LOSS_REGISTRY, kind)
+        return arguments_of(registries.LOSS_REGISTRY, kind)
     return None
-
-
-def _arguments(registry: Any, kind: object) -> Collection[str] | None:
-    """The arguments of a class; None where there is no such class, or it takes any."""
-    named = dict(iter(registry))
-    cls = named.get(kind, named.get(f"{kind}_basicsr"))
-    if cls is None:
-        return None
-    parameters = inspect.signature(cls).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return None
-    return list(parameters)

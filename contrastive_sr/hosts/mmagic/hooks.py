@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -18,6 +19,7 @@ from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
+from contrastive_sr.hosts.mmagic.resumed import say_what_is_in_force
 from contrastive_sr.hosts.progress import TrainingProgress
 from contrastive_sr.hosts.proven import LoggedLosses, check_finite, check_whole, not_saved
 
@@ -198,13 +200,35 @@ class FiniteHook(Hook):
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A progress bar with the time left; added by `contrastive-sr train`."""
+    """A progress bar with the time left, after a look at what there is to do; added by `contrastive-sr train`."""
 
     priority = "VERY_LOW"
     _open: ClassVar[TrainingProgress | None] = None
 
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Says what of the config does not apply to a resumed training, and what of it has changed."""
+        if runner._resume:
+            say_what_is_in_force(runner, checkpoint)
+
     def before_train(self, runner: Any) -> None:
-        """Opens the bar, on the first process alone."""
+        """Opens the bar, on the first process alone.
+
+        Raises:
+            ConfigError: the training is resumed from a step after its end.
+            DataError: no batch is complete.
+        """
+        if runner.iter > runner.max_iters:
+            raise ConfigError(
+                f"train_cfg: expected at least the {runner.iter} steps of the checkpoint that is resumed, got "
+                f"{runner.max_iters}. Raise max_iters (or max_epochs) to train on."
+            )
+        loader = runner.train_dataloader
+        if len(loader) == 0 and not isinstance(loader.batch_sampler.sampler, InfiniteSampler):
+            raise DataError(
+                f"train_dataloader: expected images for one batch of {loader.batch_sampler.batch_size}, got "
+                f"{len(loader.dataset)} over all processes: incomplete batches are dropped, and no step would be made. "
+                'Try sampler=dict(type="InfiniteSampler", shuffle=True), drop_last=False, or a smaller batch_size.'
+            )
         if is_main_process():
             title, loggers = Path(runner.work_dir).name, [runner.logger]
             bar = TrainingProgress(runner.max_iters, start=runner.iter, title=title, loggers=loggers)

@@ -21,6 +21,7 @@ from contrastive_sr._checks import describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.embeddings.tensor_file import never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
+from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.kernels import check_known
 from contrastive_sr.hosts.launch import one_training
 from contrastive_sr.methods.registry import build_quietly
@@ -55,11 +56,15 @@ def train(config: Path, arguments: list[str]) -> None:
         "default_hooks.contrastive_sr_progress.type=contrastive_sr.ProgressHook",
         "default_hooks.contrastive_sr_finite.type=contrastive_sr.FiniteHook",
     ]
+    if read_config(config).get("train_dataloader", {}).get("num_workers") and "train_dataloader." not in "".join(
+        arguments
+    ):
+        options.append(f"train_dataloader.timeout={waiting_time():g}")  # a process that loads images and stalls
     before = sys.argv
     try:
         if _is_launched(arguments) and not torch.cuda.is_available():
             # MMEngine's own start of a process group needs CUDA devices; it uses one that exists already
-            dist.init_process_group("gloo")
+            init_gloo()
             options.append("model_wrapper_cfg.device_ids=None")
         sys.argv = [str(script), str(config), *_with_options(arguments, options)]
         with never_code(), _one_run(work_dir_of(config, arguments)):
