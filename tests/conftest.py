@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_python
 
 from contrastive_sr.data.demo import prepare_demo_data
 
@@ -45,12 +45,7 @@ def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[st
     """Runs `contrastive-sr ARGUMENTS` in an empty folder, as a process of its own."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "contrastive_sr.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200", **environment},
-            capture_output=True,
-            text=True,
-        )
+        own = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200", **environment}
+        return run_python(["-m", "contrastive_sr.cli", *arguments], tmp_path, own)
 
     return run

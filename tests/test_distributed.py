@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
+from forked import run_ranks
 from oracles import dual_loops
 from tolerances import assert_close
 
@@ -28,7 +29,7 @@ Results = list[dict[str, Any]]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(ranks.work, args=(str(folder),), nprocs=ranks.WORLD)
+    run_ranks(ranks.work, folder, ranks.WORLD)
     return [torch.load(folder / f"{index}.pt") for index in range(ranks.WORLD)]
 
 

@@ -337,7 +337,7 @@ def test_arms_are_compared_where_all_of_them_are() -> None:
     assert "not all six models have been measured" in _printed(_crl_rows(250, 3, 0.1, "ab"))
 
 
-@pytest.mark.parametrize(("gain", "words"), [(0.2, "a gain"), (-0.2, "a loss"), (-0.01, "does not show")])
+@pytest.mark.parametrize(("gain", "words"), [(0.2, "a gain"), (-0.2, "a loss"), (-0.01, "n.s.")])
 def test_differences_are_taken_seed_by_seed(gain: float, words: str) -> None:
     """Seeds lie 0.3 dB apart, gains 0.01: paired, they show."""
     text = _printed(_crl_rows(250, 3, gain))
@@ -348,7 +348,7 @@ def test_differences_are_taken_seed_by_seed(gain: float, words: str) -> None:
 
 def test_three_seeds_say_little() -> None:
     """Three values of mean -0.04 and standard error 0.01: t is 4, and 4.3 is needed."""
-    assert report.verdict([-0.02, -0.05, -0.05]) == "-0.040 ± 0.017, does not show"
+    assert report.verdict([-0.02, -0.05, -0.05]) == "-0.040 ± 0.017, n.s."
     assert report.verdict([-0.03, -0.045, -0.045]).endswith("a loss")
 
 

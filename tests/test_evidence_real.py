@@ -190,17 +190,17 @@ def _printed(rows: Sequence[Row]) -> str:
 @pytest.mark.parametrize(
     ("gains", "words"),
     [
-        ((0.1, 0.12, 0.08), "+0.11, p 8e-05, shows"),
-        ((0.1, -0.12, 0.08), "does not show"),  # of two signs
-        ((0.1, 0.12), "does not show"),  # two seeds
-        ((0.0, 0.0, 0.0), "shows"),  # 0.01 on two of three images, always
+        ((0.1, 0.12, 0.08), "+0.11, p 8e-05, significant"),
+        ((0.1, -0.12, 0.08), "n.s."),  # of two signs
+        ((0.1, 0.12), "n.s."),  # two seeds
+        ((0.0, 0.0, 0.0), "significant"),  # 0.01 on two of three images, always
     ],
 )
 def test_differences_are_taken_image_by_image_and_seed_by_seed(gains: tuple[float, ...], words: str) -> None:
     line = next(line for line in _printed(_rows(gains)).splitlines() if "(paper)" in line)
     assert words in line
     other = next(line for line in _printed(_rows(gains)).splitlines() if line.startswith("│ 3:"))
-    assert "+0.00, p 1, does not show" in other
+    assert "+0.00, p 1, n.s." in other
 
 
 def test_bad_folders_are_explained(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def _cells_of_reference(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _shown(gain: Difference, decimals: int) -> str:
-    verdict = "shows" if gain.shows else "does not show"
+    verdict = "significant" if gain.shows else "n.s."
     return f"{statistics.fmean(gain.by_seed):+.{decimals}f}, p {gain.p:.1g}, {verdict}"
 
 

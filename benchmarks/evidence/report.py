@@ -52,7 +52,7 @@ def verdict(differences: Sequence[float]) -> str:
     if len(differences) < 3:
         return f"{mean:+.3f}, too few seeds to say"
     limit = t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
-    shown = "a gain" if mean > limit else "a loss" if mean < -limit else "does not show"
+    shown = "a gain" if mean > limit else "a loss" if mean < -limit else "n.s."
     return f"{mean:+.3f} ± {statistics.stdev(differences):.3f}, {shown}"
 
 

@@ -6,14 +6,13 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from forked import run_python
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -33,8 +32,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 
 def train(config: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "contrastive_sr.cli", "train", config.name, *arguments]
-    done = subprocess.run(command, cwd=config.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    done = run_python(["-m", "contrastive_sr.cli", "train", config.name, *arguments], config.parent, ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 

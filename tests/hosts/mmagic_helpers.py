@@ -6,10 +6,10 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from forked import run_python
 from PIL import Image
 
 import contrastive_sr
@@ -98,12 +98,23 @@ def environment() -> dict[str, str]:
 
 def run(command: list[str], cwd: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, cwd=cwd, env=environment(), text=True, capture_output=True, timeout=240)
+    return checked(done, check)
+
+
+def checked(done: subprocess.CompletedProcess[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A process that has ended well, if that is asked for."""
     if check and done.returncode != 0:
-        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise AssertionError(f"{done.args} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done
+
+
+def run_own(config: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs `contrastive-sr train CONFIG` in the config's folder."""
+    command = ["-m", "contrastive_sr.cli", "train", config.name, *arguments]
+    return checked(run_python(command, config.parent, environment()), check)
 
 
 def train(config: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs the command that `mim train mmagic CONFIG --gpus 0 --launcher none` runs."""
-    command = [sys.executable, str(training_script()), config.name, "--launcher", "none", *arguments]
-    return run(command, config.parent, check=check)
+    command = [training_script(), config.name, "--launcher", "none", *arguments]
+    return checked(run_python(command, config.parent, environment()), check)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run_python
 from PIL import Image
 from same import assert_same
 
@@ -46,6 +47,11 @@ def run(command: list[str | Path], folder: Path, **environment: str) -> subproce
         text=True,
         check=False,
     )
+
+
+def run_own(options: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`contrastive-sr train` in the option file's folder."""
+    return run_python(["-m", "contrastive_sr.cli", "train", options, *arguments], options.parent, ENVIRONMENT)
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> str:
@@ -176,7 +182,7 @@ def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
             "network_g:num_block": 2,
         }
         options = write_options(folder, "demo_pcl_edsr", one_pair, changes)
-        succeed(run([sys.executable, "-m", "contrastive_sr.cli", "train", options, *arguments], folder))
+        succeed(run_own(options, *arguments))
         return folder / "experiments/demo_pcl_edsr"
 
     whole = train(tmp_path / "whole", total=20)
@@ -398,7 +404,7 @@ def test_a_file_that_is_no_image(train_here: Callable[..., Path], one_pair: Path
 def test_a_share_above_one_is_in_the_log(demo_data: Path, tmp_path: Path) -> None:
     changes = {"train:total_iter": 2, "methods": [{"type": "PCL", "loss_weight": 10.0}]}
     options = write_options(tmp_path, "demo_pcl_edsr", demo_data, changes)
-    succeed(run([sys.executable, "-m", "contrastive_sr.cli", "train", options], tmp_path))
+    succeed(run_own(options))
     (log,) = (tmp_path / "experiments/demo_pcl_edsr").glob("train_*.log")
     assert log.read_text().count("times that of the pixel loss (weight 10)") == 1
     assert log.read_text().count("Dataset [CheckedPairedImageDataset] - demo is built.") == 1

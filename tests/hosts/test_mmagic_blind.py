@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -299,7 +298,7 @@ def test_the_oracle_is_validated_with_the_true_kernels(tmp_path: Path, monkeypat
     config = helpers.write_config(
         tmp_path / "small.py", "demo_dasr_x4", steps=2, save=2, val=1, more=more, template=template
     )
-    helpers.run([sys.executable, "-m", "contrastive_sr.cli", "train", config.name], tmp_path)
+    helpers.run_own(config)
     work = tmp_path / "work_dirs/small"
     assert [entry["PSNR"] > 3 for entry in scalars(work) if "PSNR" in entry] == [True, True]
 
@@ -326,7 +325,7 @@ def test_a_damaged_image_in_a_worker_is_named_in_one_line(tmp_path: Path) -> Non
     for path in (tmp_path / "datasets/demo/train/HR").iterdir():
         path.write_bytes(path.read_bytes()[:200])
     config = write_config(tmp_path, "demo_dasr_x4", more='train_dataloader["num_workers"] = 2\n')
-    done = helpers.run([sys.executable, "-m", "contrastive_sr.cli", "train", config.name], tmp_path, check=False)
+    done = helpers.run_own(config, check=False)
     assert done.returncode == 1
     own = [line for line in done.stderr.splitlines() if not line.startswith("[ WARN:")]  # OpenCV's, of a worker
     last = own[-1]

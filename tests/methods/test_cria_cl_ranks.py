@@ -7,6 +7,7 @@ from typing import Any
 import cria_ranks
 import pytest
 import torch
+from forked import run_ranks
 from tolerances import tolerance
 
 Results = list[dict[str, Any]]
@@ -18,7 +19,7 @@ SINGLE = tolerance(torch.float32, "exact")  # of what follows from a share, whos
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("cria_ranks")
-    torch.multiprocessing.spawn(cria_ranks.work, args=(str(folder),), nprocs=cria_ranks.WORLD)
+    run_ranks(cria_ranks.work, folder, cria_ranks.WORLD)
     return [torch.load(folder / f"{index}.pt") for index in range(cria_ranks.WORLD)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import dasr_ranks
 import pytest
 import torch
+from forked import run_ranks
 from tolerances import tolerance
 
 Results = list[dict[str, Any]]
@@ -17,7 +18,7 @@ CLOSE, LOOSE = tolerance(torch.float64, "close"), tolerance(torch.float64, "loos
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("dasr_ranks")
-    torch.multiprocessing.spawn(dasr_ranks.work, args=(str(folder),), nprocs=dasr_ranks.WORLD)
+    run_ranks(dasr_ranks.work, folder, dasr_ranks.WORLD)
     return [torch.load(folder / f"{index}.pt") for index in range(dasr_ranks.WORLD)]
 
 

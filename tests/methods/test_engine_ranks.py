@@ -6,10 +6,11 @@ from pathlib import Path
 
 import engine_ranks
 import torch
+from forked import run_ranks
 
 
 def test_a_method_may_rest_while_another_learns(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(engine_ranks.work, args=(str(tmp_path),), nprocs=engine_ranks.WORLD)
+    run_ranks(engine_ranks.work, tmp_path, engine_ranks.WORLD)
     (before, states, logs), (_, other_states, other_logs) = (torch.load(tmp_path / f"{i}.pt") for i in range(2))
     names = {method: f"{method}.loss.embedding.blocks.0.conv.weight" for method in ("pcl", "mpf", "rare")}
     for step, (state, other) in enumerate(zip(states, other_states, strict=True)):
@@ -26,7 +27,7 @@ def test_a_method_may_rest_while_another_learns(tmp_path: Path) -> None:
 
 
 def test_all_ranks_leave_out_what_is_not_finite_on_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(engine_ranks.work_nonfinite, args=(str(tmp_path),), nprocs=engine_ranks.WORLD)
+    run_ranks(engine_ranks.work_nonfinite, tmp_path, engine_ranks.WORLD)
     ranks = [torch.load(tmp_path / f"{i}.pt") for i in range(2)]
     (net, methods, logs, names, warned, error), (other_net, other_methods, other_logs, other_names, *others) = ranks
     for state, other in ((net, other_net), (methods, other_methods)):

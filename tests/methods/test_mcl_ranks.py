@@ -7,6 +7,7 @@ from typing import Any
 import mcl_ranks
 import pytest
 import torch
+from forked import run_ranks
 from same import assert_same
 from tolerances import tolerance
 
@@ -18,7 +19,7 @@ SINGLE = tolerance(torch.float32, "exact")  # of what follows from a share, whos
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("mcl_ranks")
-    torch.multiprocessing.spawn(mcl_ranks.work, args=(str(folder),), nprocs=mcl_ranks.WORLD)
+    run_ranks(mcl_ranks.work, folder, mcl_ranks.WORLD)
     return [torch.load(folder / f"{index}.pt") for index in range(mcl_ranks.WORLD)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import mpf_ranks
 import pytest
 import torch
+from forked import run_ranks
 from tolerances import assert_close, tolerance
 
 Results = list[dict[Any, Any]]
@@ -17,7 +18,7 @@ CLOSE, LOOSE = tolerance(torch.float32, "close"), tolerance(torch.float32, "loos
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("mpf_ranks")
-    torch.multiprocessing.spawn(mpf_ranks.work, args=(str(folder),), nprocs=mpf_ranks.WORLD)
+    run_ranks(mpf_ranks.work, folder, mpf_ranks.WORLD)
     return [torch.load(folder / f"{index}.pt") for index in range(mpf_ranks.WORLD)]
 
 

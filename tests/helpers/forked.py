@@ -1,0 +1,86 @@
+"""Runs Python in processes that find torch and the hosts imported already.
+
+Each is forked from a server that has imported them and done nothing else, so that a command takes only the seconds of
+its own work. Otherwise it is what `python ARGUMENTS` is: it has the folder, environment, output and exit status of a
+process of its own. It cannot test what a command imports, or in which order.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch.multiprocessing import start_processes
+
+HOSTS = {"basicsr": "contrastive_sr.hosts.basicsr.plugin", "mmagic": "contrastive_sr.hosts.mmagic.models"}
+PRELOADED = ["torch", *(plugin for host, plugin in HOSTS.items() if find_spec(host))]
+
+
+multiprocessing.set_forkserver_preload(PRELOADED)
+
+
+def run_ranks(work: Callable[..., None], folder: Path, world: int) -> None:
+    """Run ``work(rank, folder)`` in as many processes, to their ends; an error of one is raised."""
+    start_processes(work, args=(str(folder),), nprocs=world, start_method="forkserver")
+
+
+def run_python(
+    arguments: Sequence[str | Path],
+    cwd: Path,
+    environment: Mapping[str, str],
+    timeout: float | None = 280,
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, *arguments])` would return, with its output as text.
+
+    Args:
+        arguments: `-m`, a module and its arguments, or a script and its arguments.
+        cwd: folder to run in.
+        environment: of the process; PYTHONPATH is obeyed.
+        timeout: seconds after which it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer.
+    """
+    words = [str(argument) for argument in arguments]
+    context = multiprocessing.get_context("forkserver")
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder, "out"), Path(folder, "err")
+        process = context.Process(target=_run, args=(words, str(cwd), dict(environment), *map(str, outputs)))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(words, timeout or 0)
+        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in outputs)
+    return subprocess.CompletedProcess(words, process.exitcode, out, err)
+
+
+def _run(words: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+    for stream, path in ((1, out), (2, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, stream)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    multiprocessing.set_start_method(None, force=True)  # that of the tests would be inherited
+    is_module = words[0] == "-m"
+    sys.argv = words[1:] if is_module else words
+    own = [cwd if is_module else str(Path(words[0]).resolve().parent), *environment.get("PYTHONPATH", "").split(":")]
+    sys.path[:] = [*own, *(path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix)))]
+    try:
+        if is_module:
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
