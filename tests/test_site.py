@@ -130,7 +130,7 @@ def test_a_button_copies_what_was_typed_and_search_needs_no_server(site: Path) -
         assert ">>> " in block.locator("pre").inner_text()
         block.hover()
         block.get_by_role("button").click()
-        page.get_by_text("copied").wait_for()
+        page.wait_for_function("navigator.clipboard.readText().then((text) => text !== '')")
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied.startswith("class Dimmed(SampleGenerator):\n    def ")
         assert ">>>" not in copied

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.text import Text
 
 import contrastive_sr
 from contrastive_sr.cli import prepare as prepare_commands
@@ -694,6 +693,5 @@ def _end(message: str) -> NoReturn:
     # in one piece: a process that loads images may be writing, too; of several that train, which one
     world = os.environ.get("WORLD_SIZE", "1")
     which = f" (rank {os.environ.get('RANK', '?')} of {world})" if world != "1" else ""
-    text = Text.assemble((f"error{which}:", "red"), f" {message}")
-    errors.print(text, soft_wrap=True, highlight=False)
+    errors.print(f"[red]error{which}:[/red] {escape(message)}", soft_wrap=True, highlight=False)
     sys.exit(1)

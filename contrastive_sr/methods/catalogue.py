@@ -22,9 +22,11 @@ from contrastive_sr.samples import SAMPLES
 PAPERS: Mapping[str, str] = {
     "PCL-SR": "A Practical Contrastive Learning Framework for Single Image Super-Resolution, arXiv 2111.13924",
     "CRL-SR": "Blind Image Super-Resolution via Contrastive Representation Learning, arXiv 2107.00708",
-    "DASR": "Unsupervised Degradation Representation Learning for Blind Super-Resolution, CVPR 2021",
-    "Cria-CL": "Criteria Comparative Learning for Real-scene Image Super-Resolution, TCSVT 2022",
-    "MPF-Net": "Learning from Multi-Perception Features for Real-World Image Super-resolution",
+    "DASR": (
+        "Unsupervised Degradation Representation Learning for Blind Super-Resolution, CVPR 2021, arXiv 2104.00416"
+    ),
+    "Cria-CL": "Criteria Comparative Learning for Real-scene Image Super-Resolution, TCSVT 2022, arXiv 2207.12767",
+    "MPF-Net": "Learning from Multi-Perception Features for Real-World Image Super-resolution, arXiv 2305.18547",
     "Model Contrastive Learning": (
         "Learning from History: Task-agnostic Model Contrastive Learning for Image Restoration, arXiv 2309.06023"
     ),
