@@ -99,7 +99,8 @@ constraints: install ## solve constraints/py3.*.txt anew, keeping the versions t
 	for python in $(PYTHONS); do \
 	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile -q pyproject.toml --all-extras --python-version $$python \
 	    --python-platform x86_64-manylinux_2_28 --no-build-isolation-package basicsr --no-annotate \
-	    $(addprefix --only-binary ,$(WHEELS)) --custom-compile-command "make constraints" -o constraints/py$$python.txt $(ARGS) || exit 1; \
+	    $(addprefix --only-binary ,$(WHEELS)) --no-emit-package pip --custom-compile-command "make constraints" \
+	    -o constraints/py$$python.txt $(ARGS) || exit 1; \
 	done
 
 audit: install ## published holes in the pinned versions, by pip-audit; fails where its data cannot be reached

@@ -85,11 +85,11 @@ def _print_findings(findings: list[Finding]) -> None:
     for column in ("", "package", "version", "what was seen"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        seen = escape(finding.detail)
-        if finding.remedy:
-            seen += f"\n[bold]{escape(finding.remedy)}"
-        table.add_row(_MARKS[finding.state], finding.subject, finding.version or "-", seen)
+        table.add_row(_MARKS[finding.state], finding.subject, finding.version or "-", escape(finding.detail))
     show_table(console, table)
+    # plain print: commands are longer than the terminal, and are copied
+    for remedy in dict.fromkeys(f"{finding.subject}: {finding.remedy}" for finding in findings if finding.remedy):
+        print(remedy)
 
 
 def _print_changes(changes: list[Change], nothing: str) -> None:

@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_is_named(stock: Path) -> None:
 def test_the_command_reports_mends_and_undoes(stock: Path, command_line: Run) -> None:
     broken = command_line("doctor", "--basicsr", stock)
     assert broken.returncode == 1
-    assert "contrastive-sr doctor --fix" in broken.stdout
+    assert "\nbasicsr: contrastive-sr doctor --fix\n" in broken.stdout
     assert "torchvision 0.17 removed functional_tensor" in broken.stdout
 
     mended = command_line("doctor", "--basicsr", stock, "--fix")
