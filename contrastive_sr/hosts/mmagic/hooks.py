@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.progress import TrainingProgress
@@ -37,15 +38,17 @@ register_backend(_BACKEND, AtomicLocalBackend, force=True)
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's `CheckpointHook` (same arguments), with three differences.
+    """MMEngine's `CheckpointHook` (same arguments), with four differences.
 
     - Files are written atomically. MMEngine writes in place, and writes the newest checkpoint a second time whenever
       `save_best` finds a new best one: a run killed at that moment could not be resumed.
     - `--resume` takes the newest whole checkpoint, also if the run was killed while `last_checkpoint` was written.
     - `state_dict` in the file holds what the stock model of MMagic has (`generator.*`), and loads there strictly. The
       state of the methods lies beside it, under the key `contrastive_sr`, and is put back on loading.
+    - A resumed optimizer keeps its step counts on the CPU. MMEngine reads them onto the GPU, for which Adam would then
+      wait once for each parameter, at every step.
 
-    With MMEngine's own hook training and resuming work too, without these three.
+    With MMEngine's own hook training and resuming work too, without these four.
     """
 
     backend_args: dict[str, Any] | None
@@ -93,13 +96,15 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint[_STATE] = own
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Puts our state back into `state_dict`; a run is not resumed without all of it.
+        """Puts our state back into `state_dict`, and step counts on the CPU; a run is not resumed without all state.
 
         Raises:
             ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
         """
         state = checkpoint.get("state_dict", checkpoint)  # `load_from` takes a plain state dict, too
         state.update(checkpoint.get(_STATE, {}))
+        if optimizers := checkpoint.get("optimizer"):
+            steps_to_host([optimizers] if "param_groups" in optimizers else optimizers.values())
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not runner._resume or not isinstance(model, WithMethods):
             return
