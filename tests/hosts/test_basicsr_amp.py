@@ -138,3 +138,14 @@ def test_the_stock_model_has_no_mixed_precision(
     options = write_options(tmp_path, "demo_pcl_edsr", demo_data, changes)
     with pytest.raises(ConfigError, match=r"train: amp: SRModel trains in float32"):
         runner.train(options, [])
+
+
+def test_prefetching_to_a_gpu_where_there_is_none() -> None:
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin")
+    loading = import_basicsr("basicsr.data.prefetch_dataloader")
+    batches = [{"lq": torch.full((1,), float(number))} for number in range(2)]
+    prefetcher = loading.CUDAPrefetcher(batches, {"num_gpu": torch.cuda.device_count()})
+    for _ in range(2):
+        prefetcher.reset()
+        assert [prefetcher.next()["lq"].item() for _ in range(2)] == [0, 1]
+        assert prefetcher.next() is None
