@@ -170,11 +170,13 @@ def _means_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _exchange(x: Tensor) -> tuple[list[int], list[bool]]:
     """The number of rows of every rank, and whether they need a gradient."""
-    own = torch.tensor([x.shape[0], x.requires_grad and torch.is_grad_enabled()], dtype=torch.long, device=x.device)
+    trained = x.requires_grad and torch.is_grad_enabled()
+    # Both in one number, which is filled in on the device: a list would be copied there, and waited for.
+    own = torch.full((1,), 2 * x.shape[0] + trained, dtype=torch.long, device=x.device)
     parts = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(parts, own)
-    lengths, trained = torch.stack(parts, 1).tolist()
-    return lengths, [bool(flag) for flag in trained]
+    numbers = torch.cat(parts).tolist()
+    return [number // 2 for number in numbers], [number % 2 == 1 for number in numbers]
 
 
 class _GatherRows(torch.autograd.Function):

@@ -151,22 +151,48 @@ def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
             part.training = training
 
 
+class KeepsWeights(nn.Module):
+    """A part that computes the weights it works with, in eval mode, from its parameters and statistics."""
+
+    _keeps = False
+    _kept: tuple[Tensor, Tensor] | None = None
+
+    def computed_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias."""
+        raise NotImplementedError
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """:meth:`computed_weights`; within :func:`frozen` they are computed once."""
+        if not self._keeps:
+            return self.computed_weights()
+        if self._kept is None:
+            self._kept = self.computed_weights()
+        return self._kept
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Use a network as a fixed function: eval mode, no gradient at its parameters, BatchNorm's statistics unchanged.
 
-    Weights under a parametrization, such as spectral normalisation, are computed once for the whole block of code.
+    Weights that are computed, by a parametrization such as spectral normalisation or from BatchNorm's statistics, are
+    computed once for the whole block of code.
 
     Args:
         module: the network; afterwards it is as it was before.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
+    # what a block around this one has frozen, stays as it is to the end of that
+    keepers = [part for part in module.modules() if isinstance(part, KeepsWeights) and not part._keeps]
     for parameter in parameters:
         parameter.requires_grad_(False)
+    for part in keepers:
+        part._keeps = True
     try:
         with training_mode(module, False), parametrize.cached():
             yield
     finally:
+        for part in keepers:
+            part._keeps, part._kept = False, None
         for parameter in parameters:
             parameter.requires_grad_(True)
 

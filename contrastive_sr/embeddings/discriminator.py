@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_shape
-from contrastive_sr.embeddings.base import EMBEDDINGS, TrainableEmbedding, check_out_indices
+from contrastive_sr.embeddings.base import EMBEDDINGS, KeepsWeights, TrainableEmbedding, check_out_indices
 from contrastive_sr.embeddings.weights import load_weights
 from contrastive_sr.functional import haar_high_bands
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
 
 
-class Block(nn.Module):
+class Block(KeepsWeights):
     """conv 3x3 without bias, BatchNorm, LeakyReLU 0.2."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -27,18 +27,17 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            x = self.norm(self.conv(x))
-        else:
-            # In eval mode BatchNorm is a scale and a shift per channel: inside the convolution they cost nothing.
-            norm = self.norm
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            bias = norm.bias - norm.running_mean * gain
-            x = F.conv2d(x, self.conv.weight * gain[:, None, None, None], bias, self.conv.stride, padding=1)
+        x = self.norm(self.conv(x)) if self.training else F.conv2d(x, *self.weights(), self.conv.stride, padding=1)
         # In place: neither layer before it keeps its output for the backward pass. What it returns is the feature map.
         return F.leaky_relu_(x, 0.2)
+
+    def computed_weights(self) -> tuple[Tensor, Tensor]:
+        """Of the convolution with BatchNorm in it: in eval mode that is a scale and a shift per channel."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return self.conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
 @EMBEDDINGS.register

@@ -16,6 +16,8 @@ from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.reduction import Reduction, reduce
 from contrastive_sr.functional.similarity import inverse_norm, invert_norm, pixel_cosine_similarity
 
+KEYS_AT_ONCE_MIB = 3072  # of the keys' feature maps, on a GPU: on a CPU they are those of one image's keys
+
 Embed = Callable[[Tensor], Sequence[Tensor]]
 Similarity = Literal["cosine", "dot"]
 
@@ -344,20 +346,34 @@ def _embed_and_compare(
     sr: Tensor, keys: Tensor, embed: Embed, compare: Compare, *, fill: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Losses (b,) and values (b, K) of a few images; ``fill`` gets the gradient of the losses' sum at ``sr``."""
-    key_maps = embed_maps(embed, keys.flatten(0, 1))
     anchor = at_least_float32(sr.detach()).requires_grad_(fill is not None)
     with torch.set_grad_enabled(fill is not None):
         anchor_maps = embed_maps(embed, anchor)
     # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
     half = anchor_maps[0].dtype == torch.float16
     scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
-    with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
-        detached = [maps.detach() for maps in anchor_maps]
-        losses, values, seeds = compare(detached, key_maps, keys.shape[1], None if fill is None else scale)
+    detached = [maps.detach() for maps in anchor_maps]
+    of_an_image = keys.shape[1] * sum(maps[0].numel() * maps.element_size() for maps in detached)
+    at_once = max(1, int(KEYS_AT_ONCE_MIB * 2**20 // of_an_image))
+    parts = []
+    for start in range(0, len(sr), at_once):
+        part = slice(start, start + at_once)
+        key_maps = embed_maps(embed, keys[part].flatten(0, 1))
+        with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
+            anchors = [maps[part] for maps in detached]
+            parts.append(compare(anchors, key_maps, keys.shape[1], None if fill is None else scale))
+        del key_maps  # before the next are made
+    losses, values, seeds = parts[0] if len(parts) == 1 else _joined_parts(parts)
     if fill is not None:
         seeds = [seed.to(maps.dtype) for seed, maps in zip(seeds, anchor_maps, strict=True)]
         fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
     return losses, values
+
+
+def _joined_parts(parts: Sequence[_Compared]) -> _Compared:
+    """What is known of several parts of a batch, as one."""
+    losses, values, seeds = zip(*parts, strict=True)
+    return _Compared(torch.cat(losses), torch.cat(values), [torch.cat(layer) for layer in zip(*seeds, strict=True)])
 
 
 def _compare_by_nce(
@@ -414,7 +430,9 @@ def _compare_by_distance(
         layers.append(torch.stack(columns, 1))
         seeds.append(seed)
     distances = torch.stack(layers).sum(0)
-    return _Compared(distances @ distances.new_tensor(signs), distances, seeds)
+    # not by a tensor of the signs: it would be copied to the device, and waited for
+    losses = torch.stack([sign * column for sign, column in zip(signs, distances.unbind(1), strict=True)]).sum(0)
+    return _Compared(losses, distances, seeds)
 
 
 class _LayerContrast:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -66,6 +67,22 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(name.startswith(prefix) for name in state):
             return _unwrapped(_under(prefix, state))
     return state
+
+
+def steps_to_host(states: Iterable[Mapping[str, Any]]) -> None:
+    """Move the step counts in saved optimizer states to the CPU, before an optimizer loads them.
+
+    Trainers read a training state onto their GPU, and an optimizer leaves its counts where it finds them: Adam would
+    wait for the GPU once for each parameter, at every step. A ``fused`` or ``capturable`` optimizer, which wants its
+    counts on the GPU, puts them there as it loads.
+
+    Args:
+        states: what ``state_dict()`` of optimizers gave; changed in place.
+    """
+    for state in states:
+        for entries in state.get("state", {}).values():
+            if isinstance(entries.get("step"), Tensor):
+                entries["step"] = entries["step"].cpu()
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from contrastive_sr.config import unknown
 from contrastive_sr.distributed import rank, unwrapped, world_size
 from contrastive_sr.embeddings.tensor_file import load_plain
 from contrastive_sr.errors import ConfigError, NonFiniteError
+from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.proven import save_whole
 from contrastive_sr.hosts.warn import warnings_in_log
 from contrastive_sr.methods import Methods, build_methods
@@ -65,6 +66,7 @@ class MethodsInStep:
         learn: the step of the methods' own parts, for a trainer that has its own way to make one: called with a batch,
             it returns their losses. None: by ``optimizer``.
         loss_prefix: stands before the names of losses in ``metrics``.
+        scaler: of gradients in mixed precision, where it is not the trainer's own: saved and loaded with the state.
     """
 
     def __init__(
@@ -76,8 +78,9 @@ class MethodsInStep:
         patience: int = 0,
         learn: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
         loss_prefix: str = "l_",
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self.methods, self.optimizer = methods, optimizer
+        self.methods, self.optimizer, self._scaler = methods, optimizer, scaler
         self.metrics: dict[str, Tensor] = {}
         self._learn = self._learn_by_optimizer if learn is None else learn
         self._learning: nn.Module = methods
@@ -184,16 +187,20 @@ class MethodsInStep:
         self._log(contrast.metrics)
         return contrast.loss
 
-    def logged(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a trainer logs of a step: its own losses, the pixel loss without the methods' terms, and the metrics."""
+    def entries(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What there is to log of a step, on its device: the trainer's own losses and the metrics.
+
+        The pixel loss among them is without the methods' terms.
+        """
         pixel = self.parts[0].detach()
         own = {name: pixel if loss is self.returned else loss for name, loss in losses.items()}
-        entries = {**own, **self.metrics}
-        if world_size() > 1:
-            return entries  # the trainer reduces them over the processes, on the device
-        # In one copy: trainers read each on its own, and would wait for a GPU each time.
-        values = torch.stack([x.detach().mean() for x in entries.values()]).cpu()
-        return dict(zip(entries, values.unbind(), strict=True))
+        return {**own, **self.metrics}
+
+    def logged(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """:meth:`entries` for a trainer that reads each of them at every step."""
+        entries = self.entries(losses)
+        # of several processes the trainer makes means first, on the device
+        return entries if world_size() > 1 else in_one_copy(entries)
 
     def save(self, path: Path) -> None:
         """Write the state of methods and optimizer, in one move.
@@ -211,7 +218,8 @@ class MethodsInStep:
                     "from an earlier state."
                 )
         own = None if self.optimizer is None else self.optimizer.state_dict()
-        save_whole({"methods": state, "optimizer": own}, path)
+        scaler = {} if self._scaler is None else {"scaler": self._scaler.state_dict()}
+        save_whole({"methods": state, "optimizer": own, **scaler}, path)
 
     def load(self, path: Path) -> None:
         """Go on from a state.
@@ -234,6 +242,8 @@ class MethodsInStep:
             self.methods.load_state_dict(methods)
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(own)
+            if self._scaler is not None and "scaler" in state:  # none was saved in another precision
+                self._scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"To resume, expected the state of the methods {self.methods.names} as they are configured now, got "
@@ -245,7 +255,8 @@ class MethodsInStep:
             losses: dict[str, Tensor] = self._learning(batch)
             if self.optimizer is not None and losses:
                 self.optimizer.zero_grad()
-                torch.stack(list(losses.values())).sum().backward()
+                # not Tensor.backward(), which scales gradients where the trainer's step is in mixed precision
+                torch.autograd.backward(torch.stack(list(losses.values())).sum())
                 self.methods.drop_idle_gradients()
                 self.optimizer.step()
                 torch.clear_autocast_cache()  # it may hold these parameters as they were
@@ -265,6 +276,14 @@ class MethodsInStep:
         left = first["lr"] / first["initial_lr"] if first.get("initial_lr") else 1.0
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * left
+
+
+def in_one_copy(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of any device, their means, as scalars on the CPU: read one by one, each would stall a GPU."""
+    if not values:
+        return {}
+    copied = torch.stack([x.detach().mean() for x in values.values()]).cpu()
+    return dict(zip(values, copied.unbind(), strict=True))
 
 
 _START_ANEW = (
@@ -331,6 +350,7 @@ class InHostStep:
         """Go on from the trainer's state and that of the methods."""
         state = Path(self.resumed_state() or self.states_folder() / f"{int(resume_state['iter'])}.state")
         self.in_step.load(state.with_suffix(STATE_SUFFIX))
+        steps_to_host(resume_state.get("optimizers", ()))
         super().resume_training(resume_state)  # type: ignore[misc]
 
 

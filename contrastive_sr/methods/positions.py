@@ -104,15 +104,16 @@ class PositionMethod(EmbeddingMethod):
         """``discriminator``, if the embedding learns, and ``contrast_head``, if there are heads."""
         losses = super().auxiliary(batch, step)
         if self.loss.heads is not None:
-            with torch.no_grad():
-                anchors = self._anchors(batch, step)
-            loss = self._contrast(batch, [anchor.detach() for anchor in anchors], step).loss
+            with frozen(self.embedding):
+                with torch.no_grad():
+                    anchors = self._anchors(batch, step)
+                loss = self._contrast(batch, [anchor.detach() for anchor in anchors], step).loss
             losses["contrast_head"] = Contrast(loss)
         return losses
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
         """The contrastive term."""
-        with frozen(self.loss):
+        with frozen(self.loss), frozen(self.embedding):
             anchors = self._anchors(batch, step)
             contrast = self._contrast(batch, anchors, step)
         return {"contrastive": contrast._replace(points=anchors if self.layers else None)}

@@ -215,11 +215,19 @@ class TermWeight(nn.Module):
 
 
 def gradient_square(loss: Tensor, points: Sequence[Tensor]) -> Tensor | None:
-    """Square of the gradient's norm at all points together, times one constant; None if the loss depends on none."""
+    """Square of the gradient's norm at all points together; None if the loss depends on none."""
     if not loss.requires_grad or not all(x.requires_grad for x in points):
         return None
-    # Gradients of means underflow in half precision, as GradScaler's users know.
-    scale = torch.full_like(loss, 2.0**16) if any(x.dtype == torch.float16 for x in points) else None
-    gradients = torch.autograd.grad(loss, list(points), scale, retain_graph=True, allow_unused=True)
+    if all(x.dtype != torch.float16 for x in points):
+        return _gradient_square(loss, points)
+    # Gradients of means underflow in half precision, as GradScaler's users know. Where the scaled ones overflow, those
+    # as they are do not underflow: which it is cannot be asked for without waiting for a GPU, so there are both.
+    scaled, plain = _gradient_square(loss, points, scale=2.0**16), _gradient_square(loss, points)
+    return None if scaled is None or plain is None else torch.where(scaled.isfinite(), scaled / 2.0**32, plain)
+
+
+def _gradient_square(loss: Tensor, points: Sequence[Tensor], scale: float = 1.0) -> Tensor | None:
+    upstream = torch.full_like(loss, scale)
+    gradients = torch.autograd.grad(loss, list(points), upstream, retain_graph=True, allow_unused=True)
     squares = [g.float().square().sum() for g in gradients if g is not None]
     return torch.stack(squares).sum() if squares else None

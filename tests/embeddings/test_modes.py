@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from contrastive_sr.embeddings import frozen, training_mode
+from contrastive_sr.embeddings import HaarDiscriminator, frozen, training_mode
+from contrastive_sr.embeddings.discriminator import Block
 
 
 def network() -> nn.Sequential:
@@ -51,3 +52,25 @@ def test_both_are_undone_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), training_mode(net, True):
         raise ZeroDivisionError
     assert state(net) == before
+
+
+def test_frozen_folds_batch_norm_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = HaarDiscriminator(out_indices=(0, 1)).eval()
+    folded = []
+    compute = Block.computed_weights
+    monkeypatch.setattr(Block, "computed_weights", lambda block: folded.append(block) or compute(block))
+    images = torch.rand(1, 3, 32, 32)
+    plain = embedding(images)
+    assert len(folded) == 2
+    with frozen(embedding):
+        first = embedding(images)
+        with frozen(embedding):
+            embedding(images)
+        assert all(torch.equal(x, y) for x, y in zip(plain, (*first[:1], *embedding(images)[1:]), strict=True))
+    assert len(folded) == 4
+    with torch.no_grad():
+        embedding.blocks[0].conv.weight.mul_(2)
+    with frozen(embedding):
+        assert not torch.equal(embedding(images)[0], plain[0])
+    assert len(folded) == 6
+    assert all(block._kept is None for block in embedding.blocks)

@@ -17,8 +17,14 @@ from versions import autocast_to_float16
 
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.functional import embedded_nce, plain_embedded_nce
-from contrastive_sr.functional.embedded import Embed, Similarity, _compare_by_nce, _embed_and_compare
+from contrastive_sr.functional import embedded, embedded_nce, plain_embedded_nce
+from contrastive_sr.functional.embedded import (
+    Embed,
+    Similarity,
+    _compare_by_distance,
+    _compare_by_nce,
+    _embed_and_compare,
+)
 from contrastive_sr.functional.reduction import Reduction
 
 
@@ -220,6 +226,34 @@ def test_float32_is_close_to_float64(temperature: float, device: str) -> None:
     (expected,) = torch.autograd.grad(exact, exact_sr)
     assert_close(loss, exact.item(), dtype=torch.float32)
     assert relative_distance(gradient, expected) < tolerance(torch.float32)
+
+
+@pytest.mark.parametrize("form", ["nce", "distance"])
+def test_keys_that_do_not_fit_are_embedded_in_parts(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the batch is whole: the same numbers, and no more maps at a time than there is room for."""
+    sr, keys = torch.rand(5, 3, 32, 32), torch.rand(5, 3, 3, 32, 32)
+    embedding = settled(HaarDiscriminator(out_indices=(0, 1))).requires_grad_(False)
+    compare = (
+        partial(_compare_by_nce, positives=1, temperature=1.0)
+        if form == "nce"
+        else partial(_compare_by_distance, signs=[1.0, -0.5, -0.5], weights=None)
+    )
+    sizes: list[int] = []
+
+    def embed(images: Tensor) -> list[Tensor]:
+        sizes.append(len(images))
+        return embedding(images)
+
+    maps = sum(x[0].numel() * x.element_size() for x in embedding(sr[:1]))
+    results = []
+    for room in (5, 2):
+        monkeypatch.setattr(embedded, "KEYS_AT_ONCE_MIB", room * 3 * maps / 2**20)
+        gradient = torch.empty_like(sr)
+        losses, values = _embed_and_compare(sr, keys, embed, compare, fill=gradient)
+        results.append((losses, values, gradient))
+    assert sizes == [5, 15, 5, 6, 6, 3]
+    for whole, parts in zip(*results, strict=True):
+        assert_close(parts, whole)
 
 
 def test_gradcheck_with_an_embedding_of_ones_own() -> None:

@@ -35,7 +35,8 @@ def stock(tmp_path: Path) -> Path:
     shutil.copytree(installed / "basicsr", root / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
     for patch in patches.PATCHES:
         path = root / patch.file
-        path.write_text(path.read_text().replace(patch.new, patch.old))
+        for mended in patch.mended:
+            path.write_text(path.read_text().replace(mended, patch.old))
     assert all(patches.patch_state(patch, root) == "needed" for patch in patches.PATCHES)
     return root
 
@@ -82,6 +83,15 @@ def test_fix_and_undo_can_be_repeated(stock: Path) -> None:
     patches.undo(stock)
     assert patches.undo(stock) == []
     assert _fingerprints(stock) == before
+
+
+def test_what_an_earlier_version_mended_is_mended(stock: Path) -> None:
+    (patch,) = (patch for patch in patches.PATCHES if patch.former is not None)
+    assert patch.former is not None
+    path = stock / patch.file
+    path.write_text(path.read_text().replace(patch.old, patch.former))
+    assert patches.patch_state(patch, stock) == "done"
+    assert stock / patch.file not in [change.file for change in patches.fix(stock)]
 
 
 def test_a_fix_that_was_interrupted_can_be_undone(stock: Path) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from meta_device import STEADY, Literals, Operations, meta, settled  # noqa: F401 - a fixture
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, NonFiniteError
+from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.in_step import MethodsInStep, attached, check_optimizer, methods_optimizer
 from contrastive_sr.methods import PCL, BidirectionalNCE, Methods
 from contrastive_sr.networks import DASR
@@ -281,3 +284,50 @@ def test_what_a_trainer_with_its_own_step_cannot_take() -> None:
         methods_optimizer(methods, {"type": "Lion", "lr": 1e-4}, "here")
     with pytest.raises(ConfigError, match=r"here: AdamW does not know the key 'beta'.*Did you mean 'betas'"):
         check_optimizer({"type": "AdamW", "lr": 1e-4, "beta": (0.9, 0.99)}, "here", ("AdamW",))
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"type": "PCL", "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
+        {"type": "BidirectionalNCE", "layers": ["0"], "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
+    ],
+    ids=lambda config: config["type"],
+)
+def test_a_steady_step_waits_for_nothing(config: dict[str, Any]) -> None:
+    """On a device that has no values to give: what reads one is an error, or among what is counted."""
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+        methods = attached([config], net, 2, "it").to("meta")
+        lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    settled(methods)
+    in_step = MethodsInStep(methods, methods_optimizer(methods, ADAM, "own"), warn=print)
+    loss, optimizer = in_step.wrap(L1()), torch.optim.Adam(net.parameters())
+    for number in (STEADY - 1, STEADY):  # the first of the two measures shares
+        methods.step._value = number
+        with Literals() as literals, Operations() as operations:
+            with in_step.step(net, lambda: {"lr": lr}, optimizer):
+                optimizer.zero_grad()
+                pixel = loss(net(lr), hr)
+                pixel.backward()
+                optimizer.step()
+            entries = in_step.entries({"l_pix": pixel})
+        assert not operations.mixed, operations.mixed
+        assert literals.count == 0
+        assert {"l_pix"} < set(entries)
+        assert all(value.is_meta for value in entries.values())
+    with Operations() as operations:
+        assert all(value.device.type == "cpu" for value in in_step.logged({"l_pix": pixel}).values())
+    assert sum(operations.mixed.values()) == 1  # neosr, which reads them at every step
+
+
+def test_step_counts_of_a_resumed_optimizer_are_on_the_cpu() -> None:
+    with FakeTensorMode():  # of a GPU that need not be there
+        there = torch.zeros((), device="cuda")
+        moment = torch.zeros(3, device="cuda")
+        state = {"state": {0: {"step": there, "exp_avg": moment}, 1: {"step": 3}, 2: {}}, "param_groups": []}
+        steps_to_host([state])
+        assert state["state"][0]["step"].device.type == "cpu"
+        assert state["state"][0]["exp_avg"] is moment
+        assert state["state"][1] == {"step": 3}

@@ -71,3 +71,12 @@ def test_reading_a_value_would_be_found() -> None:
     """The tests above would fail at it."""
     with pytest.raises(RuntimeError, match="meta tensors"):
         torch.ones((), device="meta").item()
+
+
+def test_keys_of_a_large_batch_are_embedded_in_parts() -> None:
+    """MPF's, of 32 images, whose maps would take gigabytes more."""
+    few, many = (
+        operations_of_a_step(Network, [{"type": "MPF", "embedding_training": "frozen"}], batch=batch)
+        for batch in (16, 32)
+    )
+    assert sum(few.values()) < sum(many.values()) < 1.6 * sum(few.values())

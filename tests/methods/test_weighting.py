@@ -285,3 +285,16 @@ def test_a_term_that_vanishes_does_not_send_its_weight_to_infinity() -> None:
     restored = TermWeight("t", share=0.1, interval=1)
     restored.load_state_dict(weight.state_dict())
     assert restored.weight.item() == weight.weight.item()
+
+
+@pytest.mark.parametrize("steep", [2.0**-20, 1.0, 2.0**10], ids=["mean", "sum", "steep"])
+def test_shares_at_half_precision_neither_underflow_nor_overflow(steep: float) -> None:
+    """A mean over many pixels beside a term of a few vectors, such as DASR's of a small batch."""
+    representation = torch.linspace(-1, 1, 512).half().requires_grad_()
+    gradient = steep * torch.linspace(1, 2, 512)
+    weight = TermWeight("t", share=0.1)
+    term, pixel = (representation.float() * gradient).sum(), (representation.float() * 2.0**-20).sum()
+    weight.measure(0, term, pixel, [representation])
+    ratio = float(gradient.norm()) / (2.0**-20 * math.sqrt(512))
+    assert_close(weight.latest, torch.tensor(ratio), scale=ratio, dtype=torch.float16)
+    assert_close(weight.share, torch.tensor(0.1), dtype=torch.float32)

@@ -21,6 +21,7 @@ _MODEL = (
     "test",
     "optimize_parameters",
     "reduce_loss_dict",
+    "get_current_log",
     "model_ema",
     "save",
     "save_network",

@@ -32,6 +32,7 @@ class Patch:
         old: the lines as the host ships them.
         new: the lines that replace them.
         reason: what goes wrong without the change.
+        former: lines by which an earlier version replaced them, which will do as well.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Patch:
     old: str
     new: str
     reason: str
+    former: str | None = None
+
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """All lines that stand in the place of the old ones in a file that is mended."""
+        return tuple(lines for lines in (self.new, self.former) if lines is not None)
 
 
 PATCHES: tuple[Patch, ...] = (
@@ -58,10 +65,14 @@ PATCHES: tuple[Patch, ...] = (
             "map_location=lambda storage, loc: storage.cuda(device_id))\n"
         ),
         new=(
+            # optimizers move their state to the network's device, but for Adam's step counts, which are slow on a GPU
+            "        resume_state = torch.load(resume_state_path, map_location='cpu')\n"
+        ),
+        reason="--auto_resume and resume_state ask for the current CUDA device, so they fail where there is none",
+        former=(
             "        device = f'cuda:{torch.cuda.current_device()}' if torch.cuda.is_available() else 'cpu'\n"
             "        resume_state = torch.load(resume_state_path, map_location=device)\n"
         ),
-        reason="--auto_resume and resume_state ask for the current CUDA device, so they fail where there is none",
     ),
 )
 
@@ -115,7 +126,8 @@ def patch_state(patch: Patch, root: Path) -> Literal["needed", "done", "unknown"
     if not path.is_file():
         return "done"
     data = path.read_bytes()
-    old, new = data.count(_lines_as_in(patch.old, data)), data.count(_lines_as_in(patch.new, data))
+    old = data.count(_lines_as_in(patch.old, data))
+    new = sum(data.count(_lines_as_in(lines, data)) for lines in patch.mended)
     if (old, new) == (1, 0):
         return "needed"
     return "done" if (old, new) == (0, 1) else "unknown"
@@ -273,9 +285,10 @@ def _restore(record: dict[str, dict[str, str]], root: Path) -> list[Change]:
     for file, now, original in restored:
         _write_atomically(root / file, original)
         for patch in PATCHES:
-            old, new = _lines_as_in(patch.old, original), _lines_as_in(patch.new, original)
-            if patch.file == file and new in now and old in original:
-                changes.append(_changed_lines(root / file, now, new, old))
+            old = _lines_as_in(patch.old, original)
+            for new in (_lines_as_in(lines, original) for lines in patch.mended):
+                if patch.file == file and new in now and old in original:
+                    changes.append(_changed_lines(root / file, now, new, old))
     for file in record:
         _backup_path(root, file).unlink(missing_ok=True)
     _record_path(root).unlink()

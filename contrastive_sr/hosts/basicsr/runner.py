@@ -31,6 +31,7 @@ from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, la
 from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.in_step import STATE_SUFFIX, check_state
 from contrastive_sr.hosts.progress import TrainingProgress
+from contrastive_sr.methods.later import Later
 
 
 def train(config: Path, arguments: list[str]) -> None:
@@ -264,14 +265,20 @@ def _model_as_asked(host: ModuleType, stack: ExitStack, notes: list[str]) -> Any
         model.resume_training = resume_and_say
         optimize = model.optimize_parameters
         progress: list[TrainingProgress] = []
+        coming: dict[str, Later] = {}
 
         def optimize_and_show(current_iter: int) -> None:
             if not progress:
                 total = int(opt["train"]["total_iter"])
                 progress.append(stack.enter_context(TrainingProgress(total, current_iter - 1, title=opt["name"])))
             optimize(current_iter)
-            metrics = {key: value for key, value in model.get_current_log().items() if key in ("l_pix", "l_g_pix")}
-            progress[0].update(current_iter, **metrics)
+            shown = {}
+            for name in {"l_pix", "l_g_pix"} & set(model.log_dict):
+                if name not in coming:
+                    coming[name] = Later(torch.as_tensor(model.log_dict[name]))
+                if coming[name].is_there:
+                    shown[name] = coming.pop(name).read()
+            progress[0].update(current_iter, **shown)
 
         model.optimize_parameters = optimize_and_show
         return model

@@ -38,8 +38,9 @@ class ProvenSaves(Host):
 
     def optimize_parameters(self, current_iter: int, *args: Any, **kwargs: Any) -> None:
         super().optimize_parameters(current_iter, *args, **kwargs)
-        # with skip_nonfinite the methods say which steps are survived; other ranks than the first have parts of sums
-        if rank() == 0 and not self.opt["train"].get("skip_nonfinite"):
+        # with skip_nonfinite and in float16 there are steps that are survived; other ranks have parts of sums
+        train = self.opt["train"]
+        if rank() == 0 and not train.get("skip_nonfinite") and train.get("amp") != "float16":
             if self._logged is None:
                 self._logged = LoggedLosses()
             self._logged.check(self.log_dict, current_iter)

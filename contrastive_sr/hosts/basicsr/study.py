@@ -30,7 +30,7 @@ _KEYS = {
         "": "model_type scale num_gpu datasets network_g network_d path train logger methods degradation val "
         "dist_params",
         "train": "ema_decay optim_g optim_d optim_methods scheduler warmup_iter pixel_opt perceptual_opt gan_opt "
-        "net_d_iters net_d_init_iters skip_nonfinite",
+        "net_d_iters net_d_init_iters skip_nonfinite amp",
         "datasets": "train",
         "datasets.train": "name type dataroot_gt dataroot_lq meta_info_file filename_tmpl io_backend gt_size use_hflip "
         "use_rot num_worker_per_gpu batch_size_per_gpu dataset_enlarge_ratio prefetch_mode num_prefetch_queue "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr.distributed import unwrapped
+from contrastive_sr.distributed import sum_over_ranks, unwrapped, world_size
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.evaluation.pattern import excess_warning
+from contrastive_sr.hosts.basicsr.amp import mixed_precision
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
 from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
 from contrastive_sr.hosts.basicsr.saving import ProvenSaves
-from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, methods_optimizer, with_inputs
+from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, in_one_copy, methods_optimizer, with_inputs
 from contrastive_sr.hosts.kernels import kernel_size, true_kernels
 from contrastive_sr.networks import NETWORKS
 
@@ -48,6 +50,7 @@ class WithMethods(ProvenSaves, InHostStep, Host):
     opt: dict[str, Any]
     lq: Tensor
     cri_pix: nn.Module | None
+    log_dict: dict[str, Tensor]
     _sizes: Sizes | None
     _tried = False
     _extra: Mapping[str, Tensor]
@@ -58,15 +61,19 @@ class WithMethods(ProvenSaves, InHostStep, Host):
             methods, self.degradation = attached_methods(self.opt, self.net_g, self.networks)
         if self.degradation is not None:
             self._check_degradable()
+        self.amp = mixed_precision(self.opt["train"].get("amp"), self.device)
         self.in_step = MethodsInStep(
             methods.to(self.device),
             methods_optimizer(methods, self.opt["train"].get("optim_methods"), METHODS_OPTIMIZER),
             warn=self.logger.warning,
             # a GAN's discriminator may learn alone at first, and in between
             patience=self.opt["train"].get("net_d_init_iters", 0) + self.opt["train"].get("net_d_iters", 1) - 1,
+            scaler=None if self.amp is None else self.amp.scaler,
         )
         if self.in_step.optimizer is None and self.opt["train"].get("optim_methods"):
             self.logger.info("No method trains parts of its own: optim_methods is not used.")
+        if self.amp is not None:
+            self.logger.info(f"Mixed precision: networks in {str(self.amp.dtype).removeprefix('torch.')}.")
         self._extra = {}
         super().init_training_settings()
         pixel_loss = getattr(self, "cri_pix", None)
@@ -135,24 +142,42 @@ class WithMethods(ProvenSaves, InHostStep, Host):
         if self.degradation is not None:
             made = self.degradation.batch(self.gt, self.gt_key, current_iter)
             self.lq, self._extra = made["lr"], made
-        if self.methods.warming_up:
-            batch = {**self.step_batch(), "hr": self.gt}
-            loss = self.in_step.warm_up_loss(self.net_g, batch, self.optimizer_g)
-            self.optimizer_g.zero_grad()
-            loss.backward()
-            self.optimizer_g.step()
-            self.log_dict = self.reduce_loss_dict({})
-            if self.ema_decay > 0:
-                self.model_ema(decay=self.ema_decay)
-            return
-        super().optimize_parameters(current_iter, *args, **kwargs)
+        with self._precision():
+            if self.methods.warming_up:
+                self._warm_up()
+            else:
+                super().optimize_parameters(current_iter, *args, **kwargs)
+
+    def _warm_up(self) -> None:
+        batch = {**self.step_batch(), "hr": self.gt}
+        loss = self.in_step.warm_up_loss(self.net_g, batch, self.optimizer_g)
+        self.optimizer_g.zero_grad()
+        loss.backward()
+        self.optimizer_g.step()
+        self.log_dict = self.reduce_loss_dict({})
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """That of a step; validation stays in float32."""
+        if self.amp is None:
+            return nullcontext()
+        vgg = getattr(getattr(self, "cri_perceptual", None), "vgg", None)
+        networks = (self.net_g, getattr(self, "net_d", None), vgg, self.cri_pix)  # the last: the methods' terms
+        return self.amp.step([part for part in networks if part is not None], self.optimizers)
 
     def step_batch(self) -> dict[str, Tensor]:
         return {**self._extra, "lr": self.lq}
 
-    def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> Any:
-        """As in the host, with what the methods log."""
-        return super().reduce_loss_dict(self.in_step.logged(loss_dict))
+    def reduce_loss_dict(self, loss_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As in the host, with what the methods log; but on the device, where reading at each step would stall it."""
+        entries = self.in_step.entries(loss_dict)
+        values = torch.stack([x.detach().mean() for x in entries.values()]) if entries else torch.zeros(0)
+        return dict(zip(entries, (sum_over_ranks(values) / world_size()).unbind(), strict=True))
+
+    def get_current_log(self) -> dict[str, float]:
+        """As in the host, which calls it when it prints: now the numbers are read."""
+        return {name: value.item() for name, value in in_one_copy(self.log_dict).items()}
 
     def model_ema(self, decay: float = 0.999) -> None:
         """As in the host, which leaves BatchNorm's statistics of the average as they began; our networks have some."""

@@ -17,6 +17,7 @@ from mmengine.optim import OptimWrapperDict
 from contrastive_sr.data.files import atomic_write, lies_inside, remove_unfinished
 from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.mmagic.models import WithMethods
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.mmagic.resumed import say_what_is_in_force
@@ -62,6 +63,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     - Of what a resumed checkpoint names as its own, only files in the folder of checkpoints are removed.
     - `state_dict` in the file holds what the stock model of MMagic has (`generator.*`), and loads there strictly. The
       state of the methods lies beside it, under the key `contrastive_sr`, and is put back on loading.
+    - A resumed optimizer keeps its step counts on the CPU. MMEngine reads them onto the GPU, for which Adam would then
+      wait once for each parameter, at every step.
 
     With MMEngine's own hook training and resuming work too, without these.
     """
@@ -140,13 +143,15 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint[_STATE] = own
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Puts our state back into `state_dict`; a run is not resumed without all of it.
+        """Puts our state back into `state_dict`, and step counts on the CPU; a run is not resumed without all state.
 
         Raises:
             ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
         """
         state = checkpoint.get("state_dict", checkpoint)  # `load_from` takes a plain state dict, too
         state.update(checkpoint.get(_STATE, {}))
+        if optimizers := checkpoint.get("optimizer"):
+            steps_to_host([optimizers] if "param_groups" in optimizers else optimizers.values())
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not runner._resume or not isinstance(model, WithMethods):
             return

@@ -22,7 +22,7 @@ from contrastive_sr.embeddings.weights import under_own_names
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.hosts.degrade import TrainingDegradation
-from contrastive_sr.hosts.in_step import MethodsInStep
+from contrastive_sr.hosts.in_step import MethodsInStep, in_one_copy
 from contrastive_sr.hosts.kernels import super_resolve
 from contrastive_sr.hosts.mmagic.registry import PREFIX
 from contrastive_sr.hosts.networks import stated_scale
@@ -276,7 +276,7 @@ class WithMethods(BaseEditModel):
             return self._warm_up(data, theirs)
         with self._step():
             log: dict[str, Tensor] = super().train_step(data, theirs)
-        return log
+        return in_one_copy(log)  # MMEngine reads them at every step, one by one
 
     @contextmanager
     def _step(self) -> Iterator[None]:
@@ -318,7 +318,7 @@ class WithMethods(BaseEditModel):
             )
         total, log = super().parse_losses({"loss_contrastive": loss, **self.in_step.metrics})
         theirs.update_params(total)
-        return log
+        return in_one_copy(log)
 
     def _learn(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The step of the methods' own parts, through the wrapper, so that ranks stay equal."""
