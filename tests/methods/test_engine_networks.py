@@ -613,6 +613,27 @@ def test_a_compiled_network_of_a_paper_is_known() -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.parametrize("method", ["DASR", "CRLSR"])
+def test_networks_of_papers_are_compiled_in_parts(method: str) -> None:
+    """Those without the layers that the method reads."""
+    torch.compiler.reset()
+    network: Any
+    if method == "DASR":
+        network = DASR(channels=8, groups=1, blocks=1)
+        network.groups[0].compile(backend="eager")
+        methods = attached(network, METHODS["DASR"](queue_size=4))
+    else:
+        network = CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
+        network.decoder.compile(backend="eager")
+        methods = attached(network, METHODS["CRLSR"](dim=4, positions=8, warmup_steps=0))
+    for number in range(2):
+        images = images_batch(number)
+        batch = methods.run(network, {**images, "lr_key": images["lr"].flip(3)})
+        pixel = F.l1_loss(batch["sr"], batch["hr"])
+        (pixel + methods.sr_losses(batch, pixel).loss).backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
 def test_layers_of_a_compiled_network_are_refused_before_the_first_step() -> None:
     torch.compiler.reset()
     message = r"layers: expected 'first' outside of what torch\.compile compiles, in attach\(\) and in run\(\)"
