@@ -26,15 +26,3 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
         return called(*args, **kwargs)
 
     return call
-
-
-def keep_for_several_backward_passes() -> None:
-    """Tell torch.compile that what it compiles from now on may have more than one backward pass.
-
-    Otherwise a compiled loss gives away its buffers in the first one, and a share, whose measurement is another, is an
-    error of torch's. The setting is torch's own, for the whole process; it has it from 2.6 on.
-    """
-    import torch._functorch.config as config
-
-    if hasattr(config, "donated_buffer"):
-        config.donated_buffer = False

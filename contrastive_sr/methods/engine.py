@@ -16,7 +16,7 @@ from contrastive_sr._random import seed_of
 from contrastive_sr.config import unknown
 from contrastive_sr.distributed import average_statistics_over_ranks, rank, sum_over_ranks, unwrapped, world_size
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
-from contrastive_sr.functional.graphs import keep_for_several_backward_passes, outside_graphs
+from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
@@ -220,8 +220,6 @@ class Methods(nn.Module):
         for part in self.modules():
             if isinstance(part, PastOutput):
                 part.call = self._call
-        if any(method.weights for method in self):
-            keep_for_several_backward_passes()
         self._attached = True
 
     def _dry_run(self, net: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
