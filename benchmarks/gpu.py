@@ -27,7 +27,7 @@ from benchmarks import networks
 from contrastive_sr import __version__
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import NonFiniteError
-from contrastive_sr.functional import info_nce, set_tiling
+from contrastive_sr.functional import bidirectional_nce, info_nce, set_tiling
 from contrastive_sr.methods import Methods, build_methods
 from contrastive_sr.networks import CRLSR, DASR
 
@@ -313,7 +313,7 @@ def _kernels(loop: Loop, batch: Mapping[str, Tensor]) -> int:
 
 
 def contrast(setting: Setting) -> Any:
-    """Milliseconds of InfoNCE, forward and backward, by tile; beside three products of that size."""
+    """Milliseconds of InfoNCE, forward and backward, by tile and fused; beside three products of that size."""
     found = {}
     for count, images_of in ((256, 16), (4096, 4), (36864, 1)) if not setting.small else ((64, 2), (300, 1)):
         a, b = (torch.randn(images_of, count, 256, device=setting.device, requires_grad=True) for _ in range(2))
@@ -333,12 +333,52 @@ def contrast(setting: Setting) -> Any:
                 continue
             with set_tiling(size=size):
                 row[f"tiles of {size or 'the default'}"] = _milliseconds(partial(_both_passes, a, b), setting)
+        if setting.on_gpu:
+            with set_tiling(kernel="triton"):
+                row["Triton"] = _milliseconds(partial(_both_passes, a, b), setting)
+            with _coarse_products():
+                row["three products in TF32"] = _milliseconds(products, setting)
+                row["tiles in TF32"] = _milliseconds(partial(_both_passes, a, b), setting)
+                with set_tiling(kernel="triton"):
+                    row["Triton in TF32"] = _milliseconds(partial(_both_passes, a, b), setting)
         found[f"M {count}, {images_of} images"] = row
     return found
 
 
 def _both_passes(a: Tensor, b: Tensor) -> None:
     info_nce(a, b).backward()
+
+
+@contextlib.contextmanager
+def _coarse_products() -> Iterator[None]:
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def fused(setting: Setting) -> Any:
+    """Largest relative distance of the Triton kernels' values and gradients from the matrix in float64."""
+    if not setting.on_gpu:
+        return "not on a CPU"
+    found = {}
+    for count, width, temperature in ((300, 20, 0.07), (1000, 256, 0.07), (1000, 256, 0.005), (300, 512, 0.07)):
+        a, b = (
+            torch.randn(1, count, width, generator=torch.Generator().manual_seed(seed)).to(setting.device)
+            for seed in range(2)
+        )
+        got: list[Tensor] = []
+        exact: list[Tensor] = []
+        for results, dtype in ((got, torch.float32), (exact, torch.float64)):
+            x, y = (v.to(dtype).requires_grad_() for v in (a, b))
+            with set_tiling(kernel="triton"):  # which leaves float64 to torch
+                loss = bidirectional_nce(x, y, temperature)
+            results += [loss.detach().reshape(1), *torch.autograd.grad(loss, (x, y))]
+        distance = max(((x.double() - y).norm() / y.norm()).item() for x, y in zip(got, exact, strict=True))
+        found[f"M {count}, D {width}, temperature {temperature}"] = distance
+        assert distance < 2e-5 / temperature * 0.07, f"{distance:.2g} from float64"
+    return found
 
 
 def compiled(setting: Setting) -> Any:
@@ -380,7 +420,18 @@ def _milliseconds(run: Callable[[], object], setting: Setting) -> float:
 
 PARTS: Mapping[str, Callable[[Setting], Any]] = {
     part.__name__: part
-    for part in (versions, equals_cpu, nan_is_found, no_stalls, mixed_precision, cost, contrast, embedding, compiled)
+    for part in (
+        versions,
+        equals_cpu,
+        nan_is_found,
+        no_stalls,
+        mixed_precision,
+        fused,
+        cost,
+        contrast,
+        embedding,
+        compiled,
+    )
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +51,18 @@ def check_same_on_ranks(settings: Mapping[str, Any]) -> None:
 
 
 def unwrapped(net: Any) -> Any:
-    """The network inside of DataParallel or DistributedDataParallel; anything else as it is."""
-    return net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+    """The network inside of DataParallel, DistributedDataParallel and torch.compile; anything else as it is."""
+    *_, bare = wrappers(net)
+    return bare
+
+
+def wrappers(net: Any) -> Iterator[Any]:
+    """A network and what it wraps, from the outermost to the network itself."""
+    yield net
+    if isinstance(net, (DataParallel, DistributedDataParallel)):
+        yield from wrappers(net.module)
+    elif isinstance(net, nn.Module) and hasattr(net, "_orig_mod"):  # its class is in torch's compiler, slow to import
+        yield from wrappers(net._orig_mod)
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

@@ -6,28 +6,30 @@ candidates, otherwise tile by tile, where each tile serves both directions. The 
 and adds it into both gradients, so that memory grows with M and not with its square. On a CPU a tile is of one image
 and stays in the cache; on a GPU, to which every operation has to be sent, it is of as many images as fit a budget.
 
-A fused kernel for one kind of device would replace :func:`_sum_up` and :func:`_spread`, and nothing else.
+A fused kernel in place of :func:`_sum_up` and :func:`_spread` is chosen by ``set_tiling(kernel="triton")``.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from contrastive_sr._checks import check_choice, check_count, check_number
+from contrastive_sr._checks import check_choice, check_count, check_number, describe_error
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.similarity import invert_norm, unit_vectors
 
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
 Matmul = Literal["torch", "onednn"]
-# torch 2.1 has it under another name
-_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
+Kernel = Literal["torch", "triton"]
 # exp(50) times any number of positions is still a float32, so unit vectors need no running maximum.
 _LARGEST_INVERSE_TEMPERATURE = 50.0
 
@@ -45,6 +47,7 @@ class _Settings:
     size: int | None = None
     cache_mib: float = 64.0
     matmul: Matmul = "torch"
+    kernel: Kernel = "torch"
 
     def size_on(self, device: torch.device) -> int:
         return self.size or (4096 if _is_sent_to(device) else 512)
@@ -72,10 +75,13 @@ class _Powers(NamedTuple):
     of_e: float
 
 
+_OF_E = _Powers(Tensor.exp_, Tensor.log, 1.0)
+
+
 def _powers_on(device: torch.device) -> _Powers:
     # Of 2 they are faster on a CPU; on a GPU torch compiles that kernel when it is first used.
     if _is_sent_to(device):
-        return _Powers(Tensor.exp_, Tensor.log, 1.0)
+        return _OF_E
     return _Powers(Tensor.exp2_, Tensor.log2, math.log2(math.e))
 
 
@@ -94,9 +100,12 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
             that is kept is not computed again, which saves up to a quarter of the work.
         matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU. On some CPUs that is about twice as
             fast. It rounds differently, and uses an operator that torch may drop.
+        kernel: ``"torch"``, or ``"triton"`` for a fused kernel on a GPU, which forms no tiles in memory and launches
+            four kernels in all. It takes vectors in float32 of up to 512 features; others are computed by torch. No
+            GPU has run it yet, so it is not known to be faster.
 
     Raises:
-        ConfigError: a size, budget or name that makes no sense, or a torch without oneDNN.
+        ConfigError: a size, budget or name that makes no sense, a torch without oneDNN, or no Triton.
 
     Example:
         >>> from contrastive_sr.functional import info_nce
@@ -106,21 +115,45 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
         torch.Size([])
     """
 
-    def __init__(self, size: int | None = None, cache_mib: float = 64.0, matmul: Matmul = "torch") -> None:
+    def __init__(
+        self,
+        size: int | None = None,
+        cache_mib: float = 64.0,
+        matmul: Matmul = "torch",
+        kernel: Kernel = "torch",
+    ) -> None:
         if size is not None:
             check_count(size, "set_tiling(size)")
         check_number(cache_mib, "set_tiling(cache_mib)", at_least=0)
         check_choice(matmul, get_args(Matmul), "set_tiling(matmul)")
         if matmul == "onednn" and not (torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")):
             raise ConfigError("set_tiling(matmul='onednn'): this torch was built without oneDNN. Use 'torch'.")
+        check_choice(kernel, get_args(Kernel), "set_tiling(kernel)")
+        if kernel == "triton":
+            _fused_kernels()
         global _settings
-        self._before, _settings = _settings, _Settings(size, cache_mib, matmul)
+        self._before, _settings = _settings, _Settings(size, cache_mib, matmul, kernel)
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None:
         global _settings
         _settings = self._before
+
+
+def _fused_kernels() -> ModuleType:
+    """The module of the fused kernels, imported when they are asked for: Triton takes a while.
+
+    Raises:
+        ConfigError: there is no Triton.
+    """
+    try:
+        return importlib.import_module("contrastive_sr.functional._triton")
+    except ImportError as error:
+        raise ConfigError(
+            "set_tiling(kernel='triton'): expected Triton 3 or newer, which torch for Linux brings along, got "
+            f"{describe_error(error)}. Use 'torch'."
+        ) from error
 
 
 class PairStatistics(NamedTuple):
@@ -166,9 +199,7 @@ def pair_statistics(
     with torch.autocast(a.device.type, enabled=False):
         if count < DENSE_BELOW and (_settings.size is None or count <= _settings.size):
             return _dense(a, b, temperature, columns=columns, normalize=normalize)
-        # Not by a decorator on _tiled: that imports torch's compiler, which takes seconds.
-        tiled = torch.compiler.disable(_tiled) if _is_compiling() else _tiled
-        return tiled(a, b, temperature, columns=columns, normalize=normalize, unit=unit)
+        return _tiled(a, b, temperature, columns=columns, normalize=normalize, unit=unit)
 
 
 def _dense(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize: bool) -> PairStatistics:
@@ -195,6 +226,7 @@ class _Plan:
     unit: bool
     settings: _Settings
     powers: _Powers
+    kernels: ModuleType | None
     cached: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @property
@@ -234,8 +266,13 @@ class _Sums(NamedTuple):
         return _Sums(*(None if part is None else part[images] for part in self))  # type: ignore[arg-type]
 
 
+@outside_graphs
 def _tiled(a: Tensor, b: Tensor, temperature: float, *, columns: bool, normalize: bool, unit: bool) -> PairStatistics:
-    plan = _Plan(1 / temperature, columns, normalize, unit or normalize, _settings, _powers_on(a.device))
+    kernels = _fused_kernels() if _settings.kernel == "triton" else None
+    if kernels is not None and not kernels.takes(a):
+        kernels = None
+    powers = _powers_on(a.device) if kernels is None else _OF_E
+    plan = _Plan(1 / temperature, columns, normalize, unit or normalize, _settings, powers, kernels)
     images = (x.flatten(0, -3) if x.ndim > 2 else x[None] for x in (a, b))
     positive, rows, sums = _Tiled.apply(*images, plan)
     leading = a.shape[:-1]
@@ -250,9 +287,12 @@ class _Tiled(torch.autograd.Function):
         units = [_normalized(x) if plan.normalize else (x.contiguous(), None) for x in (a, b)]
         (unit_a, inverse_a), (unit_b, inverse_b) = units
         sums = _no_sums(unit_a, unit_b, plan)
-        budget = plan.settings.cache_mib * 2**20 if any(ctx.needs_input_grad) else 0
-        for images in _some_images(unit_a, unit_b, plan):
-            budget = _sum_up(unit_a[images], unit_b[images], images.start, plan, budget, sums.of(images))
+        if plan.kernels is not None:
+            _sum_up_fused(unit_a, unit_b, plan, sums)
+        else:
+            budget = plan.settings.cache_mib * 2**20 if any(ctx.needs_input_grad) else 0
+            for images in _some_images(unit_a, unit_b, plan):
+                budget = _sum_up(unit_a[images], unit_b[images], images.start, plan, budget, sums.of(images))
         ctx.plan = plan
         ctx.save_for_backward(a, b, unit_a, unit_b, inverse_a, inverse_b, *sums)
         rows = _log_sum(sums.row_sum, sums.row_shift, plan).to(a.dtype)
@@ -275,7 +315,10 @@ class _Tiled(torch.autograd.Function):
                     [None if g is None else g[images] for g in of] for of in (gradients, (grad_a, grad_b))
                 )
                 parts = unit_a[images], unit_b[images]
-                _spread(*parts, images.start, plan, sums=sums.of(images), slopes=slopes, targets=targets)
+                if plan.kernels is not None:
+                    _spread_fused(*parts, plan, sums=sums.of(images), slopes=slopes, targets=targets)
+                else:
+                    _spread(*parts, images.start, plan, sums=sums.of(images), slopes=slopes, targets=targets)
                 if plan.normalize:
                     for grad, direction in zip(targets, parts, strict=True):
                         if grad is not None:
@@ -289,7 +332,7 @@ class _Tiled(torch.autograd.Function):
 
 def _some_images(a: Tensor, b: Tensor, plan: _Plan) -> Iterator[slice]:
     """The images, as many at a time as a tile is of."""
-    count = plan.settings.images_at_once(a, b)
+    count = plan.settings.images_at_once(a, b) if plan.kernels is None else len(a)
     return (slice(first, first + count) for first in range(0, a.shape[0], count))
 
 
@@ -445,11 +488,7 @@ def _spread(
         targets: gradients at a and b, to be added to, or None.
     """
     products, pool, spare = _Products(plan, a), _pool(a, b, plan), _pool(a, b, plan)
-    positive, by_row, by_column = (None if slope is None else slope * plan.scale for slope in slopes)
-    assert positive is not None
-    of_rows = _softmax_parts(by_row, sums.row_sum, sums.row_shift)
-    of_columns = _softmax_parts(by_column, sums.column_sum, sums.column_shift)
-    assert of_rows is not None
+    positive, of_rows, of_columns = _slopes(plan, sums, slopes)
     exp_ = plan.powers.exp_
     for tile in plan.tiles(first, a, b):
         rows, candidates = a[:, tile.rows], b[:, tile.columns]
@@ -482,7 +521,42 @@ def _spread(
             products.add(targets[1][:, tile.columns], weights.mT, rows)
 
 
-def _softmax_parts(slope: Tensor | None, total: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor] | None:
+def _sum_up_fused(a: Tensor, b: Tensor, plan: _Plan, sums: _Sums) -> None:
+    """As :func:`_sum_up` over the tiles of all images, by the fused kernels."""
+    assert plan.kernels is not None
+    torch.mul(torch.linalg.vecdot(a, b[:, : a.shape[1]]), plan.scale, out=sums.positive)
+    plan.kernels.sum_up(a, b, plan.scale, sums.row_sum, sums.row_shift)
+    if sums.column_sum is not None:
+        plan.kernels.sum_up(b, a, plan.scale, sums.column_sum, sums.column_shift)
+
+
+def _spread_fused(
+    a: Tensor, b: Tensor, plan: _Plan, *, sums: _Sums, slopes: list[Tensor | None], targets: list[Tensor | None]
+) -> None:
+    """As :func:`_spread` over the tiles of all images, by the fused kernels."""
+    assert plan.kernels is not None
+    positive, of_rows, of_columns = _slopes(plan, sums, slopes)
+    if targets[0] is not None:
+        plan.kernels.spread(a, b, plan.scale, targets[0], positive, of_rows, of_columns)
+    if targets[1] is not None:
+        plan.kernels.spread(b, a, plan.scale, targets[1], positive, of_columns, of_rows)
+
+
+_SoftmaxParts = tuple[Tensor, Tensor]
+
+
+def _slopes(
+    plan: _Plan, sums: _Sums, slopes: list[Tensor | None]
+) -> tuple[Tensor, _SoftmaxParts, _SoftmaxParts | None]:
+    """Slopes at the positive logits, and the parts of those at the negatives by row and, if there are, by column."""
+    positive, by_row, by_column = (None if slope is None else slope * plan.scale for slope in slopes)
+    of_rows = _softmax_parts(by_row, sums.row_sum, sums.row_shift)
+    assert positive is not None
+    assert of_rows is not None
+    return positive, of_rows, _softmax_parts(by_column, sums.column_sum, sums.column_shift)
+
+
+def _softmax_parts(slope: Tensor | None, total: Tensor | None, shift: Tensor | None) -> _SoftmaxParts | None:
     """Factor and exponent such that ``factor * base ** (x - exponent)`` is the slope times the softmax of x.
 
     The sum stays out of the exponent, where rounding it to float32 would cost large logits their digits.

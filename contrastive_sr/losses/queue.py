@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
 from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, reduce_over_ranks, unwrapped
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.functional.precision import at_least_float32
 from contrastive_sr.functional.queue import queue_nce
 from contrastive_sr.functional.reduction import Reduction, check_reduction
@@ -33,7 +34,8 @@ class DegradationQueueLoss(nn.Module):
     All state is in ``state_dict()``: momentum encoder, ``queue`` (K, dim) of unit vectors, ``pointer`` (the slot to be
     written next) and ``fill`` (how many slots hold a key). BatchNorm in the momentum encoder sees the statistics of the
     batch of keys, as BatchNorm in the encoder sees those of the queries; its running statistics are its own, no
-    moving average of the encoder's, and with ``gather`` are averaged over the ranks.
+    moving average of the encoder's, and with ``gather`` are averaged over the ranks. A graph break under
+    ``torch.compile``: where the queue is written moves on at each call.
 
     Args:
         encoder: maps (B, ...) images to (B, dim) vectors. It is copied, not kept.
@@ -119,6 +121,7 @@ class DegradationQueueLoss(nn.Module):
         """
         return self.contrast(query, key_images, encoder).loss
 
+    @outside_graphs
     def contrast(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Contrast:
         """The loss, with mean cosines of this rank's queries; instead of :meth:`forward`, whose arguments it takes.
 

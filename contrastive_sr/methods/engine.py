@@ -17,11 +17,12 @@ from contrastive_sr._random import seed_of
 from contrastive_sr.config import unknown
 from contrastive_sr.distributed import average_statistics_over_ranks, rank, sum_over_ranks, unwrapped, world_size
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
+from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.losses import Contrast
 from contrastive_sr.methods.base import Method, Step
 from contrastive_sr.methods.compared import Comparison
 from contrastive_sr.methods.later import Later
-from contrastive_sr.methods.layers import dry_run, feature_key, run_module, super_resolve
+from contrastive_sr.methods.layers import dry_run, feature_key, layer_modules, run_module, super_resolve
 from contrastive_sr.methods.still import STEPS, Still
 from contrastive_sr.methods.weighting import TermWeight, gradient_square
 from contrastive_sr.networks import CRLSR, DASR, CriteriaBranches, MPFNet
@@ -216,7 +217,7 @@ class Methods(nn.Module):
             )
         for method in self:
             method.check_network(bare)
-        dry = self._dry_run(bare, _checked_inputs(inputs))
+        dry = self._dry_run(net, _checked_inputs(inputs))
         for method in self:
             method.build(bare, dry)
         for part in self.modules():
@@ -228,9 +229,9 @@ class Methods(nn.Module):
         layers = self._layers(self)
         if not layers:
             return {}
-        if not isinstance(net, nn.Module):
-            raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
-        dry = dry_run(net, layers, lambda lr: self.network_inputs(net, {"lr": lr}, inputs), self._call)
+        layer_modules(net, layers)  # refuses a network that cannot be read as it is wrapped
+        bare = unwrapped(net)
+        dry = dry_run(bare, layers, lambda lr: self.network_inputs(bare, {"lr": lr}, inputs), self._call)
         return self._as_rgb(dry)
 
     def network_inputs(self, net: Any, batch: Batch, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -312,6 +313,7 @@ class Methods(nn.Module):
 
     # ------------------------------------------------------------------------------------------------- a training step
 
+    @outside_graphs
     def run(self, net: Callable[..., Any], batch: Batch, inputs: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Super-resolve the batch, with one call of the network.
 
@@ -376,6 +378,7 @@ class Methods(nn.Module):
         self._checked = True
         return batch
 
+    @outside_graphs
     def auxiliary_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses that train the methods' own parts, computed on the detached batch.
 
@@ -430,6 +433,7 @@ class Methods(nn.Module):
         """:meth:`auxiliary_losses`, so that DistributedDataParallel synchronises their gradients."""
         return self.auxiliary_losses(batch)
 
+    @outside_graphs
     def sr_losses(self, batch: Batch, pixel_loss: Tensor | None = None) -> Contrast:
         """The weighted terms of the SR network's loss, and one more step counted.
 

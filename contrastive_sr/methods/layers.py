@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
 from contrastive_sr._checks import describe, describe_error
-from contrastive_sr.distributed import average_gradients, unwrapped, world_size
+from contrastive_sr.distributed import average_gradients, unwrapped, world_size, wrappers
 from contrastive_sr.embeddings import training_mode
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.networks.call import NetworkCall
@@ -69,7 +69,7 @@ def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> 
     Raises:
         ConfigError: a layer or module that is not there, or a layer that did not run exactly once.
     """
-    module = _modules(net, [name])[name]
+    module = layer_modules(net, [name])[name]
     with tapped(net, layers) as outputs:
         call_alone(module, lr)
     return features_of(outputs, any(p.requires_grad for p in module.parameters()))
@@ -128,7 +128,7 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
     outputs: dict[str, list[object]] = {name: [] for name in layers}
     handles = []
     try:
-        for name, module in _modules(net, layers).items():
+        for name, module in layer_modules(net, layers).items():
 
             def record(module: nn.Module, inputs: object, output: object, seen: list[object] = outputs[name]) -> object:
                 seen.append(output)
@@ -202,7 +202,16 @@ def _one_map(name: str, outputs: list[object]) -> Tensor:
     return output
 
 
-def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str, nn.Module]:
+def layer_modules(net: Callable[..., Any], layers: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules of a network by their names.
+
+    Args:
+        net: the network, wrapped for several processes or not.
+        layers: the names.
+
+    Raises:
+        ConfigError: a module that is not there, or a network whose layers cannot be read.
+    """
     if not layers:
         return {}
     if isinstance(net, DataParallel) and len(net.device_ids) > 1:
@@ -214,7 +223,7 @@ def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str
         raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
     modules = dict(bare.named_modules(remove_duplicate=False))
     for name in layers:
-        _check_not_compiled(modules, name)
+        _check_not_compiled(net, modules, name)
     del modules[""]
     for name in layers:
         if name not in modules:
@@ -228,11 +237,11 @@ def _modules(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str
     return {name: modules[name] for name in layers}
 
 
-def _check_not_compiled(modules: Mapping[str, nn.Module], name: str) -> None:
+def _check_not_compiled(net: object, modules: Mapping[str, nn.Module], name: str) -> None:
     """Refuse a layer that torch.compile has, or a module around it: what is compiled may not call what records."""
     parts = name.split(".")
-    for end in range(len(parts) + 1):
-        around = modules.get(".".join(parts[:end]))
+    inner = (modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1))
+    for around in (*wrappers(net), *inner):
         # made by torch.compile(module), and by module.compile()
         if hasattr(around, "_orig_mod") or getattr(around, "_compiled_call_impl", None) is not None:
             raise ConfigError(

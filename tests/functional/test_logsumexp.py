@@ -448,6 +448,7 @@ def test_settings_may_stay() -> None:
         ({"cache_mib": -1}, r"set_tiling\(cache_mib\): expected a number of at least 0, got -1"),
         ({"cache_mib": float("inf")}, r"set_tiling\(cache_mib\): expected a number of at least 0, got inf"),
         ({"matmul": "mkl"}, r"set_tiling\(matmul\): expected one of torch, onednn, got 'mkl'"),
+        ({"kernel": "cuda"}, r"set_tiling\(kernel\): expected one of torch, triton, got 'cuda'"),
     ],
 )
 def test_settings_that_make_no_sense_change_nothing(arguments: dict[str, object], message: str) -> None:

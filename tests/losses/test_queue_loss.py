@@ -106,6 +106,29 @@ def test_several_losses_before_one_backward_pass() -> None:
     assert encoder[0].weight.grad.abs().sum() > 0
 
 
+def test_compiled_it_is_not_compiled_anew_as_the_queue_moves_on() -> None:
+    torch.compiler.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    encoder = make_encoder()
+    plain, compiled = make_loss(encoder), make_loss(encoder)
+    after = []
+
+    def step(loss: DegradationQueueLoss, query_images: Tensor, key_images: Tensor) -> Tensor:
+        return loss(encoder(query_images), key_images, encoder) + 1
+
+    compiled_step = torch.compile(step, backend=count)
+    for number in range(5):
+        queries, keys = crops(number)
+        assert torch.equal(compiled_step(compiled, queries, keys), step(plain, queries, keys))
+        after.append(len(graphs))
+    assert 0 < after[0] == after[-1]
+
+
 def test_copies_the_encoder() -> None:
     encoder = make_encoder()
     loss = make_loss(encoder, momentum=1.0)

@@ -15,6 +15,7 @@ from driving import attached
 from small_models import SmoothEmbedding, images_batch
 from tolerances import assert_close
 from torch import Tensor, nn
+from versions import compiles_as_one_graph
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.host import import_basicsr
@@ -553,6 +554,86 @@ def test_methods_without_layers_train_a_compiled_network(method: str, in_place: 
         steps.append(trained(engine(method), network, lambda batch: batch))
     for plain, got in zip(*steps, strict=True):
         torch.testing.assert_close(got, plain)
+
+
+@compiles_as_one_graph
+def test_a_whole_step_is_compiled_once_and_not_anew_at_every_step() -> None:
+    """Also where the compiled pixel loss has two backward passes, one of them to measure a share."""
+    torch.compiler.reset()
+    aot_eager = torch._dynamo.lookup_backend("aot_eager")
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    blur = torch.full((3, 3, 3, 3), 1 / 27)
+
+    def steps(compiled: bool) -> list[Tensor]:
+        network = Net()
+        torch.manual_seed(0)
+        methods = Methods([PCL(loss_share=0.1)])
+        methods.attach(network)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        own = torch.optim.SGD(methods.parameters(), 0.1)
+
+        def step(images: dict[str, Tensor]) -> Tensor:
+            batch = methods.run(network, images)
+            own.zero_grad()
+            torch.stack(list(methods.auxiliary_losses(batch).values())).sum().backward()
+            own.step()
+            pixel = F.conv2d(batch["sr"] - batch["hr"], blur).square().mean()  # saves a buffer of its own
+            optimizer.zero_grad()
+            loss = pixel + methods.sr_losses(batch, pixel).loss
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        step = torch.compile(step, backend=count) if compiled else step
+        losses = []
+        for number in range(8):
+            losses.append(step(images_batch(number)))
+            after.append(len(graphs))
+        return losses
+
+    after: list[int] = []
+    plain = steps(compiled=False)
+    assert set(after) == {0}
+    after.clear()
+    torch.testing.assert_close(steps(compiled=True), plain)
+    assert 0 < after[0] <= after[4] == after[-1]
+
+
+def test_a_compiled_network_of_a_paper_is_known() -> None:
+    """CRL-SR without its LR features, which it would read from layers."""
+    torch.compiler.reset()
+    network = CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
+    compiled: Any = torch.compile(network, backend="eager")
+    methods = attached(compiled, METHODS["CRLSR"](variant="c", dim=4, positions=8, warmup_steps=0))
+    batch = methods.run(compiled, images_batch())
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize("method", ["DASR", "CRLSR"])
+def test_networks_of_papers_are_compiled_in_parts(method: str) -> None:
+    """Those without the layers that the method reads."""
+    torch.compiler.reset()
+    network: Any
+    if method == "DASR":
+        network = DASR(channels=8, groups=1, blocks=1)
+        network.groups[0].compile(backend="eager")
+        methods = attached(network, METHODS["DASR"](queue_size=4))
+    else:
+        network = CRLSR(channels=8, encoder_blocks=2, decoder_blocks=1)
+        network.decoder.compile(backend="eager")
+        methods = attached(network, METHODS["CRLSR"](dim=4, positions=8, warmup_steps=0))
+    for number in range(2):
+        images = images_batch(number)
+        batch = methods.run(network, {**images, "lr_key": images["lr"].flip(3)})
+        pixel = F.l1_loss(batch["sr"], batch["hr"])
+        (pixel + methods.sr_losses(batch, pixel).loss).backward()
+    assert all(p.grad is not None for p in network.parameters())
 
 
 def test_layers_of_a_compiled_network_are_refused_before_the_first_step() -> None:

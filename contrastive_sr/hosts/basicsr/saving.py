@@ -12,6 +12,7 @@ from torch import Tensor
 from contrastive_sr.data.files import atomic_files
 from contrastive_sr.distributed import rank
 from contrastive_sr.errors import DataError
+from contrastive_sr.hosts.basicsr.amp import MixedPrecision
 from contrastive_sr.hosts.proven import LoggedLosses, check_saved, not_saved
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class ProvenSaves(Host):
 
     opt: dict[str, Any]
     log_dict: Mapping[str, float | Tensor]
+    amp: MixedPrecision | None = None
     _begun = 0
     _logged: LoggedLosses | None = None
 
@@ -39,8 +41,8 @@ class ProvenSaves(Host):
     def optimize_parameters(self, current_iter: int, *args: Any, **kwargs: Any) -> None:
         super().optimize_parameters(current_iter, *args, **kwargs)
         # with skip_nonfinite and in float16 there are steps that are survived; other ranks have parts of sums
-        train = self.opt["train"]
-        if rank() == 0 and not train.get("skip_nonfinite") and train.get("amp") != "float16":
+        scaled = self.amp is not None and self.amp.scaler is not None
+        if rank() == 0 and not scaled and not self.opt["train"].get("skip_nonfinite"):
             if self._logged is None:
                 self._logged = LoggedLosses()
             self._logged.check(self.log_dict, current_iter)
