@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from meta_device import STEADY, Literals, Operations, meta, settled  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.basicsr]
 
@@ -16,6 +17,8 @@ from contrastive_sr.errors import ConfigError  # noqa: E402
 from contrastive_sr.hosts.basicsr import runner  # noqa: E402
 from contrastive_sr.hosts.basicsr.amp import MixedPrecision  # noqa: E402
 from contrastive_sr.hosts.basicsr.host import import_basicsr  # noqa: E402
+from contrastive_sr.hosts.in_step import in_one_copy  # noqa: E402
+from contrastive_sr.methods.engine import StepCounter  # noqa: E402
 from tests.helpers.same import assert_same  # noqa: E402
 from tests.hosts.basicsr_options import write_options  # noqa: E402
 from tests.hosts.real_esrgan import GAN  # noqa: E402
@@ -149,3 +152,32 @@ def test_prefetching_to_a_gpu_where_there_is_none() -> None:
         prefetcher.reset()
         assert [prefetcher.next()["lq"].item() for _ in range(2)] == [0, 1]
         assert prefetcher.next() is None
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.parametrize("host", ["SRModel", "ESRGANModel"])
+def test_a_steady_step_reads_nothing(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that has no values to give: what reads one is an error, or among what is counted."""
+    base = import_basicsr("basicsr.models.base_model").BaseModel
+    on_meta = property(lambda self: torch.device("meta"), lambda self, value: None)
+    monkeypatch.setattr(base, "device", on_meta, raising=False)
+    steps = [STEADY - 1]  # the count is read once, when a training begins
+    monkeypatch.setattr(StepCounter, "value", property(lambda self: steps[-1]))
+    gan = {key.removeprefix("train:"): value for key, value in GAN.items() if "iters" not in key}
+    with torch.device("meta"):
+        model = make(tmp_path, False, model_type=f"Contrastive{host}", **(gan if "GAN" in host else {}))
+    settled(model.methods)
+    images = {"lq": torch.rand(2, 3, 8, 8, device="meta"), "gt": torch.rand(2, 3, 32, 32, device="meta")}
+    model.feed_data(images)
+    model.optimize_parameters(1)  # in its first call BasicSR's EDSR copies a mean to the device
+    for number in (STEADY - 1, STEADY):  # the first of the two measures shares
+        steps.append(number)
+        with Literals() as literals, Operations() as operations:
+            model.feed_data(images)
+            model.optimize_parameters(number)
+        assert not operations.mixed, operations.mixed
+        assert literals.count == 0
+        assert model.log_dict["l_pix" if host == "SRModel" else "l_g_pix"].is_meta
+    with Operations() as operations:
+        in_one_copy(model.log_dict)
+    assert sum(operations.mixed.values()) == 1
