@@ -28,8 +28,8 @@ from contrastive_sr.hosts.prepared import how_to_prepare
 class CheckedPairedImageDataset(PairedImageDataset):
     """``PairedImageDataset`` with the same options; folders that do not fit each other end in one clear error.
 
-    Images are read as BasicSR reads them, grey ones as three equal channels. Refused are those that it would read
-    otherwise than they are meant: more than 8 bits a channel, transparent parts, colours that are not RGB.
+    Images are read as BasicSR reads them: grey ones as three equal channels, of 16 bits the upper 8. Refused are those
+    that it would read otherwise than they are meant: transparent parts, colours that are not RGB.
 
     Args:
         opt: BasicSR's dataset options.
@@ -109,8 +109,8 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
 
     Gives ``gt``, a random crop, and with ``crops: 2`` also ``gt_key``, another crop of the same image with the same
     flips, for methods that compare two crops under one degradation; they overlap only in images with no room for two
-    (:func:`contrastive_sr.data.two_corners`). Images are read as BasicSR reads them, grey ones as three equal channels;
-    more than 8 bits a channel, transparent parts and colours that are not RGB are refused.
+    (:func:`contrastive_sr.data.two_corners`). Images are read as BasicSR reads them: grey ones as three equal channels,
+    of 16 bits the upper 8; transparent parts and colours that are not RGB are refused.
 
     Args:
         opt: dataset options as those of BasicSR's ``PairedImageDataset`` (``dataroot_gt``, ``io_backend``,
