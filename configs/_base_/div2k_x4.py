@@ -18,6 +18,7 @@ train_dataloader = dict(
     num_workers=8,
     batch_size=16,
     drop_last=True,
+    pin_memory=True,
     persistent_workers=False,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(

@@ -31,7 +31,7 @@ visualizer = dict(
 # With several processes each part is wrapped on its own, because each has its own optimizer.
 model_wrapper_cfg = dict(type="MMSeparateDistributedDataParallel")
 env_cfg = dict(
-    cudnn_benchmark=False,
+    cudnn_benchmark=True,  # crops are all of one size
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=4),
     dist_cfg=dict(backend="nccl"),
 )

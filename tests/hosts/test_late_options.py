@@ -82,7 +82,7 @@ def start(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start
         ({"logger:wandb": {"project": ""}}, "wandb: project: expected a name, or ~ for no wandb"),
         ({"logger:wandb": {"project": "x"}, "logger:use_tb_logger": False}, "wandb: expected use_tb_logger: true"),
         ({"datasets:train:prefetch_mode": "gpu"}, "prefetch_mode: expected one of None, cpu, cuda, got 'gpu'"),
-        ({"datasets:train:prefetch_mode": "cuda"}, "prefetch_mode: expected cpu or ~ in a training without a GPU"),
+        ({"datasets:train:prefetch_mode": "cuda"}, "pin_memory: expected true with prefetch_mode: cuda"),
     ],
 )
 def test_options_that_basicsr_would_fail_at_later(options: dict[str, Any], message: str, start: Start) -> None:

@@ -258,7 +258,5 @@ def _check_devices(opt: Mapping[str, Any]) -> None:
     data = opt["datasets"]["train"]
     mode = data.get("prefetch_mode")
     check_choice(mode, (None, "cpu", "cuda"), "datasets: train: prefetch_mode")
-    if mode == "cuda" and (gpus == 0 or there == 0):
-        raise ConfigError("datasets: train: prefetch_mode: expected cpu or ~ in a training without a GPU, got cuda.")
     if mode == "cuda" and data.get("pin_memory") is not True:
         raise ConfigError("datasets: train: pin_memory: expected true with prefetch_mode: cuda, got another.")
