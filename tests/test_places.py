@@ -236,7 +236,7 @@ except ValueError as error:
     assert name in printed.partition("Accepted: ")[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.mmagic
 @pytest.mark.basicsr
 def test_the_reference_has_it(extended: Path) -> None:

@@ -22,7 +22,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "framework", [pytest.param("basicsr", marks=pytest.mark.basicsr), pytest.param("mmagic", marks=pytest.mark.mmagic)]
+    "framework",
+    [
+        pytest.param("basicsr", marks=pytest.mark.basicsr),
+        pytest.param("mmagic", marks=[pytest.mark.mmagic, pytest.mark.long]),
+    ],
 )
 def test_demo(
     framework: Framework, demo_data: Path, tmp_path: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch

@@ -67,7 +67,7 @@ def train(demo_data: Path, tmp_path: Path) -> Callable[..., list[dict[str, str]]
     return run
 
 
-@pytest.mark.parametrize("model", ["RealESRNetModel", "RealESRGANModel"])
+@pytest.mark.parametrize("model", [pytest.param("RealESRNetModel", marks=pytest.mark.long), "RealESRGANModel"])
 def test_the_step_is_real_esrgans(model: str, train: Callable[..., list[dict[str, str]]], tmp_path: Path) -> None:
     """With a weight of 0 every number is that of the stock training; with a share the training goes on after a stop."""
     stock = train(model, methods=None, **{"train:optim_methods": None})
