@@ -237,9 +237,7 @@ def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[st
     assert {path.name for path in folder.iterdir()} == {"small.py", "datasets", "work_dirs"}
 
 
-def test_no_checkpoint_runs_code(
-    rcan: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_checkpoint_runs_code(rcan: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (rcan[0] / "ran").exists()
     monkeypatch.chdir(tmp_path)
     Config.fromstring(CODE, ".py")
@@ -628,7 +626,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed() -> None:
     model = build("demo_pcl_edsr")
     state = as_of_earlier_versions(model.state_dict())
     hook.after_load_checkpoint(SimpleNamespace(_resume=True, model=model), {"state_dict": state})
-    unfit = [key for key in state if model.is_own_state(key)][0]
+    unfit = next(key for key in state if model.is_own_state(key))
     for wrong in ({key: value for key, value in state.items() if key != unfit}, {**state, unfit: torch.zeros(7, 7)}):
         with pytest.raises(ConfigError, match=rf"1 of \d+ parts of the methods' state .* such as {unfit}"):
             hook.after_load_checkpoint(SimpleNamespace(_resume=True, model=model), {"state_dict": wrong})
