@@ -81,6 +81,9 @@ def test_resume_passes_over_what_is_damaged_and_logs_do_not_meet(
     network = load(folder / "models/net_g_3.pth")
     next(iter(network["params"].values())).fill_(torch.nan)
     torch.save(network, folder / "models/net_g_3.pth")
+    named = {"path:resume_state": str(folder / "training_states/3.state")}
+    with pytest.raises(NonFiniteError, match=r"resume_state: .*net_g_3\.pth: expected finite numbers in params\."):
+        train(**{**STOCK, "train:total_iter": 5, **named})
     with locked(tmp_path / "experiments/.demo_pcl_edsr.lock"), pytest.raises(HostError, match="Another training is"):
         train("--auto_resume", **STOCK)
     capsys.readouterr()
@@ -88,9 +91,6 @@ def test_resume_passes_over_what_is_damaged_and_logs_do_not_meet(
     printed = capsys.readouterr().out
     assert "Step 4 is passed over: checkpoint: " in printed
     assert "net_g_3.pth: expected finite numbers in params." in printed
-    named = {"path:resume_state": str(folder / "training_states/3.state")}
-    with pytest.raises(NonFiniteError, match=r"resume_state: .*net_g_3\.pth: expected finite numbers in params\."):
-        train(**{**STOCK, **named})
     assert "2.state" in printed.split("The training goes on from ")[1].splitlines()[0]
     assert load(folder / "training_states/5.state")["iter"] == 5
     assert len(list(folder.glob("train_*.log"))) == 2  # in one second, or nearly
