@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor
 
@@ -36,6 +36,17 @@ def describe_error(error: BaseException) -> str:
     """
     line = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def few(texts: Collection[str], separator: str = ", ") -> str:
+    """The first of many texts, and how many more there are.
+
+    Example:
+        >>> few(["a.png", "b.png", "c.png", "d.png"])
+        'a.png, b.png, c.png, and 1 more'
+    """
+    shown = separator.join(list(texts)[:3])
+    return shown if len(texts) <= 3 else f"{shown}{separator}and {len(texts) - 3} more"
 
 
 def check_shape(x: Tensor, shape: Sequence[str | int], name: str) -> None:

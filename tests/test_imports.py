@@ -16,7 +16,7 @@ FOREIGN = ["basicsr", "mmengine", "mmagic", "mmcv", "rich", "typer", "yaml", "to
 FOREIGN += ["torchmetrics", "lmdb", "skimage"]
 ORDER = (
     ("errors", "_install"),
-    ("_checks", "_random", "config"),
+    ("_checks", "_json", "_random", "config"),
     ("functional",),
     ("distributed",),
     ("losses", "embeddings", "samples", "degradations", "networks", "criteria", "data"),

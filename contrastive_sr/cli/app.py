@@ -108,7 +108,7 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended on disk; prints each change.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Bring back every file that --fix changed.")] = False,
     basicsr: Annotated[
-        Path | None, typer.Option(help="A BasicSR checkout to look at instead of the installed one.")
+        Path | None, typer.Option(help="A BasicSR checkout to look at in place of the installed one. Its code is run.")
     ] = None,
 ) -> None:
     """Show what is wrong with the installed hosts, and how to repair it. Exit code 1 if something is broken."""
@@ -259,7 +259,9 @@ def schema(
 )
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="A BasicSR option file (.yml) or an MMagic config (.py).")],
+    config: Annotated[
+        Path, typer.Argument(help="A BasicSR option file (.yml) or an MMagic config (.py), which is code and is run.")
+    ],
     imports: Annotated[
         list[Path] | None,
         typer.Option("--import", metavar="FILE", help="Run this Python file first, e.g. with a method of your own."),
@@ -311,7 +313,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NETWORK",
-            help="What the checkpoint is of: a config (.yml, .py), a name such as EDSR, or options such as "
+            help="What the checkpoint is of: a config (.yml; .py, which is run), a name such as EDSR, or options: "
             "'{type: EDSR, num_feat: 32}'. Once for all checkpoints or once for each. Default: auto, the option file "
             "beside BasicSR's models, or what spandrel finds.",
         ),

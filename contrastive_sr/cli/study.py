@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,12 +16,13 @@ from rich.table import Table as RichTable
 
 from contrastive_sr._checks import check_count, check_flag, check_number, describe, describe_error
 from contrastive_sr._install import install
+from contrastive_sr._json import parse_json
 from contrastive_sr.cli.bars import progress_bars
 from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
 from contrastive_sr.cli.outputs import about_run
 from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.config import unknown
-from contrastive_sr.errors import ConfigError, HostError, named_in_errors
+from contrastive_sr.errors import ConfigError, DataError, HostError, named_in_errors
 
 if TYPE_CHECKING:
     from contrastive_sr.hosts.study import Progress, StudyHost
@@ -170,7 +170,12 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         console.print("No arm was measured so far: there is nothing to report.")
         return
     summary = summarise(ledger.results, arms)
-    notes = json.loads((out / NOTES).read_text()) if (out / NOTES).is_file() else []
+    try:
+        notes = list(map(str, parse_json((out / NOTES).read_text()))) if (out / NOTES).is_file() else []
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{out / NOTES} cannot be read ({error}). Remove it, and give the same command again."
+        ) from error
     notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
     files = write_study(
         out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes, about_run(COLOURS_WITH_HR)

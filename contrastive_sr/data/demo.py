@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contrastive_sr._install import install, pip_install
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.files import atomic_folder, preparing, remove_unfinished
 from contrastive_sr.data.images import as_image, as_tensor
 from contrastive_sr.errors import ConfigError, DataError
@@ -131,7 +132,7 @@ def _pairs(part: str, name: str, scale: int) -> Iterator[tuple[str, Image, Image
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, or an empty one if there is none that can be read."""
     try:
-        content = json.loads((folder / "manifest.json").read_text())
+        content = parse_json((folder / "manifest.json").read_text())
         return content if isinstance(content["files"], dict) and isinstance(content["photographs"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -142,8 +142,7 @@ def open_image(file: str | Path) -> Iterator[PillowImage]:
 
 
 def image_size(file: str | Path) -> tuple[int, int]:
-    """Width and height of an image that :func:`read_rgb` takes, or of one of 16 bits a channel, turned as its camera
-    says. Trainings read images of 16 bits too, and take the upper 8.
+    """Width and height of an image that :func:`read_rgb` takes, turned as its camera says.
 
     The header is read alone, so that damage behind it is not noticed; of an image with an alpha channel all of it, to
     see whether it is opaque.
@@ -152,7 +151,7 @@ def image_size(file: str | Path) -> tuple[int, int]:
         DataError: see :func:`read_rgb`.
     """
     with open_image(file) as image:
-        _check_header(image, file, sixteen=True)
+        _check_header(image, file)
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow have turned it by now
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
@@ -185,14 +184,13 @@ def read_rgb(file: Path) -> Tensor:
         return as_tensor(np.array(image.convert("RGB")))
 
 
-def _check_header(image: PillowImage, file: str | Path, sixteen: bool = False) -> None:
+def _check_header(image: PillowImage, file: str | Path) -> None:
     """Refuse what Pillow, or OpenCV in a training, would read otherwise than it is meant."""
-    accepted = sixteen and _has_16_bits(image)
-    if not accepted and (_has_16_bits(image) or image.mode.startswith(("I", "F"))):
+    if _is_deep(image):
         raise DataError(
             f"{file} has more than 8 bits a channel; expected 8. Convert it first, in the way that you choose."
         )
-    if image.mode not in _MODES and not (accepted and image.mode.startswith("I")):
+    if image.mode not in _MODES:
         raise DataError(f"{file}: expected a grey or RGB image, got one of mode {image.mode}. Convert it to RGB first.")
     if image.format == "WEBP" and _orientation(image) != 1:
         raise DataError(
@@ -201,8 +199,10 @@ def _check_header(image: PillowImage, file: str | Path, sixteen: bool = False) -
         )
 
 
-def _has_16_bits(image: PillowImage) -> bool:
-    """Whether it has 16 bits a channel, which Pillow cuts down to 8 in colour images without a word."""
+def _is_deep(image: PillowImage) -> bool:
+    """Whether it has more than 8 bits a channel, which Pillow and OpenCV cut off from images without a word."""
+    if image.mode.startswith(("I", "F")):
+        return True
     for _, _, _, arguments in image.tile:  # type: ignore[attr-defined]
         for argument in arguments if isinstance(arguments, tuple) else (arguments,):
             if image.format in ("PNG", "TIFF", "PPM") and isinstance(argument, str) and ";16" in argument:

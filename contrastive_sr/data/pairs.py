@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from contrastive_sr._checks import few
 from contrastive_sr.data.images import image_size, list_images
 from contrastive_sr.errors import ConfigError, DataError
-
-_SHOWN = 3
 
 
 def pair_folders(
@@ -107,7 +106,7 @@ def check_pairs(
     ]
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(hr)} pairs cannot be used at scale {scale}: {_few(problems, '; ')}. Expected "
+            f"{len(problems)} of {len(hr)} pairs cannot be used at scale {scale}: {few(problems, '; ')}. Expected "
             f"readable images, HR exactly {scale} times as wide and high as LR. Crop HR to a multiple of {scale} and "
             "make LR anew, or correct the scale."
         )
@@ -132,7 +131,7 @@ def check_high_resolution(files: Sequence[str | Path], least: int) -> None:
             problems.append(f"{path.name} is {size[0]} x {size[1]}")
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(files)} HR images cannot be used: {_few(problems, '; ')}. Expected readable "
+            f"{len(problems)} of {len(files)} HR images cannot be used: {few(problems, '; ')}. Expected readable "
             f"images, no smaller than the patches of {least} x {least}. Take them out, make the patches smaller, or "
             "correct the path if this is a folder of LR images."
         )
@@ -151,7 +150,7 @@ def _check_partners(
     nowhere = [pair[0].name for pair in pairs if pair[0] not in hr_there and pair[1] not in lr_there]
     if hr_alone or lr_alone or nowhere:
         parts = [
-            f"{label}: {_few([str(name) for name in names], ', ')}"
+            f"{label}: {few([str(name) for name in names])}"
             for label, names in (
                 ("HR without LR", [path.name for path in hr_alone]),
                 ("LR without HR", [path.name for path in lr_alone]),
@@ -188,8 +187,3 @@ def _size_or_problem(path: Path) -> tuple[int, int] | str:
         return image_size(path)
     except DataError as error:
         return str(error).removesuffix(".")
-
-
-def _few(texts: Collection[str], separator: str) -> str:
-    shown = separator.join(list(texts)[:_SHOWN])
-    return shown if len(texts) <= _SHOWN else f"{shown}{separator}and {len(texts) - _SHOWN} more"

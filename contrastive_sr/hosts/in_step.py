@@ -22,7 +22,7 @@ from contrastive_sr._checks import check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.distributed import rank, unwrapped, world_size
 from contrastive_sr.embeddings.tensor_file import load_plain
-from contrastive_sr.errors import ConfigError, NonFiniteError
+from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.proven import save_whole
 from contrastive_sr.hosts.warn import warnings_in_log
@@ -210,16 +210,9 @@ class MethodsInStep:
                 when they stop at an error.
             SaveError: the disk does not take it.
         """
-        state = self.methods.state_dict()
-        for name, value in state.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise NonFiniteError(
-                    f"To save the state of the methods, expected finite numbers in {name}, got NaN or infinity. Resume "
-                    "from an earlier state."
-                )
         own = None if self.optimizer is None else self.optimizer.state_dict()
         scaler = {} if self._scaler is None else {"scaler": self._scaler.state_dict()}
-        save_whole({"methods": state, "optimizer": own, **scaler}, path)
+        save_whole({"methods": self.methods.state_dict(), "optimizer": own, **scaler}, path)
 
     def load(self, path: Path) -> None:
         """Go on from a state.

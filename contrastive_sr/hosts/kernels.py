@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.degraded import MANIFEST
 from contrastive_sr.data.images import list_images
 from contrastive_sr.degradations import gaussian_kernels
@@ -70,7 +70,7 @@ def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
         try:
             known = sets[manifest]["kernel_size"]
             sigma, angle = (torch.tensor([sets[manifest]["images"][path.name][key]]) for key in ("sigma", "angle"))
-        except (KeyError, TypeError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: expected the kernel it was made with in {manifest}, because the SR network reads it, got "
                 f"none. {_ADVICE}"
@@ -83,17 +83,13 @@ def true_kernels(paths: Sequence[str | Path], size: int) -> Tensor:
 
 def _read(manifest: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(manifest.read_text(), parse_constant=_refuse)
+        content: dict[str, Any] = parse_json(manifest.read_text())
     except (OSError, ValueError) as error:
         raise DataError(
             f"The SR network reads the true kernel of each image, also in validation, and {manifest} cannot be read "
             f"({error.strerror if isinstance(error, OSError) else error}). {_ADVICE}"
         ) from error
     return content
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}, which is no JSON")
 
 
 _ADVICE = (

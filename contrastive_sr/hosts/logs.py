@@ -293,8 +293,8 @@ def _mmagic_part(file: Path) -> RunLog:
 
 def _entry(line: str, file: Path, number: int) -> Mapping[str, float]:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = json.loads(line)  # NaN too, which a training may have logged
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         raise DataError(

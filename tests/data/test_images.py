@@ -89,13 +89,9 @@ def test_what_would_be_read_otherwise_than_meant_is_refused_by_name(tmp_path: Pa
         "w": "upright",
     }
     for path in list_images(tmp_path):
-        with pytest.raises(DataError, match=rf"{path.name}.*{reasons[path.name[0]]}"):
-            read_rgb(path)
-        if path.name[0] in "dg":  # trainings take the upper 8 bits
-            assert image_size(path) == (9, 6)
-            continue
-        with pytest.raises(DataError, match=rf"{path.name}.*{reasons[path.name[0]]}"):
-            image_size(path)
+        for read in (read_rgb, image_size):
+            with pytest.raises(DataError, match=rf"{path.name}.*{reasons[path.name[0]]}"):
+                read(path)
         with pytest.raises(DataError, match=rf"1 of 1 HR images cannot be used: .*{path.name}"):
             check_high_resolution([path], 4)
 

@@ -372,9 +372,10 @@ def test_files_of_another_origin_are_left_alone(photos: Path, tmp_path: Path) ->
 
 def test_a_damaged_journal_is_an_error(photos: Path, tmp_path: Path) -> None:
     prepare_folder(photos, tmp_path / "set")
-    (tmp_path / "set/prepare.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"prepare.jsonl is damaged.*Remove it and the folders set_train_HR_sub"):
-        prepare_folder(photos, tmp_path / "set")
+    for content in (b"", b"\xff", b"[" * 100_000, b'{"settings": 1}', b'{"settings": {"scale": NaN}}'):
+        (tmp_path / "set/prepare.jsonl").write_bytes(content)
+        with pytest.raises(DataError, match=r"prepare.jsonl is damaged.*Remove it and the folders set_train_HR_sub"):
+            prepare_folder(photos, tmp_path / "set")
 
 
 @pytest.mark.parametrize("name", ["../victim.png", "{root}/victim.png", "set_train_HR_sub/c.png", "prepare.jsonl"])

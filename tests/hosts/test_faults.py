@@ -81,6 +81,9 @@ def test_resume_passes_over_what_is_damaged_and_logs_do_not_meet(
     network = load(folder / "models/net_g_3.pth")
     next(iter(network["params"].values())).fill_(torch.nan)
     torch.save(network, folder / "models/net_g_3.pth")
+    named = {"path:resume_state": str(folder / "training_states/3.state")}
+    with pytest.raises(NonFiniteError, match=r"resume_state: .*net_g_3\.pth: expected finite numbers in params\."):
+        train(**{**STOCK, "train:total_iter": 5, **named})
     with locked(tmp_path / "experiments/.demo_pcl_edsr.lock"), pytest.raises(HostError, match="Another training is"):
         train("--auto_resume", **STOCK)
     capsys.readouterr()

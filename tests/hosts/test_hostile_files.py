@@ -10,6 +10,7 @@ import lmdb
 import pytest
 import yaml
 
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.prepare.databases import check_database
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.options import read_options
@@ -65,11 +66,20 @@ def test_a_log_with_endless_lines_is_read_in_no_time(filling: str, tmp_path: Pat
         assert time.process_time() - began < 1
 
 
+def test_json_of_others_has_one_reader(project: Path) -> None:
+    for text in ("NaN", "[-Infinity]", "1e999", "[" * 100_000):
+        with pytest.raises(ValueError, match=r"no finite number|too many brackets"):
+            parse_json(text)
+    found = {path.name for path in (project / "contrastive_sr").rglob("*.py") if "json.loads(" in path.read_text()}
+    # logs, where NaN may have been logged, and what was written in the same line
+    assert found == {"_json.py", "logs.py", "reference.py", "resumed.py"}
+
+
 def test_nan_is_no_json(tmp_path: Path) -> None:
     image = {"sigma": [float("nan"), 1.0], "angle": 0.0}
     (tmp_path / "degradations.json").write_text(json.dumps({"kernel_size": 21, "images": {"a.png": image}}))
     (tmp_path / "LR").mkdir()
-    with pytest.raises(DataError, match=r"cannot be read \(it holds NaN, which is no JSON"):
+    with pytest.raises(DataError, match=r"cannot be read \(it holds NaN, which is no finite number"):
         true_kernels([tmp_path / "LR" / "a.png"], 21)
 
 

@@ -192,10 +192,22 @@ def test_torch_load_stays_safe_for_everything_else() -> None:
 
 # --------------------------------------------------------------------------- RCAN, through our own runner and the CLI's
 
+CODE = "open('ran', 'w')"
+"""What MMEngine would run as the config in a checkpoint."""
+
+
+def as_of_earlier_versions(state: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in state.items() if not key.endswith((".recent", ".pixel"))}
+    assert len(kept) < len(state)
+    return kept
+
 
 @pytest.fixture(scope="module")
 def rcan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """2 steps and, resumed, a third, with MMEngine's own checkpoint hook; the folder and what was shown."""
+    """2 steps and, resumed, a third, with MMEngine's own checkpoint hook; the folder and what was shown.
+
+    The checkpoint that is resumed is one of an earlier version, and holds code.
+    """
     folder = tmp_path_factory.mktemp("rcan")
     helpers.write_demo(folder)
     more = 'default_hooks["checkpoint"] = dict(_delete_=True, type="CheckpointHook", interval=1, by_epoch=False)\n'
@@ -204,7 +216,16 @@ def rcan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     command = [sys.executable, "-c", code + "train(Path(sys.argv[1]), sys.argv[2:])", "small.py"]
     changed = ["train_cfg.max_iters=3", "optim_wrapper.generator.optimizer.lr=0.25", "param_scheduler.gamma=0.75"]
     flags: list[list[str]] = [[], ["--resume", "--cfg-options", *changed, "train_dataloader.batch_size=1"]]
-    return folder, [helpers.run([*command, *more], folder).stderr for more in flags]
+    shown = []
+    for flag in flags:
+        shown.append(helpers.run([*command, *flag], folder).stderr)
+        if not shown[1:]:
+            path = folder / "work_dirs/small/iter_2.pth"
+            checkpoint = torch.load(path)
+            checkpoint["meta"]["config"] = CODE
+            checkpoint["state_dict"] = as_of_earlier_versions(checkpoint["state_dict"])
+            torch.save(checkpoint, path)
+    return folder, shown
 
 
 def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[str]]) -> None:
@@ -214,6 +235,19 @@ def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[st
     assert "small: 100 % (3/3)" in second
     assert "(2/3)" not in second
     assert {path.name for path in folder.iterdir()} == {"small.py", "datasets", "work_dirs"}
+
+
+def test_no_checkpoint_runs_code(rcan: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not (rcan[0] / "ran").exists()
+    monkeypatch.chdir(tmp_path)
+    Config.fromstring(CODE, ".py")
+    assert (tmp_path / "ran").exists()
+    for hook in ("FiniteHook", "CheckpointHook"):
+        checkpoint = {"state_dict": {}, "meta": {"config": CODE, "iter": 2}}
+        HOOKS.build({"type": f"contrastive_sr.{hook}"}).after_load_checkpoint(
+            SimpleNamespace(_resume=False, model=torch.nn.Conv2d(1, 1, 1)), checkpoint
+        )
+        assert checkpoint["meta"] == {"iter": 2}
 
 
 def test_resumes_with_mmengine_s_own_checkpoint_hook_too(rcan: tuple[Path, list[str]]) -> None:
@@ -585,6 +619,25 @@ def test_resume_takes_the_newest_whole_checkpoint_by_its_step(tmp_path: Path) ->
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"expected a whole checkpoint in .*, got damaged ones alone"):
         chosen(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed() -> None:
+    hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook"})
+    model = build("demo_pcl_edsr")
+    state = as_of_earlier_versions(model.state_dict())
+    hook.after_load_checkpoint(SimpleNamespace(_resume=True, model=model), {"state_dict": state})
+    unfit = next(key for key in state if model.is_own_state(key))
+    for wrong in ({key: value for key, value in state.items() if key != unfit}, {**state, unfit: torch.zeros(7, 7)}):
+        with pytest.raises(ConfigError, match=rf"1 of \d+ parts of the methods' state .* such as {unfit}"):
+            hook.after_load_checkpoint(SimpleNamespace(_resume=True, model=model), {"state_dict": wrong})
+
+
+def test_what_is_resumed_is_finite_whoever_chose_it() -> None:
+    hook = HOOKS.build({"type": "contrastive_sr.FiniteHook"})
+    checkpoint = {"state_dict": {"bn": torch.tensor(torch.nan)}}
+    hook.after_load_checkpoint(SimpleNamespace(_resume=False), checkpoint)
+    with pytest.raises(NonFiniteError, match=r"checkpoint to resume from: expected finite numbers in state_dict\.bn"):
+        hook.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
 
 
 def test_a_record_of_a_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:

@@ -170,8 +170,9 @@ def test_a_folder_of_its_own(baseline: Path) -> None:
     own.mkdir()
     check_work_dir(write(0.2, None), ["--resume"])
     (own / "iter_10.pth").write_bytes(b"a checkpoint")
-    (own / "edsr_pcl.py").write_text(write(0.2, None).read_text())
+    (own / "edsr_pcl.py").write_text(write(0.2, None).read_text() + "open('ran', 'w')\n")
     check_work_dir(write(0.2, None), [])
     check_work_dir(write(0.5, None), ["--resume"])  # goes on with another share
     with pytest.raises(ConfigError, match="of another training"):
         check_work_dir(write(0.5, None), [])
+    assert not Path("ran").exists()  # what lies in the folder is read alone

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrastive_sr.data.images import IMAGE_SUFFIXES, find_images
-from contrastive_sr.data.prepare.parts import Cut, Layout, Part, Source, by_name, checked_scales, few, plain_name
+from contrastive_sr._checks import few
+from contrastive_sr.data.images import IMAGE_SUFFIXES, find_images, is_hidden
+from contrastive_sr.data.prepare.parts import Cut, Layout, Part, Source, by_name, checked_scales, plain_name
 from contrastive_sr.errors import ConfigError, DataError
 
 DIV2K_PAGE = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
@@ -152,7 +153,7 @@ def _root_of(source: Path, name: str, wanted: str) -> Path | None:
 def content(folder: Path) -> str:
     if not folder.is_dir():
         return "no such folder" if not folder.exists() else "a file, no folder"
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if not is_hidden(path.name))
     return few(names) if names else "nothing in it"
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.files import atomic_write, lies_inside, preparing
 from contrastive_sr.data.prepare.parts import Files, Job, Part
 from contrastive_sr.errors import DataError
@@ -121,9 +122,9 @@ class Journal:
                     "another OUT."
                 )
             self._write(())
-        lines = self.path.read_text().splitlines()
+        lines = self.path.read_text(errors="replace").splitlines()
         try:
-            before = json.loads(lines[0])["settings"]
+            before = dict(parse_json(lines[0])["settings"])
         except (ValueError, LookupError, TypeError):
             raise DataError(
                 f"{self.path} is damaged, so what is in {self.out} cannot be trusted. Remove it and the folders "
@@ -143,7 +144,7 @@ class Journal:
         self.settings = before | settings
         for line in lines[1:]:
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 if "database" in entry:
                     self._databases[entry["database"]] = None
                     continue

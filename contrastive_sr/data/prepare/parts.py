@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from contrastive_sr._checks import few
 from contrastive_sr.errors import ConfigError, DataError
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -197,9 +196,3 @@ def by_name(files: Iterable[Path], name_of: dict[Path, str]) -> dict[str, Path]:
             f"{few(clashes, '; ')}. Rename them, or take one of each out."
         )
     return named
-
-
-def few(texts: Sequence[str], separator: str = ", ") -> str:
-    """The first of many texts, and how many more there are."""
-    shown = separator.join(texts[:_SHOWN])
-    return shown if len(texts) <= _SHOWN else f"{shown}{separator}and {len(texts) - _SHOWN} more"

@@ -16,11 +16,12 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from contrastive_sr._checks import few
 from contrastive_sr.data.files import atomic_write, remove_unfinished
 from contrastive_sr.data.images import open_image
 from contrastive_sr.data.prepare.databases import remove_database, write_database
 from contrastive_sr.data.prepare.journal import Journal
-from contrastive_sr.data.prepare.parts import Files, Job, Part, few
+from contrastive_sr.data.prepare.parts import Files, Job, Part
 from contrastive_sr.errors import DataError, HostError
 
 _PHOTO_BYTES = 2.0  # a pixel of a photograph as PNG, where the source is no PNG that tells; 1.4 to 2.2 have been seen

@@ -18,7 +18,6 @@ from contrastive_sr._checks import check_count
 from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, is_hidden, list_images
 from contrastive_sr.data.pairs import check_high_resolution, check_pairs, check_template, pair_folders
-from contrastive_sr.data.prepare.databases import check_database
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors
 from contrastive_sr.hosts.basicsr.listings import check_lmdb_pairs, read_listing, read_lmdb
 from contrastive_sr.hosts.prepared import how_to_prepare
@@ -28,8 +27,8 @@ from contrastive_sr.hosts.prepared import how_to_prepare
 class CheckedPairedImageDataset(PairedImageDataset):
     """``PairedImageDataset`` with the same options; folders that do not fit each other end in one clear error.
 
-    Images are read as BasicSR reads them: grey ones as three equal channels, of 16 bits the upper 8. Refused are those
-    that it would read otherwise than they are meant: transparent parts, colours that are not RGB.
+    Images are read as BasicSR reads them, grey ones as three equal channels. Refused are those that it would read
+    otherwise than they are meant: more than 8 bits a channel, transparent parts, colours that are not RGB.
 
     Args:
         opt: BasicSR's dataset options.
@@ -109,8 +108,8 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
 
     Gives ``gt``, a random crop, and with ``crops: 2`` also ``gt_key``, another crop of the same image with the same
     flips, for methods that compare two crops under one degradation; they overlap only in images with no room for two
-    (:func:`contrastive_sr.data.two_corners`). Images are read as BasicSR reads them: grey ones as three equal channels,
-    of 16 bits the upper 8; transparent parts and colours that are not RGB are refused.
+    (:func:`contrastive_sr.data.two_corners`). Images are read as BasicSR reads them, grey ones as three equal channels;
+    more than 8 bits a channel, transparent parts and colours that are not RGB are refused.
 
     Args:
         opt: dataset options as those of BasicSR's ``PairedImageDataset`` (``dataroot_gt``, ``io_backend``,
@@ -137,8 +136,6 @@ class HighResolutionImageDataset(torch.utils.data.Dataset):
         self.crops = check_count(opt.get("crops", 1), f"dataset {name}: crops", at_most=2)
         self.root = Path(opt["dataroot_gt"])
         self.paths = _listed(opt, backend, self.root)
-        if backend == "lmdb":
-            check_database(self.root)
         if backend == "disk":
             check_high_resolution(self.paths, self.size)
         self.client: Any = None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from contrastive_sr._checks import describe_error
+from contrastive_sr._checks import describe_error, few
 from contrastive_sr.data.prepare.databases import check_database
 from contrastive_sr.errors import ConfigError, DataError
-
-_SHOWN = 3
 
 
 class Listed(NamedTuple):
@@ -76,7 +74,7 @@ def read_lmdb(folder: Path, key_of: Callable[[str], str]) -> dict[str, tuple[int
         raise DataError(f"The lmdb in {folder} cannot be read ({describe_error(error)}). Make it anew.") from error
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(keys)} keys of {folder / 'meta_info.txt'} are not in the lmdb: {_few(missing)}. "
+            f"{len(missing)} of {len(keys)} keys of {folder / 'meta_info.txt'} are not in the lmdb: {few(missing)}. "
             "Expected the names of its images, each without its ending. Make both anew."
         )
     return keys
@@ -100,11 +98,11 @@ def check_lmdb_pairs(hr_folder: Path, lr_folder: Path, scale: int, *, cropped: b
     if alone := sorted(hr.keys() ^ lr.keys()):
         raise DataError(
             f"Expected the same keys in both lmdb, got {len(hr)} in {hr_folder} and {len(lr)} in {lr_folder}; in one "
-            f"alone: {_few(alone)}. Make them anew of pairs with one name each."
+            f"alone: {few(alone)}. Make them anew of pairs with one name each."
         )
     problems = [key for key in hr if not _fits(hr, lr, key, scale, cropped, least)]
     if problems:
-        shown = _few([f"{key} is {_size(hr[key])} in HR and {_size(lr[key])} in LR" for key in problems])
+        shown = few([f"{key} is {_size(hr[key])} in HR and {_size(lr[key])} in LR" for key in problems])
         raise DataError(
             f"{len(problems)} of {len(hr)} pairs of the lmdb cannot be used at scale {scale}: {shown}. Expected HR "
             f"exactly {scale} times as high and wide as LR, and at least {least} x {least}. Correct the scale, or make "
@@ -130,8 +128,3 @@ def _fits(
 
 def _size(size: tuple[int, int] | None) -> str:
     return "unknown" if size is None else f"{size[1]} x {size[0]}"
-
-
-def _few(texts: Collection[str]) -> str:
-    shown = ", ".join(list(texts)[:_SHOWN])
-    return shown if len(texts) <= _SHOWN else f"{shown}, and {len(texts) - _SHOWN} more"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from contrastive_sr._install import install
+from contrastive_sr._json import parse_json
 from contrastive_sr.errors import HostError
 
 _RECORD_FOLDER = ".contrastive-sr-doctor"
@@ -158,7 +159,7 @@ def _read_record(root: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        files = json.loads(path.read_text())["files"]
+        files = parse_json(path.read_text())["files"]
         if others := set(files) - {patch.file for patch in PATCHES}:
             raise KeyError(f"{min(others)}, which is none of the files that are changed")
         return {str(file): {key: str(value) for key, value in entry.items()} for file, entry in files.items()}
@@ -176,6 +177,8 @@ def _write_atomically(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.chmod(temporary, mode & 0o7777)
         os.replace(temporary, path)
     except BaseException:

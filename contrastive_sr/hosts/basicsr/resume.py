@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,8 @@ def newest_whole(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
     networks = [key.removeprefix("network_") for key in opt if str(key).startswith("network_")]
     passed_over = []
     for state in states:
-        files = [state, *(Path(opt["path"]["models"], f"net_{name}_{state.stem}.pth") for name in networks)]
-        own = state.with_suffix(STATE_SUFFIX)
         try:
-            for file in [*files, own] if own.is_file() else files:
-                check_whole(file)
+            check_step(state, [Path(opt["path"]["models"], f"net_{name}_{state.stem}.pth") for name in networks])
         except (DataError, NonFiniteError) as error:
             passed_over.append(f"Step {int(state.stem):,} is passed over: {error}")
             continue
@@ -43,3 +40,15 @@ def newest_whole(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
             f"{passed_over[0]} Give the training another `name`, or begin it anew without --auto_resume."
         )
     return None, []
+
+
+def check_step(state: Path, networks: Iterable[Path]) -> None:
+    """Read all that a training goes on from: a training state, that of the methods beside it, and the networks.
+
+    Raises:
+        DataError: a part is missing, or damaged.
+        NonFiniteError: a part holds NaN or infinity.
+    """
+    own = state.with_suffix(STATE_SUFFIX)
+    for file in (state, *networks, *([own] if own.is_file() else [])):
+        check_whole(file)

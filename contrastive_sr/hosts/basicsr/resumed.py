@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.hosts.basicsr.options import plain
 from contrastive_sr.hosts.resumed import changed_warning, differences, kept_warning, settings_of
@@ -41,7 +42,7 @@ def changed_options(opt: Mapping[str, Any], state: Path, step: int) -> str | Non
         step: the step it is of.
     """
     try:
-        then = json.loads((state.parent.parent / RECORD).read_text())
+        then = parse_json((state.parent.parent / RECORD).read_text())
     except (OSError, ValueError):
         return None  # of a training that wrote none, or a damaged one: the options are those of now either way
     changed = differences(then, in_force(opt))

@@ -19,12 +19,12 @@ from torch import nn
 from contrastive_sr._checks import describe_error
 from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.embeddings.tensor_file import load_plain, never_code
-from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, named_in_errors
 from contrastive_sr.hosts.basicsr.folders import check_folders, free_stamp, one_run
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
-from contrastive_sr.hosts.basicsr.resume import newest_whole
+from contrastive_sr.hosts.basicsr.resume import check_step, newest_whole
 from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
 from contrastive_sr.hosts.basicsr.saving import with_proven_saves
 from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, last_epoch
@@ -178,7 +178,8 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
     """The training state to go on from, if there is one, on the CPU: optimizers move it where it belongs.
 
     Raises:
-        DataError: the file is missing or cannot be read.
+        DataError: the file, or a network of its step, is missing or cannot be read.
+        NonFiniteError: one holds NaN or infinity.
         ConfigError: it is of a training with methods, and this one has none, or the other way round.
     """
     path = opt["path"].get("resume_state")
@@ -206,6 +207,11 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
             "methods. Give this training a `name` of its own, or take the model that that one had."
         )
     host.check_resume(opt, state["iter"])
+    if not opt["auto_resume"]:  # which has looked at them
+        left_out = opt["path"].get("ignore_resume_networks") or ()
+        networks = [key for key in opt if str(key).startswith("network_") and key not in left_out]
+        with named_in_errors("resume_state"):
+            check_step(Path(path), [Path(opt["path"][f"pretrain_{key}"]) for key in networks])
     return state
 
 

@@ -148,6 +148,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         Raises:
             ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
         """
+        _without_code(checkpoint)
         state = checkpoint.get("state_dict", checkpoint)  # `load_from` takes a plain state dict, too
         state.update(checkpoint.get(_STATE, {}))
         if optimizers := checkpoint.get("optimizer"):
@@ -156,7 +157,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not runner._resume or not isinstance(model, WithMethods):
             return
         needed = {key: value.shape for key, value in model.state_dict().items() if model.is_own_state(key)}
-        unfit = [key for key, shape in needed.items() if key not in state or state[key].shape != shape]
+        unfit = [key for key, shape in needed.items() if key in state and state[key].shape != shape]
+        if not unfit:  # loading fills in what earlier versions did not save
+            missing = model.load_state_dict({key: state[key] for key in needed if key in state}, strict=False)[0]
+            unfit = [key for key in missing if key in needed]
         if unfit:
             raise ConfigError(
                 f"The checkpoint cannot be resumed: {len(unfit)} of {len(needed)} parts of the methods' state are not "
@@ -165,10 +169,16 @@ class CheckpointHook(MMEngineCheckpointHook):
             )
 
 
+def _without_code(checkpoint: dict[str, Any]) -> None:
+    """Take a config out of a checkpoint: MMEngine runs it as Python code to compare the number of GPUs."""
+    if isinstance(meta := checkpoint.get("meta"), dict):
+        meta.pop("config", None)
+
+
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Ends a training that has become NaN, and one whose ranks were started differently; added by `contrastive-sr
-    train`.
+    """Ends a training that has become NaN, and one whose ranks were started differently; lets no checkpoint run code;
+    added by `contrastive-sr train`.
 
     Where a loss is scaled for float16, steps with infinite gradients are left out and go by; checkpoints are looked at
     all the same. So it is with `skip_nonfinite`.
@@ -179,6 +189,12 @@ class FiniteHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Compares the configs of all ranks."""
         check_same_on_ranks({key: value for key, value in runner.cfg.to_dict().items() if key != "launcher"})
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes out what MMEngine would run; looks at what is resumed, whichever hook or option has chosen it."""
+        _without_code(checkpoint)
+        if runner._resume:
+            check_finite(checkpoint, "The checkpoint to resume from")
 
     def before_train(self, runner: Any) -> None:
         """Looks whether single steps may be left out."""

@@ -24,6 +24,7 @@ from contrastive_sr.errors import ConfigError, ContrastiveSRError, HostError
 from contrastive_sr.hosts.endings import init_gloo, waiting_time
 from contrastive_sr.hosts.kernels import check_known
 from contrastive_sr.hosts.launch import one_training
+from contrastive_sr.hosts.mmagic.resumed import as_data
 from contrastive_sr.methods.registry import build_quietly
 
 
@@ -102,24 +103,20 @@ def check_config(path: Path) -> None:
 def check_work_dir(path: Path, arguments: Sequence[str]) -> None:
     """Refuse to write where another training has its checkpoints, before anything is written.
 
-    MMEngine copies the config of a training into its folder. Another is one of another `model`; for `--resume`, of
-    another type of model.
+    MMEngine copies the config of a training into its folder; the copy is read and not run. Another is one of another
+    `model`; for `--resume`, of another type of model.
 
     Raises:
         ConfigError: the folder holds checkpoints, and no config of this training.
     """
-    from mmengine.config import Config
-
     config, given = _given(path, arguments)
     folder = work_dir_of(path, arguments)
     copies = sorted(folder.glob("*.py"))
     if not copies or not any(folder.glob("*.pth")):
         return
-    models = [Config.fromfile(str(copy)).get("model", {}) for copy in copies]
-    if any(
-        _plain(model) == _plain(config.model) or (given.resume and model.get("type") == config.model["type"])
-        for model in models
-    ):
+    models = [as_data(copy.read_text(errors="replace")).get("model") for copy in copies]
+    types = [model.get("type") for model in models if isinstance(model, dict)]
+    if as_data(config.pretty_text)["model"] in models or (given.resume and config.model["type"] in types):
         return
     raise ConfigError(
         f"work_dir: {folder} holds the checkpoints of another training ({copies[-1].name}), which this one would write "
@@ -161,13 +158,6 @@ def _one_run(folder: Path) -> Iterator[None]:
         while (folder / time.strftime("%Y%m%d_%H%M%S")).exists():
             time.sleep(0.05)
         yield
-
-
-def _plain(config: Any) -> Any:
-    """A config's content with lists for tuples, which a copy of it may have."""
-    if isinstance(config, Mapping):
-        return {key: _plain(value) for key, value in config.items()}
-    return [_plain(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
 def _check_validation(generator: Any, loaders: Any) -> None:
