@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import api_ranks
 import pytest
 import torch
-from forked import run_python
 from fuzzing import collected
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -34,9 +35,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[tuple[i
     """Of one process, and by number of processes and rank."""
     folder = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join([str(PROJECT), *(str(PROJECT / "tests" / name) for name in ("helpers", "hosts"))])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = run_python([api_ranks.__file__, folder], folder, environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    subprocess.run(
+        [sys.executable, api_ranks.__file__, str(folder)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
     of_ranks = {(w, rank): torch.load(folder / f"{w}_{rank}.pt") for w in api_ranks.WORLDS for rank in range(w)}
     return torch.load(folder / "alone.pt"), of_ranks
 

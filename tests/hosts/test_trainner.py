@@ -262,7 +262,7 @@ class Compiled(Host):
 
     def network(self) -> nn.Module:
         compiled: Any = torch.compile(super().network(), backend="aot_eager")
-        return compiled  # type: ignore[no-any-return]
+        return compiled
 
 
 def test_a_compiled_network() -> None:
