@@ -27,6 +27,7 @@ from contrastive_sr import functional, losses
 from contrastive_sr.cli.app import app
 from contrastive_sr.errors import ContrastiveSRError
 from contrastive_sr.evaluation.pattern import excess_warning
+from contrastive_sr.hosts.basicsr.amp import check_amp
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
 from contrastive_sr.hosts.basicsr.late import check_late
 from contrastive_sr.hosts.basicsr.options import OptionLoader
@@ -243,6 +244,10 @@ def _options(total: int, scheduler: dict[str, Any], **train: Any) -> None:
     check_late({**parts, "train": {"total_iter": total, "scheduler": scheduler, **train}})
 
 
+def _amp(value: str, model: str) -> None:
+    check_amp({"model_type": model, "num_gpu": 0, "train": {"amp": value}})
+
+
 def _batch_of_four() -> None:
     data = {"batch_size_per_gpu": 4}
     check_batches(3, {"datasets": {"train": data}, "dist": False, "num_gpu": 0, "world_size": 1})
@@ -257,6 +262,8 @@ COSINE = {"type": "CosineAnnealingRestartLR", "periods": [5]}
 SYMPTOMS: dict[str, Callable[[], object]] = {
     "option": lambda: _options(6, COSINE, totl_iter=3),
     "periods": lambda: _options(6, COSINE),
+    "amp": lambda: _amp("fp16", "ContrastiveSRModel"),
+    "amp without methods": lambda: _amp("bfloat16", "SRModel"),
     "no batch": _batch_of_four,
     "loader": _killed_loader,
     "resumed": lambda: warnings.warn(

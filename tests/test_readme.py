@@ -52,7 +52,7 @@ def test_readme_has_the_plain_loop() -> None:
 def test_yaml_of_the_pages_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "GradientContrast", PCL)  # of docs/add_a_method.md, whose test trains with it
     for text in blocks(page, "yaml"):
-        options = yaml.load(text, OptionLoader)
+        options = yaml.load(text, OptionLoader) or {}
         configs = [dict(config) for config in options.get("methods", [])]
         for config in configs:
             accepted = inspect.signature(METHODS[config["type"]]).parameters

@@ -11,7 +11,7 @@ import torch
 P = ParamSpec("P")
 T = TypeVar("T")
 # torch 2.1 has it under another name
-_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
+is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compiling") else torch._utils.is_compiling
 
 
 def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
@@ -22,7 +22,7 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        called = torch.compiler.disable(function) if _is_compiling() else function
+        called = torch.compiler.disable(function) if is_compiling() else function
         return called(*args, **kwargs)
 
     return call

@@ -58,7 +58,7 @@ class DegradationQueueLoss(nn.Module):
         >>> loss = DegradationQueueLoss(encoder, dim=8, queue_size=32)
         >>> crops = torch.rand(2, 4, 3, 16, 16)  # two crops of each of four images
         >>> loss(encoder(crops[0]), crops[1], encoder)  # the queue is still empty
-        tensor(0., grad_fn=<DivBackward0>)
+        tensor(0., grad_fn=<MeanBackward0>)
         >>> loss(encoder(crops[0]), crops[1], encoder) > 0
         tensor(True)
         >>> loss.fill

@@ -238,7 +238,11 @@ def layer_modules(net: Callable[..., Any], layers: Sequence[str]) -> dict[str, n
 
 
 def _check_not_compiled(net: object, modules: Mapping[str, nn.Module], name: str) -> None:
-    """Refuse a layer that torch.compile has, or a module around it: what is compiled may not call what records."""
+    """Refuse a layer that torch.compile has, or a module around it.
+
+    What a hook records there is a result of the graph beside the SR image: with most backends no gradient leads from
+    that image to the layer, where the shares of the methods are measured.
+    """
     parts = name.split(".")
     inner = (modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1))
     for around in (*wrappers(net), *inner):
@@ -246,6 +250,6 @@ def _check_not_compiled(net: object, modules: Mapping[str, nn.Module], name: str
         if hasattr(around, "_orig_mod") or getattr(around, "_compiled_call_impl", None) is not None:
             raise ConfigError(
                 f"layers: expected {name!r} outside of what torch.compile compiles, in attach() and in run(): the "
-                "layers of a compiled network cannot be read. Do not compile the network, or only parts of it without "
-                "these layers; or use methods without `layers`."
+                "layers of a compiled network cannot be read. Compile the parts without these layers instead, each by "
+                "`part.compile()`, such as all other blocks of the network; or use methods without `layers`."
             )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_sr._checks import check_count, check_number
-from contrastive_sr.distributed import rank, sum_over_ranks
+from contrastive_sr.distributed import rank, sum_over_ranks, world_size
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods.later import Later
 
@@ -164,7 +164,7 @@ class TermWeight(nn.Module):
         term_square, pixel_square = sum_over_ranks(squares).unbind()
         now = (term_square / pixel_square).sqrt()
         usable = torch.isfinite(now) & (now > 0)
-        pixel_norm = pixel_square.sqrt()
+        pixel_norm = pixel_square.sqrt() / world_size()  # of a mean over the joined batch
         self.pixel.copy_(torch.where(usable, torch.maximum(pixel_norm, self.FADE * self.pixel), self.pixel))
         beside = self.HOLD * pixel_norm / self.pixel  # below 1: this gradient is left out
         held = now * beside.clamp(max=1)

@@ -96,6 +96,7 @@ def test_demo(
 def test_a_training_that_fails_says_where_its_log_is(demo_data: Path, tmp_path: Path, command_line: Run) -> None:
     """A file lies where the host has to make its folder of experiments."""
     (tmp_path / "demo" / "basicsr" / "runs").mkdir(parents=True)
+    (tmp_path / "demo" / "basicsr" / "runs" / ".contrastive-sr").touch()  # one of ours
     (tmp_path / "demo" / "basicsr" / "runs" / "experiments").write_text("in the way")
     done = command_line("demo", "--steps", "10", "--data", demo_data)
     assert done.returncode == 1

@@ -496,7 +496,11 @@ def test_a_batch_that_the_queue_cannot_hold(train_here: Callable[..., Path], dat
             {"network_g:chanels": 8, "model_type": "SRModel", "methods": None, "degradation": None},
             "Did you mean 'channels'",
         ),
-        ("demo_pcl_edsr", {"network_g:num_feet": 8}, "network_g: EDSR cannot be built .*num_feet"),
+        (
+            "demo_pcl_edsr",
+            {"network_g:num_feet": 8},
+            "network_g: EDSR does not know the key 'num_feet'. Did you mean 'num_feat'",
+        ),
         (
             "demo_pcl_edsr",
             {"network_g:upscale": 2},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,19 +81,18 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     """What trainings of this test log: of each step its losses, of each validation its metrics."""
     seen: list[dict[str, float]] = []
     base = import_basicsr("basicsr.models.base_model").BaseModel
-    get, update = base.get_current_log, base._update_best_metric_result
+    logger = import_basicsr("basicsr.utils.logger").MessageLogger
+    update, write = base._update_best_metric_result, logger.__call__
 
-    def get_current_log(self: Any) -> Any:
-        log = get(self)
-        if sys._getframe(1).f_code.co_name == "train_pipeline":  # not our progress bar
-            seen.append(dict(log))
-        return log
+    def write_log(self: Any, entries: dict[str, Any]) -> None:
+        seen.append({key: entries[key] for key in entries if key not in ("epoch", "iter", "lrs", "time", "data_time")})
+        write(self, entries)
 
     def update_best(self: Any, dataset: str, metric: str, value: float, step: int) -> None:
         seen.append({f"{dataset}/{metric}": value})
         update(self, dataset, metric, value, step)
 
-    monkeypatch.setattr(base, "get_current_log", get_current_log)
+    monkeypatch.setattr(logger, "__call__", write_log)
     monkeypatch.setattr(base, "_update_best_metric_result", update_best)
     return seen
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import failing_ranks
 import pytest
 import torch
+from forked import run_python
 from torch.utils.data import DataLoader
 
 from contrastive_sr.cli import app
@@ -27,13 +27,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What three processes said, of which one failed, by the way it did."""
     path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests/helpers")])
-    done = subprocess.run(
-        [sys.executable, failing_ranks.__file__, str(tmp_path_factory.mktemp("failing"))],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    folder = tmp_path_factory.mktemp("failing")
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = run_python([failing_ranks.__file__, folder], folder, environment, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

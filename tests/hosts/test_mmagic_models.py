@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from meta_device import STEADY, Literals, Operations, meta, settled  # noqa: F401 - a fixture
 from torch import Tensor
 
 pytestmark = [pytest.mark.mmagic]
 
 from mmagic.registry import MODELS  # noqa: E402
 from mmagic.structures import DataSample  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.optim import OptimWrapper, OptimWrapperDict  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
 
 import contrastive_sr.hosts.mmagic  # noqa: E402 - makes the host importable
 from contrastive_sr.errors import ConfigError  # noqa: E402
 from contrastive_sr.hosts.mmagic.runner import check_work_dir  # noqa: E402
+from contrastive_sr.methods.engine import StepCounter  # noqa: E402
 
 EDSR = {
     "type": "EDSRNet", "in_channels": 3, "out_channels": 3, "mid_channels": 8, "num_blocks": 1, "upscale_factor": 4,
@@ -176,3 +180,81 @@ def test_a_folder_of_its_own(baseline: Path) -> None:
     with pytest.raises(ConfigError, match="of another training"):
         check_work_dir(write(0.5, None), [])
     assert not Path("ran").exists()  # what lies in the folder is read alone
+
+
+# ------------------------------------------------------------------------------------------------ compile= in a config
+
+
+class Compiling:
+    """As much of a runner as MMEngine's own compiling takes."""
+
+    logger = MMLogger.get_current_instance()
+
+    def __init__(self, model: Any, compiled: bool) -> None:
+        self.model, self.cfg = model, {"compile": {"backend": "eager"} if compiled else False}
+        Runner._maybe_compile(self, "train_step")
+
+
+def compiled_step(method: dict[str, Any], compiled: bool) -> Any:
+    """What a step logs that MMEngine has compiled, or would have."""
+    torch.manual_seed(0)
+    name = "contrastive_sr.ContrastiveBaseEditModel"
+    model = MODELS.build({"type": name, "_scope_": "mmagic", "methods": [method], **SHARED})
+    optimizers = {"generator": OptimWrapper(torch.optim.SGD(model.generator.parameters(), lr=1e-3))}
+    if model.methods.trainable:
+        optimizers["methods"] = OptimWrapper(torch.optim.SGD(model.methods.parameters(), lr=1e-3))
+    Compiling(model, compiled)
+    assert ("train_step" in vars(model)) == compiled
+    hr = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    lr = torch.nn.functional.avg_pool2d(hr, 4)
+    samples = [DataSample(gt_img=image) for image in hr]
+    return model.train_step({"inputs": list(lr), "data_samples": samples}, OptimWrapperDict(**optimizers))
+
+
+@pytest.mark.long
+def test_a_step_that_mmengine_compiles() -> None:
+    torch.compiler.reset()
+    method = {"type": "CriterionTerm", "criterion": "Pixel", "loss_share": 0.5}
+    plain, compiled = (compiled_step(method, on) for on in (False, True))
+    torch.testing.assert_close(compiled, plain)
+    assert [x.item() for name, x in plain.items() if name.endswith("_share")] == pytest.approx([0.5], rel=1e-4)
+
+
+def test_layers_are_not_read_in_a_step_that_mmengine_compiles() -> None:
+    torch.compiler.reset()
+    small = {"type": "HaarDiscriminator", "out_indices": [0]}
+    method = {"type": "InfoNCE", "loss_weight": 0.1, "layers": ["conv_first"], "dim": 4, "embedding": small}
+    with pytest.raises(ConfigError, match=r"compile: expected none with methods that read .* \(conv_first\)"):
+        compiled_step(method, compiled=True)
+
+
+# ------------------------------------------------------------------------------------- on a device that is waited for
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.parametrize("host", ["BaseEditModel", "SRGAN"])
+def test_a_steady_step_reads_what_it_logs_and_nothing_else(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [STEADY - 1]  # the count is read once, when a training begins
+    monkeypatch.setattr(StepCounter, "value", property(lambda self: steps[-1]))
+    small = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
+    methods = [{"type": "PCL", "loss_share": 0.1, "embedding": small}]
+    with torch.device("meta"):
+        model, wrappers = build(f"contrastive_sr.Contrastive{host}", methods=methods, **(GAN if "GAN" in host else {}))
+    settled(model.methods)
+    hr = torch.rand(2, 3, 64, 64, device="meta")
+    images = {
+        "inputs": {"img": hr[..., ::4, ::4]},
+        "data_samples": DataSample.stack([DataSample(gt_img=x) for x in hr]),
+    }
+    model.data_preprocessor.forward = lambda data, training: data  # it sends images to the device
+    if "GAN" in host:
+        model.step_counter = torch.tensor(0)  # which MMagic reads in each step
+    with Operations():
+        model.train_step(images, wrappers)  # in its first call MMagic's EDSR copies a mean to the device
+    for number in (STEADY - 1, STEADY):  # the first of the two measures shares
+        steps.append(number)
+        with Literals() as literals, Operations() as operations:
+            log = model.train_step(images, wrappers)
+        assert dict(operations.mixed) == {"aten._to_copy.default": 1}
+        assert literals.count == 0
+        assert not any(value.is_meta for value in log.values())

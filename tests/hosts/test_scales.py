@@ -235,7 +235,7 @@ def test_basicsr_at_x1(name: str, network: dict[str, int], equal_pairs: Path, tm
     sets = ["--hr", equal_pairs / "test/HR", "--lr", equal_pairs / "test/LR", "--scale", "1", "--json", out]
     done = CliRunner().invoke(app, ["evaluate", "bicubic", "--checkpoint", f"net={checkpoint}", *map(str, sets)])
     assert done.exit_code == 0, done.output
-    scores = json.loads(out.read_text())["HR"]
+    scores = json.loads(out.read_text())["test"]
     assert scores["net"]["psnr_y"] > 0
     lr, hr = (np.array(Image.open(equal_pairs / f"test/{side}/iPhoneX_001.png")) for side in ("LR", "HR"))
     assert scores["bicubic"]["psnr_y"] == pytest.approx(psnr_y(lr, hr, border=1), abs=1e-6)

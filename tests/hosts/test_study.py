@@ -194,7 +194,7 @@ model = dict(generator=dict(mid_channels=8, num_blocks=1))
         ("a=methods=[{type: PCL, loss_shar: 0.2}]", r"arm a: .*PCL does not know the key 'loss_shar'.*'loss_share'"),
         ("a=methods=[{type: PCK}]", r"arm a: .*does not know the type 'PCK'.*Did you mean 'PCL'"),
         ("a=network_g.num_feet=4", r"arm a: network_g does not know the key 'num_feet'\. Did you mean 'num_feat'\?"),
-        ("a=network_g={type: RCAN, num_feet: 4}", r"arm a: .*network_g cannot be built.*num_feet"),
+        ("a=network_g={type: RCAN, num_feet: 4}", r"arm a: network_g: RCAN does not know the key 'num_feet'"),
         ("a=train.pixel_opt.loss_wieght=2", r"arm a: train\.pixel_opt .*Did you mean 'loss_weight'\?"),
         ("a=datasets.train.gt_sise=64", r"arm a: datasets\.train .*Did you mean 'gt_size'\?"),
         ("a=train.total_iter=9", r"arm a: train\.total_iter is set by the study: use --steps\."),

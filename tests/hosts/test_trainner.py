@@ -257,6 +257,25 @@ def test_every_number_of_the_host_stays(losses: list[dict[str, Any]], more: dict
     assert entrances == ["l_g_l1" if losses == [L1] else "l_g_mse"]
 
 
+class Compiled(Host):
+    """As with `use_compile`."""
+
+    def network(self) -> nn.Module:
+        compiled: Any = torch.compile(super().network(), backend="aot_eager")
+        return compiled
+
+
+def test_a_compiled_network() -> None:
+    torch.compiler.reset()
+    compiled = with_methods(Compiled)
+    whole = train(build(L1, ours(loss_share=0.3)), 2)
+    for log, want in zip(train(build(L1, ours(loss_share=0.3), model=compiled), 2), whole, strict=True):
+        assert log == pytest.approx(want, rel=1e-4)
+    on_layers = ours(type="InfoNCE", embedding={**SMALL, "out_indices": [0]}, dim=4, layers=["0"], loss_share=0.3)
+    with pytest.raises(ConfigError, match=r"layers: expected '0' outside of what torch\.compile compiles"):
+        build(L1, on_layers, model=compiled)
+
+
 def test_the_pixel_loss_is_logged_without_the_terms() -> None:
     (before,) = train(build(MSE, L1, accumulate=2), 1)
     model = build(MSE, L1, ours(loss_share=0.5), accumulate=2)

@@ -7,7 +7,7 @@ time of a step these are replaced by what does the same in mixed precision.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from contrastive_sr._checks import describe
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.hosts.basicsr.options import PREFIX
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -98,6 +99,19 @@ def mixed_precision(amp: object, device: torch.device) -> MixedPrecision | None:
         ConfigError: see :class:`MixedPrecision`.
     """
     return None if amp is None or amp is False else MixedPrecision(amp, device)
+
+
+def check_amp(opt: Mapping[str, Any]) -> None:
+    """Refuse mixed precision that a training cannot have.
+
+    Raises:
+        ConfigError: see :class:`MixedPrecision`; or the model is BasicSR's own, which would train in float32.
+    """
+    model, device = opt["model_type"], torch.device("cuda" if opt["num_gpu"] else "cpu")
+    if mixed_precision(opt["train"].get("amp"), device) and not model.startswith(PREFIX):
+        raise ConfigError(
+            f"train: amp: {model} trains in float32. Take `amp:` out, or train with methods: {PREFIX}{model}."
+        )
 
 
 def _fitting(device: torch.device) -> torch.dtype:

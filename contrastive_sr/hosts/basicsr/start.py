@@ -14,7 +14,7 @@ from torch import nn
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.errors import ConfigError, ContrastiveSRError
-from contrastive_sr.hosts.basicsr.amp import mixed_precision
+from contrastive_sr.hosts.basicsr.amp import check_amp
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods, batch_images
 from contrastive_sr.hosts.basicsr.datasets import CheckedPairedImageDataset, HighResolutionImageDataset
 from contrastive_sr.hosts.basicsr.late import check_parts
@@ -44,14 +44,7 @@ def check_start(opt: Mapping[str, Any]) -> dict[str, Any]:
     check_parts(opt, registry)
     _check_memory(opt)
     trains_methods = opt["model_type"].startswith(PREFIX)
-    if (
-        mixed_precision(opt["train"].get("amp"), torch.device("cuda" if opt["num_gpu"] else "cpu"))
-        and not trains_methods
-    ):
-        raise ConfigError(
-            f"train: amp: {opt['model_type']} trains in float32. Take `amp:` out, or train with methods: "
-            f"{PREFIX}{opt['model_type']}."
-        )
+    check_amp(opt)
     if trains_methods or opt["network_g"]["type"] in NETWORKS:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # the model will say them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -21,6 +21,7 @@ from contrastive_sr.degradations import DegradationConfig, build_degradation
 from contrastive_sr.embeddings.weights import under_own_names
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
+from contrastive_sr.functional.graphs import is_compiling, outside_graphs
 from contrastive_sr.hosts.degrade import TrainingDegradation
 from contrastive_sr.hosts.in_step import MethodsInStep, in_one_copy
 from contrastive_sr.hosts.kernels import super_resolve
@@ -278,9 +279,14 @@ class WithMethods(BaseEditModel):
             log: dict[str, Tensor] = super().train_step(data, theirs)
         return in_one_copy(log)  # MMEngine reads them at every step, one by one
 
-    @contextmanager
-    def _step(self) -> Iterator[None]:
+    def _step(self) -> AbstractContextManager[None]:
         """A step in which the methods take part."""
+        if is_compiling() and self.bare_methods.layers:
+            _refuse_to_compile(self.bare_methods.layers)
+        return self._opened()
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
         with self._hint_of_range(), self.in_step.step(self.generator, lambda: self._batch):
             yield
 
@@ -350,6 +356,15 @@ class WithMethods(BaseEditModel):
                     split[name] = value
             losses = {**split, **self.in_step.metrics}
         return super().parse_losses(losses)
+
+
+@outside_graphs
+def _refuse_to_compile(layers: Sequence[str]) -> None:
+    raise ConfigError(
+        f"compile: expected none with methods that read layers of the generator ({', '.join(layers)}): what is before "
+        "a layer and what is behind it would be one graph, and no gradient would lead from the pixel loss to the "
+        "layer. Take `compile` out, or use methods without `layers`."
+    )
 
 
 def _lr_paths(data_samples: Any) -> list[str]:
