@@ -222,7 +222,7 @@ def test_two_steps_equal_one_and_one(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "1.contrastive")
     resumed.in_step.load(tmp_path / "1.contrastive")
     restored = resumed.in_step.methods.state_dict()
-    assert_same(state["methods"], {key: restored[key] for key in state["methods"]}, "methods")
+    assert_same(dict(state["methods"]), {key: restored[key] for key in state["methods"]}, "methods")
     assert len(restored) > len(state["methods"])
 
 
