@@ -26,7 +26,7 @@ _KEYS: Mapping[str, Collection[str]] = {
     ),
     "train": (
         "total_iter", "warmup_iter", "ema_decay", "optim_g", "optim_d", "optim_methods", "scheduler", "pixel_opt",
-        "perceptual_opt", "gan_opt", "net_d_iters", "net_d_init_iters", "skip_nonfinite",
+        "perceptual_opt", "gan_opt", "net_d_iters", "net_d_init_iters", "skip_nonfinite", "amp",
     ),
     "datasets": (
         "name", "type", "dataroot_gt", "dataroot_lq", "meta_info_file", "io_backend", "filename_tmpl", "gt_size",
