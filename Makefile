@@ -46,7 +46,7 @@ lint: install ## ruff and mypy
 test: lint ## everything the CI checks: ruff, mypy, pytest (ARGS="-k pcl" picks tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 $(ARGS)
 
-test-long: install ## what takes an hour: 20 kills of each host's training, 2,000 steps of each method, evidence runs
+test-long: install ## what takes an hour: 20 kills of each host's training, 2,000 steps of each method
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=0 $(ARGS)
 
 test-pythons: install ## the wheel in fresh environments of each Python at hand, from 3.10 to 3.13 (half an hour, 8 GB)

@@ -1,5 +1,5 @@
-"""How well degradations can be read off an encoder's vectors: neighbours, a linear probe and a picture; needs
-scikit-learn and matplotlib."""
+"""How well degradations can be read off an encoder's vectors: neighbours and a picture; needs scikit-learn and
+matplotlib."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
-from sklearn.linear_model import Ridge
 from sklearn.manifold import TSNE
-from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -156,50 +154,10 @@ def knn_accuracy(representations: Representations, neighbours: int = NEIGHBOURS)
     return float(np.mean(predicted == classes))
 
 
-def probe_r2(representations: Representations, values: Sequence[float]) -> float:
-    r"""R² of a number of the degradation, such as the kernel's width, read off the vectors by a linear map.
-
-    .. math:: R^2 = 1 - \sum_i (v_i - \hat v_i)^2 / \sum_i (v_i - \bar v)^2
-
-    Ridge regression, fitted to four fifths of the images and judged on the rest, five times, so that no image is on
-    both sides. The penalty is chosen within the four fifths, again with other images: versions of one image differ by
-    their degradation alone, so that judged on one of them a map that is of no use for other images looks good.
-
-    Args:
-        representations: vectors of at least three images.
-        values: the number of each class.
-
-    Returns:
-        At most 1; 0 or less for vectors from which it cannot be read.
-
-    Raises:
-        DataError: fewer than three images.
-
-    Example:
-        >>> classes, contents = np.tile([0, 1, 2], 6), np.repeat(np.arange(6), 3)
-        >>> vectors = np.stack([classes, contents], 1).astype(float)
-        >>> round(probe_r2(Representations(vectors, classes, contents), [0.2, 1.8, 3.4]), 3)
-        1.0
-    """
-    vectors, classes, contents = representations
-    target = np.asarray(values, dtype=float)[classes]
-    predicted = np.empty_like(target)
-    for fit, judge in _folds(contents, least=3).split(vectors, groups=contents):
-        model = GridSearchCV(
-            make_pipeline(StandardScaler(), Ridge()),
-            {"ridge__alpha": np.logspace(-2, 6, 9)},
-            scoring="neg_mean_squared_error",
-            cv=_folds(contents[fit]),
-        )
-        model.fit(vectors[fit], target[fit], groups=contents[fit])
-        predicted[judge] = model.predict(vectors[judge])
-    return float(r2_score(target, predicted))
-
-
-def _folds(contents: npt.NDArray[np.int64], least: int = 2) -> GroupKFold:
+def _folds(contents: npt.NDArray[np.int64]) -> GroupKFold:
     count = len(np.unique(contents))
-    if count < least:
-        raise DataError(f"Expected at least {least} images, so that others can be asked of each, got {count}.")
+    if count < 2:
+        raise DataError(f"Expected at least 2 images, so that others can be asked of each, got {count}.")
     return GroupKFold(min(FOLDS, count))
 
 

@@ -1,4 +1,4 @@
-"""Neighbours, probe and picture of degradation encoded, and the encoder in files of all kinds."""
+"""Neighbours and picture of degradation encoded, and the encoder in files of all kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from contrastive_sr.evaluation.degradations import (
     degraded_versions,
     encode,
     knn_accuracy,
-    probe_r2,
     save_tsne,
 )
 from contrastive_sr.methods import DASR, DegradationContrast
@@ -66,23 +65,6 @@ def test_what_images_show_is_of_no_help() -> None:
     contents = np.repeat(np.arange(30), 5)
     encoded = Representations(np.eye(30)[contents] * 9, np.tile(np.arange(5), 30), contents)
     assert knn_accuracy(encoded) == pytest.approx(0.2)
-    assert probe_r2(encoded, [0.2, 1.0, 1.8, 2.6, 3.4]) < 0.05
-
-
-def test_probe_tells_a_linear_trace_from_none() -> None:
-    widths = [0.2, 1.8, 3.4]
-    assert probe_r2(_random(30, signal=50.0), widths) > 0.99
-    assert 0.3 < probe_r2(_random(30, signal=2.0), widths) < 0.95
-    assert probe_r2(_random(30, signal=0.0), widths) < 0.1
-
-
-def test_probe_is_not_taken_in_by_differences_within_images() -> None:
-    """Each image differs along a direction of its own: a map that follows all of them is of no use for others."""
-    generator = np.random.default_rng(0)
-    classes, contents = np.tile(np.arange(5), 20), np.repeat(np.arange(20), 5)
-    shown, directions = generator.normal(size=(2, 20, 256))
-    vectors = shown[contents] + 0.05 * classes[:, None] * directions[contents]
-    assert -0.1 < probe_r2(Representations(vectors, classes, contents), [0.2, 1.0, 1.8, 2.6, 3.4]) < 0.1
 
 
 @settings(max_examples=10, deadline=None)
@@ -96,8 +78,6 @@ def test_scale_and_shift_of_features_do_not_matter(scale: float, shift: float, s
 def test_a_single_image_cannot_be_judged() -> None:
     with pytest.raises(DataError, match="at least 2 images"):
         knn_accuracy(_random(1))
-    with pytest.raises(DataError, match="at least 3 images"):
-        probe_r2(_random(2), [0, 1, 2])
 
 
 def test_versions_and_their_rows() -> None:
