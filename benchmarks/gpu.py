@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import platform
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import networks
+from benchmarks.frontier import frontier as measure_frontier
+from benchmarks.loop import Config, Loop
 from contrastive_sr import __version__
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import NonFiniteError
 from contrastive_sr.functional import bidirectional_nce, info_nce, set_tiling
-from contrastive_sr.methods import Methods, build_methods
 from contrastive_sr.networks import CRLSR, DASR
 
-Config = dict[str, Any]
 _HR: Config = {"positives": [{"type": "HighResolution"}]}
 _LR: Config = {"negatives": [{"type": "UpsampledLowResolution"}]}
 _CRITERIA: Config = {"type": "CriaCL", "variant": 5, "vgg_weights": None}
@@ -64,16 +65,39 @@ WITHOUT_DRAWS: Mapping[str, Config] = {
 """The same where nothing is drawn: generators of two devices draw differently."""
 
 
+BEGIN, END = "<!-- found on a GPU -->", "<!-- until here -->"
+
+
+class SkippedError(Exception):
+    """A part that lacks something; the message says what."""
+
+
 class Setting:
     """Device and sizes.
 
     Args:
         device: where all runs.
         small: sizes to try this file with, on a CPU.
+        train: folder of HR images for the part `frontier`.
+        test: folder of HR images for it.
+        lpips_weights: of AlexNet, for it.
+
+    Attributes:
+        end: when the time is up, in the clock of `time.monotonic`.
     """
 
-    def __init__(self, device: str, small: bool) -> None:
+    def __init__(
+        self,
+        device: str,
+        small: bool,
+        *,
+        train: Path | None = None,
+        test: Path | None = None,
+        lpips_weights: Path | None = None,
+    ) -> None:
         self.device, self.small = torch.device(device), small
+        self.train, self.test, self.lpips_weights = train, test, lpips_weights
+        self.end = math.inf
         self.batch, self.crop = (2, 48) if small else (16, 192)
         self.steps = 2 if small else 20
         self.on_gpu = self.device.type == "cuda"
@@ -107,53 +131,6 @@ class Setting:
         """Until the device has done what it was sent."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
-
-
-class Loop:
-    """A training loop, as `docs/own_loop.md` has it.
-
-    Args:
-        net: the SR network.
-        config: of a method; None: L1 alone.
-        device: where it trains.
-        dtype: of everything.
-    """
-
-    def __init__(
-        self, net: nn.Module, config: Config | None, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.net = net.to(device, dtype)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # without a teacher, weights beside it
-            self.methods = build_methods([config]) if config else Methods([])
-        self.methods.attach(self.net)
-        self.methods.to(device, dtype)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-4)
-        own = [p for p in self.methods.parameters() if p.requires_grad]
-        self.own = torch.optim.Adam(own, 1e-4) if own else None
-
-    def step(self, images: Mapping[str, Tensor], scaler: Any = None, amp: torch.dtype | None = None) -> Tensor:
-        """One step; the SR network's loss."""
-        kind = images["hr"].device.type
-        with torch.autocast(kind, amp) if amp else contextlib.nullcontext():
-            batch = self.methods.run(self.net, dict(images))
-            auxiliary = self.methods.auxiliary_losses(batch)
-        if auxiliary and self.own is not None:
-            self.own.zero_grad()
-            torch.stack([x.float() for x in auxiliary.values()]).sum().backward()
-            self.own.step()
-        with torch.autocast(kind, amp) if amp else contextlib.nullcontext():
-            pixel_loss = F.l1_loss(batch["sr"], batch["hr"])
-            loss = pixel_loss + self.methods.sr_losses(batch, pixel_loss).loss
-        self.optimizer.zero_grad()
-        if scaler is None:
-            loss.backward()
-            self.optimizer.step()
-        else:
-            scaler.scale(loss).backward()
-            scaler.step(self.optimizer)
-            scaler.update()
-        return loss.detach()
 
 
 def images(setting: Setting, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
@@ -406,6 +383,24 @@ def embedding(setting: Setting) -> Any:
     return found
 
 
+def frontier(setting: Setting) -> Any:
+    """PSNR and perceptual figures after fine-tuning with several losses."""
+    if setting.train is None or setting.test is None:
+        raise SkippedError("no --train DIR and --test DIR of HR images")
+    return measure_frontier(
+        partial(setting.network, "EDSR"),
+        setting.train,
+        setting.test,
+        device=setting.device,
+        crop=setting.crop,
+        batch=setting.batch,
+        start_steps=setting.steps * 250,
+        steps=setting.steps * 75,
+        until=setting.end,
+        lpips_weights=setting.lpips_weights,
+    )
+
+
 def _milliseconds(run: Callable[[], object], setting: Setting) -> float:
     run()
     seconds = []
@@ -431,15 +426,17 @@ PARTS: Mapping[str, Callable[[Setting], Any]] = {
         contrast,
         embedding,
         compiled,
+        frontier,
     )
 }
 
 
 def run_parts(setting: Setting, out: Path, minutes: float, names: list[str]) -> bool:
     """Run parts until the time is up, and write what was found after each; whether all that ran passed."""
-    end, results = time.monotonic() + 60 * minutes, {}
+    setting.end = time.monotonic() + 60 * minutes
+    results = {}
     for name in names:
-        if time.monotonic() > end:
+        if time.monotonic() > setting.end:
             results[name] = {"skipped": f"{minutes:g} minutes were up"}
         else:
             start = time.monotonic()
@@ -455,8 +452,50 @@ def _result(part: Callable[[Setting], Any], setting: Setting) -> dict[str, Any]:
     try:
         with _quiet():
             return {"found": part(setting)}
+    except SkippedError as reason:
+        return {"skipped": str(reason)}
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def write_page(results: Mapping[str, Any], page: Path) -> None:
+    """Put what was found into the page, in place of what stands between its two comments."""
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"error: {page}: expected {BEGIN} and, after it, {END}.")
+    page.write_text(f"{before}{begin}\n{found_as_markdown(results)}\n{end}{after}")
+
+
+def found_as_markdown(results: Mapping[str, Any]) -> str:
+    """A section for each part: its table, or why there is none."""
+    sections = []
+    for name, result in results.items():
+        found = result.get("found")
+        if "failed" in result:
+            body = f"Failed: {result['failed']}"
+        elif "skipped" in result:
+            body = f"Left out: {result['skipped']}."
+        elif not isinstance(found, Mapping):
+            body = str(found)
+        elif any(isinstance(value, Mapping) for value in found.values()):
+            rows = {what: value if isinstance(value, Mapping) else {"": value} for what, value in found.items()}
+            columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+            body = _markdown(["", *columns], [[what, *map(row.get, columns)] for what, row in rows.items()])
+        else:
+            body = _markdown(["", "found"], [[what, value] for what, value in found.items()])
+        sections.append(f"**`{name}`**\n\n{body}")
+    return "\n\n".join(sections)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    shown = [
+        [f"{cell:.4g}" if isinstance(cell, float) else "" if cell is None else str(cell) for cell in row]
+        for row in rows
+    ]
+    lines = [list(header), ["---"] * len(header), *shown]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @contextlib.contextmanager
@@ -473,12 +512,25 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8, help="no part begins after that")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="small sizes, to try this file on a CPU")
+    parser.add_argument("--train", type=Path, help="folder of HR images, for the part frontier")
+    parser.add_argument("--test", type=Path, help="folder of HR images, for the part frontier")
+    parser.add_argument("--lpips-weights", type=Path, help="of AlexNet, for the part frontier; needs torchmetrics")
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; may be repeated")
+    parser.add_argument("--page", type=Path, help="only write what --out has into this page, docs/gpu.md")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_page(json.loads(arguments.out.read_text()), arguments.page)
+        return 0
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         print("error: this machine has no GPU that torch can use. Try --device cpu --small.", file=sys.stderr)
         return 2
-    setting = Setting(arguments.device, arguments.small)
+    setting = Setting(
+        arguments.device,
+        arguments.small,
+        train=arguments.train,
+        test=arguments.test,
+        lpips_weights=arguments.lpips_weights,
+    )
     return 0 if run_parts(setting, arguments.out, arguments.minutes, arguments.part or list(PARTS)) else 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import frontier, gpu
 from contrastive_sr.methods import Methods
 
 
@@ -61,3 +61,73 @@ def test_networks_are_of_the_papers_sizes(kind: str, setting: gpu.Setting) -> No
         assert net(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32)
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     assert round(millions, 2) == {"EDSR": 1.52, "RCAN": 15.59, "RRDB": 16.70}[kind]
+
+
+def test_the_frontier_is_trained_and_measured(tmp_path: Path) -> None:
+    from PIL import Image
+    from skimage import data
+
+    for folder, name in (("train", "astronaut"), ("test", "coffee")):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(getattr(data, name)()[100:221, 100:230]).save(tmp_path / folder / "photo.png")
+    setting = gpu.Setting("cpu", small=True, train=tmp_path / "train", test=tmp_path / "test")
+    setting.steps = 1
+    out = tmp_path / "gpu.json"
+    assert gpu.run_parts(setting, out, 8, ["frontier"])
+    found = json.loads(out.read_text())["frontier"]["found"]
+    assert found["start"]["steps"] == 250
+    assert list(found)[1:] == list(frontier.ARMS)
+    for arm in frontier.ARMS:
+        assert found[arm]["steps"] == 75
+        assert abs(found[arm]["psnr_y"] - found["l1"]["psnr_y"]) < 3
+        assert 0 < found[arm]["blur"] < 1
+    assert len({found[arm]["psnr_y"] for arm in frontier.ARMS}) == len(frontier.ARMS)
+
+
+def test_the_frontier_keeps_to_its_time(tmp_path: Path, setting: gpu.Setting) -> None:
+    """One step at least, and no arm that would take too long."""
+    from PIL import Image
+    from skimage import data
+
+    Image.fromarray(data.astronaut()).save(tmp_path / "photo.png")
+    setting.train = setting.test = tmp_path
+    setting.end = 0.0
+    found = gpu.frontier(setting)
+    assert found.pop("start")["steps"] == 1
+    assert set(found.values()) == {"left out, the time was up"}
+
+
+def test_the_frontier_needs_images(setting: gpu.Setting, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu.run_parts(setting, out, 8, ["frontier"])
+    assert json.loads(out.read_text())["frontier"]["skipped"] == "no --train DIR and --test DIR of HR images"
+    setting.train = setting.test = tmp_path
+    assert not gpu.run_parts(setting, out, 8, ["frontier"])
+    assert "DataError" in json.loads(out.read_text())["frontier"]["failed"]
+
+
+def test_what_was_found_is_written_into_the_page(
+    setting: gpu.Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, out = tmp_path / "gpu.md", tmp_path / "gpu.json"
+    whole = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text()
+    page.write_text(whole)
+    gpu.run_parts(setting, out, 8, ["versions", "embedding", "frontier"])
+    results = json.loads(out.read_text())
+    results["cost"] = {"found": {"EDSR, L1": {"ms": 5.79155}, "EDSR, PCL": {"ms": 114.94, "kernels": 7}}}
+    results["fused"] = {"failed": "AssertionError: too far"}
+    out.write_text(json.dumps(results))
+    monkeypatch.setattr("sys.argv", ["gpu", "--out", str(out), "--page", str(page)])
+    assert gpu.main() == 0
+    written = page.read_text()
+    assert f"| torch | {torch.__version__} |" in written
+    assert "| EDSR, L1 | 5.792 |  |\n| EDSR, PCL | 114.9 | 7 |" in written
+    assert "Failed: AssertionError: too far" in written
+    assert "Left out: no --train DIR and --test DIR of HR images." in written
+    assert "Not run yet" in whole
+    assert "Not run yet" not in written
+    assert written.startswith("# On a GPU\n")
+    assert written.endswith(whole[whole.index(gpu.END) :])
+    page.write_text("# Another page")
+    with pytest.raises(SystemExit, match="expected <!-- found on a GPU -->"):
+        gpu.main()

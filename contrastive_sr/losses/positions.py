@@ -152,8 +152,19 @@ class PositionLoss(nn.Module):
         """What a layer's heads, if there are any, make of (B, M, C) vectors."""
         if self.heads is None or self.anchor_heads is None:
             return vectors
-        heads = {role: self.anchor_heads if role == self.anchor_role else self.heads for role in vectors}
-        return {role: heads[role][index](x) for role, x in vectors.items()}
+        # Few vectors of roles that share a head go through it at once, which takes fewer operations; not those without
+        # a gradient beside one with, since the backward pass would be of all of them.
+        together: dict[tuple[nn.Module, bool, torch.dtype, torch.Size, str | None], list[str]] = {}
+        for role, x in vectors.items():
+            heads = self.anchor_heads if role == self.anchor_role else self.heads
+            alone = role if x.shape[1] > _FEW else None
+            together.setdefault((heads[index], x.requires_grad, x.dtype, x.shape, alone), []).append(role)
+        projected: dict[str, Tensor] = {}
+        for (head, *_), roles in together.items():
+            joined = [vectors[role] for role in roles]
+            outputs = [head(joined[0])] if len(joined) == 1 else head(torch.stack(joined)).unbind()
+            projected.update(zip(roles, outputs, strict=True))
+        return {role: projected[role] for role in vectors}
 
     def _layer_contrast(self, vectors: dict[str, Tensor]) -> Contrast:
         """The reduced loss of one layer, from (B, M, D) vectors, or (M, D) ones that are contrasted over the batch.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 from typing import Any
 
@@ -115,6 +116,8 @@ def features_of(outputs: Mapping[str, list[object]], trained: bool) -> dict[str,
 def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[dict[str, list[object]]]:
     """Record what modules of a network return in a block of code; nothing is left on the network afterwards.
 
+    What torch.compile made of these modules, or of what they are in, runs uncompiled in the block, with a warning.
+
     Args:
         net: the network, wrapped for several processes or not.
         layers: names of its modules.
@@ -127,8 +130,10 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
     """
     outputs: dict[str, list[object]] = {name: [] for name in layers}
     handles = []
+    modules = layer_modules(net, layers)
+    compiled = [name for name in layers if _is_compiled(net, name)]
     try:
-        for name, module in layer_modules(net, layers).items():
+        for name, module in modules.items():
 
             def record(module: nn.Module, inputs: object, output: object, seen: list[object] = outputs[name]) -> object:
                 seen.append(output)
@@ -136,7 +141,8 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
                 return output.clone() if isinstance(output, Tensor) else output
 
             handles.append(module.register_forward_hook(record))
-        yield outputs
+        with _uncompiled(compiled) if compiled else nullcontext():
+            yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -222,8 +228,6 @@ def layer_modules(net: Callable[..., Any], layers: Sequence[str]) -> dict[str, n
     if not isinstance(bare, nn.Module):
         raise ConfigError(f"layers: expected an nn.Module as SR network, got {describe(net)}.")
     modules = dict(bare.named_modules(remove_duplicate=False))
-    for name in layers:
-        _check_not_compiled(net, modules, name)
     del modules[""]
     for name in layers:
         if name not in modules:
@@ -237,19 +241,41 @@ def layer_modules(net: Callable[..., Any], layers: Sequence[str]) -> dict[str, n
     return {name: modules[name] for name in layers}
 
 
-def _check_not_compiled(net: object, modules: Mapping[str, nn.Module], name: str) -> None:
-    """Refuse a layer that torch.compile has, or a module around it.
-
-    What a hook records there is a result of the graph beside the SR image: with most backends no gradient leads from
-    that image to the layer, where the shares of the methods are measured.
-    """
+def _is_compiled(net: object, name: str) -> bool:
+    """Whether torch.compile has a layer, or a module around it."""
+    bare = unwrapped(net)
     parts = name.split(".")
-    inner = (modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1))
-    for around in (*wrappers(net), *inner):
-        # made by torch.compile(module), and by module.compile()
-        if hasattr(around, "_orig_mod") or getattr(around, "_compiled_call_impl", None) is not None:
-            raise ConfigError(
-                f"layers: expected {name!r} outside of what torch.compile compiles, in attach() and in run(): the "
-                "layers of a compiled network cannot be read. Compile the parts without these layers instead, each by "
-                "`part.compile()`, such as all other blocks of the network; or use methods without `layers`."
-            )
+    inner = (bare.get_submodule(".".join(parts[:end])) for end in range(1, len(parts) + 1))
+    # made by torch.compile(module), and by module.compile()
+    return any(
+        hasattr(around, "_orig_mod") or getattr(around, "_compiled_call_impl", None) is not None
+        for around in (*wrappers(net), *inner)
+    )
+
+
+def _uncompiled(layers: Sequence[str]) -> AbstractContextManager[None]:
+    """A block in which what was compiled runs as it was written.
+
+    What a hook records in a compiled network is a result of its graph beside the SR image: with most backends no
+    gradient leads from that image to the layer, where the shares of the methods are measured. And torch does not look
+    whether hooks came or went since the graph was made.
+
+    Raises:
+        ConfigError: a torch that cannot do so.
+    """
+    advice = (
+        "Compile the parts of the network without these layers instead, each by `part.compile()`, such as all other "
+        "blocks; or use methods without `layers`."
+    )
+    if not hasattr(torch.compiler, "set_stance"):
+        raise ConfigError(
+            f"layers: expected {', '.join(layers)} outside of what torch.compile compiles, or torch 2.6 or newer, "
+            f"which runs it uncompiled; got torch {torch.__version__}. {advice}"
+        )
+    warnings.warn(
+        f"layers: {', '.join(layers)} cannot be read in what torch.compile compiles, so the network runs uncompiled "
+        f"where they are read. {advice}",
+        stacklevel=2,
+    )
+    eager: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return eager

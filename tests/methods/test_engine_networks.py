@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -636,29 +636,55 @@ def test_networks_of_papers_are_compiled_in_parts(method: str) -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_layers_of_a_compiled_network_are_refused_before_the_first_step() -> None:
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 refuses it")
+@pytest.mark.parametrize("inner", [None, "first"])
+def test_a_compiled_network_runs_uncompiled_where_its_layers_are_read(inner: str | None) -> None:
+    """Also where it was compiled, and run, before."""
     torch.compiler.reset()
-    message = r"layers: expected 'first' outside of what torch\.compile compiles, in attach\(\) and in run\(\)"
-    network = Net()
-    with pytest.raises(ConfigError, match=message):
-        attached(torch.compile(network, backend="eager"), on_layers())
-    methods = attached(network, on_layers())
-    with pytest.raises(ConfigError, match=message):
-        methods.run(torch.compile(network, backend="eager"), images_batch())
-    methods.run(network, images_batch())
-    network.compile(backend="eager")
-    with pytest.raises(ConfigError, match=message):
-        methods.run(network, images_batch())
-    with pytest.raises(ConfigError, match=message):
-        attached(network, on_layers())
+
+    def steps(prepare: Callable[[Net], Any]) -> list[float]:
+        torch.manual_seed(0)
+        network = Net()
+        called = prepare(network)
+        methods = attached(called, on_layers())
+        losses = []
+        for number in range(2):
+            network.zero_grad()
+            batch = methods.run(called, images_batch(number))
+            pixel = F.l1_loss(batch["sr"], batch["hr"])
+            loss = pixel + methods.sr_losses(batch, pixel).loss
+            loss.backward()
+            losses += [float(loss.detach()), *(float(p.grad.norm()) for p in network.parameters())]
+        return losses
+
+    def whole(network: Net) -> Any:
+        compiled: Any = torch.compile(network, backend="aot_eager")
+        compiled(images_batch()["lr"])
+        return compiled
+
+    def in_place(network: Net) -> Net:
+        (network if inner is None else network.get_submodule(inner)).compile(backend="aot_eager")
+        return network
+
+    plain = steps(lambda network: network)
+    with pytest.warns(UserWarning, match="first.* cannot be read in what torch.compile compiles"):
+        assert steps(in_place) == pytest.approx(plain)
+    if inner is None:
+        with pytest.warns(UserWarning, match="the network runs uncompiled where they are read"):
+            assert steps(whole) == pytest.approx(plain)
+
+
+def test_layers_of_a_compiled_network_need_a_torch_that_can_leave_that_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
+    compiled: Any = torch.compile(Net(), backend="eager")
+    with pytest.raises(ConfigError, match=r"layers: expected first, .* or torch 2\.6 or newer"):
+        attached(compiled, on_layers()).run(compiled, images_batch())
 
 
 def test_layers_beside_a_compiled_part_are_read() -> None:
     torch.compiler.reset()
     network = Net()
     network.last.compile(backend="eager")
-    with pytest.raises(ConfigError, match="layers: expected 'last' outside of what"):
-        attached(network, on_layers())
     methods = attached(network, on_layers(["first", "up"]))
     for number in range(3):
         batch = methods.run(network, images_batch(number))
