@@ -29,9 +29,19 @@ class Network(nn.Module):
         return self.up(self.body(lr))
 
 
+class WithBranches(networks.CriteriaBranches):
+    """Cria-CL's branches on two convolutions."""
+
+    def __init__(self) -> None:
+        trunk = nn.Module()
+        trunk.conv_first, trunk.body, trunk.conv_body = (nn.Conv2d(c, 48, 3, padding=1) for c in (3, 48, 48))
+        super().__init__(trunk)
+
+
 def added(config: dict[str, Any], step: int = STEADY) -> Counter[str]:
     """The operations that a method adds to a step."""
     make: Any = {"CRLSR": networks.CRLSR, "DASR": networks.DASR}.get(config["type"], Network)
+    make = WithBranches if config.get("variant") == 7 else make
     more = {"lr_key": (16, 3, 48, 48)} if config["type"] in ("DASR", "DegradationContrast") else {}
     with_it = operations_of_a_step(make, [config], more=more, step=step)
     with_it.subtract(operations_of_a_step(make, []))
@@ -52,6 +62,9 @@ def added(config: dict[str, Any], step: int = STEADY) -> Counter[str]:
         ({"type": "DegradationContrast", "queue_size": 1024}, 700),
         ({"type": "CRLSR"}, 1500),
         ({"type": "CriaCL", "variant": 5, "vgg_weights": None, "positives": [{"type": "Pixel", "norm": "l2"}]}, 700),
+        ({"type": "CriaCL", "variant": 7, "vgg_weights": None}, 700),
+        ({"type": "CriterionTerm", "criterion": "MSSSIM"}, 700),
+        ({"type": "CriterionTerm", "criterion": "Adversarial"}, 700),
         ({"type": "MPF"}, 1300),  # many of them for spectral normalisation
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
