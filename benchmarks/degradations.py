@@ -77,7 +77,7 @@ def cases(batch: int = BATCH, size: int = SIZE) -> dict[str, tuple[Run, Run]]:
 _ROWS = {
     "s-fold": ("one convolution at all pixels / strided, s-fold x4 of 16x3x192x192", "at least 4"),
     "bicubic, isotropic": ("image by image / two products, blur and bicubic x4, isotropic", "-"),
-    "bicubic, anisotropic": ("image by image / ours, blur and bicubic x4, anisotropic", "-"),
+    "bicubic, anisotropic": ("image by image / grouped convolutions, blur and bicubic x4, anisotropic", "-"),
     "random field": ("unfold / spatially variant blur, random field", "at least 15"),
     "left to right": ("unfold / spatially variant blur, left to right", "at least 15"),
 }
