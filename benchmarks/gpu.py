@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import math
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -65,6 +67,7 @@ WITHOUT_DRAWS: Mapping[str, Config] = {
 """The same where nothing is drawn: generators of two devices draw differently."""
 
 
+TESTED = ("functional", "losses", "embeddings", "samples", "degradations", "networks", "criteria", "methods")
 BEGIN, END = "<!-- found on a GPU -->", "<!-- until here -->"
 
 
@@ -155,6 +158,28 @@ def versions(setting: Setting) -> Any:
         "python": platform.python_version(),
         "device": name,
     }
+
+
+def pytest(setting: Setting) -> Any:
+    """The tests that run on a GPU, as far as the packages that they import are there."""
+    if importlib.util.find_spec("pytest") is None:
+        raise SkippedError("no pytest")
+    tests = Path(__file__).resolve().parents[1] / "tests"
+    options = ["-q", "-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    folders = [str(tests / name) for name in (["losses"] if setting.small else TESTED)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *folders],
+        cwd=tests.parent,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    summary = ended.stdout.strip().splitlines()[-1] if ended.stdout.strip() else ended.stderr[-500:]
+    if " passed" in summary and " failed" not in summary:
+        return summary  # errors are modules that need packages which are missing
+    if setting.on_gpu:
+        raise AssertionError("\n".join(ended.stdout.splitlines()[-40:]))
+    raise SkippedError(f"not on a CPU: {summary}")
 
 
 def equals_cpu(setting: Setting) -> Any:
@@ -417,6 +442,7 @@ PARTS: Mapping[str, Callable[[Setting], Any]] = {
     part.__name__: part
     for part in (
         versions,
+        pytest,
         equals_cpu,
         nan_is_found,
         no_stalls,

@@ -17,7 +17,10 @@ from contrastive_sr.data.demo import prepare_demo_data
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(scope="session", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     """Each kind of device that there is: a test that asks for it runs on the CPU and on a GPU."""
     return request.param

@@ -131,3 +131,11 @@ def test_what_was_found_is_written_into_the_page(
     page.write_text("# Another page")
     with pytest.raises(SystemExit, match="expected <!-- found on a GPU -->"):
         gpu.main()
+
+
+def test_the_tests_for_a_gpu_are_collected(setting: gpu.Setting, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu.run_parts(setting, out, 8, ["pytest"])
+    result = json.loads(out.read_text())["pytest"]
+    said = result.get("found") or result["skipped"]
+    assert "1 skipped" in said or "passed" in said, said

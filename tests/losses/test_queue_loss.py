@@ -210,6 +210,7 @@ def test_moves_take_the_queue_along(dtype: torch.dtype) -> None:
     assert_close(value, expected, "loose" if dtype == torch.bfloat16 else "close", dtype=dtype)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_survives_a_move_to_a_gpu() -> None:
     encoder = make_encoder()
