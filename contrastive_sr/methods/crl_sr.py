@@ -69,7 +69,7 @@ class CRLSR(Method):
     eq. 6, whose penalty has no gradient, they would turn the LR features opposite to the SR ones, and the push would
     leave the pull without effect. ``joint`` is the paper's way: feature encoder, heads and the SR network's encoder all
     learn by eq. 6 too. For ``warmup_steps`` steps the refinement has no weight, because eq. 6 needs SR features that
-    are near to something (see :func:`~contrastive_sr.functional.srnce`).
+    are already near the HR or the LR features (see :func:`~contrastive_sr.functional.srnce`).
 
     Terms: ``decoupling``, whose share is measured at the LR features, and ``refinement``, at the SR image. Metrics:
     ``decoupling_similarity``; ``positive_similarity`` and, with SRNCE, ``lr_similarity``. Trained parts:

@@ -197,7 +197,7 @@ class Methods(nn.Module):
     # ------------------------------------------------------------------------------------------- before the first step
 
     def attach(self, net: Callable[..., Any], inputs: Mapping[str, Any] | None = None) -> None:
-        """Prepare all methods for the SR network: once, before DDP and before optimizers are made from ``parameters()``.
+        """Prepare all methods for the SR network: once, before DDP and before optimizers take ``parameters()``.
 
         Args:
             net: the SR network, wrapped for several processes or not. With ``layers`` it is called once, on a small
