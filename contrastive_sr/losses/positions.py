@@ -139,7 +139,7 @@ class PositionLoss(nn.Module):
             roles: features by role.
 
         Returns:
-            By layer and role (B, D, H, W), behind the heads and pooled to one size; of vectors, H and W are 1.
+            Maps (B, D, H, W) by layer and role, after the heads and pooled to one size; for vectors, H and W are 1.
         """
         maps = []
         for index, layer in enumerate(self._layers(roles)):

@@ -114,9 +114,9 @@ class CriaCL(Method):
             eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills in what a
             mask leaves out: for a pixel criterion that amounts to the masked image, and other criteria do not see black
             holes.
-        train_masks: whether the two terms train the masks too, as in the paper. The masks then learn to look away:
-            1 - S goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR image's
-            losses only.
+        train_masks: whether the two terms train the masks too, as in the paper. The masks then learn to evade the
+            terms: 1 - S goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR
+            image's losses only.
         exponent: eta, at least 1; the paper's is 2.
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
