@@ -22,7 +22,7 @@ class HostDiscriminator(nn.Module):
     """A discriminator of the host in use.
 
     Args:
-        network: RGB images to logits, of any shape behind the batch.
+        network: maps RGB images to logits, of any shape after the batch dimension.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -59,14 +59,14 @@ class Adversarial(Criterion):
 
     It holds the discriminator, which :meth:`discriminator_loss` trains; in :meth:`forward` the discriminator is a fixed
     function. ESRGAN, which Cria-CL follows, compares SR with HR logits over a batch (relativistic); as a criterion of
-    each image we take the plain form. The HR images matter only if the discriminator has BatchNorm: HR and SR images
+    each image, we use the plain form. The HR images matter only if the discriminator has BatchNorm: HR and SR images
     are normalised together, as in its training.
 
     Args:
-        discriminator: a mapping such as ``{"type": "SNResNet18"}``, or an embedding, with logits; or one of the host in
-            use, such as ESRGAN's, ``{"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 64}`` of BasicSR, for
-            HR patches of 128 x 128. Default: ``RGBDiscriminator``, which also sees a shift of colour; those over Haar
-            bands do not.
+        discriminator: a mapping such as ``{"type": "SNResNet18"}``, or an embedding, with logits; or a discriminator of
+            the host in use, such as ESRGAN's, ``{"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 64}`` of
+            BasicSR, for HR patches of 128 x 128. Default: ``RGBDiscriminator``, which also sees a colour shift; those
+            over Haar bands do not.
 
     Raises:
         ConfigError: an embedding that is unknown or cannot learn.
@@ -124,7 +124,7 @@ class Adversarial(Criterion):
         return torch.stack(losses).mean()
 
     def _logits(self, hr: Tensor, sr: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of both in one pass, and so under one normalisation."""
+        """Logits of both in one pass, and so with one normalisation."""
         real, fake = at_least_float32(self.discriminator.logits(torch.cat((hr, sr)))).chunk(2)
         return real, fake
 
@@ -133,7 +133,7 @@ class Adversarial(Criterion):
         """Let BatchNorm normalise by these images, and leave its running statistics alone.
 
         The running statistics are means over past steps, while the discriminator changes fast: with them its verdict is
-        not the one that it was trained to give, and often the opposite.
+        not the one that it was trained to give, and is often the opposite.
         """
         norms = [part for part in self.discriminator.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]

@@ -15,14 +15,14 @@ class Criterion(nn.Module):
 
     @property
     def label(self) -> str:
-        """Its name in logs, if a config gives no other."""
+        """Its name in logs, unless a config gives another."""
         return type(self).__name__.lower()
 
     @classmethod
     def settings(cls, arguments: Mapping[str, object]) -> Mapping[str, object]:
-        """All arguments, with what the others imply in the place of a default that stands for it.
+        """All arguments; a default that depends on other arguments is replaced by what they imply.
 
-        Two configs of the same criterion are known by it to be the same.
+        It shows whether two configs describe the same criterion.
 
         Args:
             arguments: all arguments by name, given or by default.

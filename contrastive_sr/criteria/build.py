@@ -19,7 +19,7 @@ CriterionConfig = str | Mapping[str, object] | nn.Module
 
 
 class CriteriaByName(nn.ModuleDict):
-    """Criteria by name, each of them once: the same config twice gives one criterion, with one discriminator.
+    """Criteria by name, each only once: the same config twice gives one criterion, with one discriminator.
 
     Example:
         >>> criteria = CriteriaByName()
@@ -87,7 +87,7 @@ class CriteriaByName(nn.ModuleDict):
         return name
 
     def alike(self, name: str, other: str) -> bool:
-        """Whether two criteria differ by a factor alone, as our Pixel and a framework's L1 loss do.
+        """Whether two criteria differ only by a factor, as our Pixel and a framework's L1 loss do.
 
         Both are tried on random images. Two criteria of ours with different settings are never alike.
         """

@@ -18,14 +18,14 @@ Norm = Literal["l1", "l2"]
 class Pixel(Criterion):
     """Difference of the pixels, as a mean over the colours: Cria-CL's anchor.
 
-    The paper speaks of an L1 pixel loss in its text and of a Euclidean norm at eq. 7. Here ``"l2"`` is the square of
-    the difference: the norm itself has no gradient where both images are equal.
+    The paper mentions an L1 pixel loss in its text and a Euclidean norm at eq. 7. Here ``"l2"`` is the square of the
+    difference: the norm itself has no gradient where both images are equal.
 
     Args:
         norm: ``"l1"`` or ``"l2"``.
 
     Raises:
-        ConfigError: another norm.
+        ConfigError: any other norm.
 
     Example:
         >>> import torch

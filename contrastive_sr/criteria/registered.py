@@ -17,14 +17,15 @@ class Registered(Criterion):
     """A loss of a training framework, or any module that is called with SR and HR images.
 
     It may give a scalar, a map, or several of those, as perceptual losses do; they are added, and None is passed over.
-    A weight of its own stays. It is tried on small images first, so that a module that is no such loss is refused at
-    once: maps must be as large as the images, and equal images must give the least.
+    If the loss has a weight of its own, it stays in effect. It is tried on small images first, so that a module that is
+    not such a loss is refused at once: maps must be as large as the images, and equal images must give the smallest
+    value.
 
     Args:
         loss: the module; its parameters are fixed.
 
     Raises:
-        ConfigError: it cannot be called so, or returns something else.
+        ConfigError: it cannot be called like that, or returns something else.
 
     Example:
         >>> Registered(nn.MSELoss())(torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)).flatten()

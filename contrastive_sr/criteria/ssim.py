@@ -81,16 +81,16 @@ class MSSSIM(Criterion):
     .. math:: 1 - \mathrm{SSIM}_M^{\beta_M} \prod_{j=1}^{M-1} \mathrm{CS}_j^{\beta_j}
 
     Each scale is half as large as the one before, by the mean of 2 x 2 pixels. The published exponents are for five
-    scales, and so for patches of at least 176 pixels; with fewer scales ours are the first of them, over their sum.
-    torchmetrics computes each scale. Its own MS-SSIM wants patches of 99 pixels for four scales, and is 0 without any
+    scales, and so for patches of at least 176 pixels; with fewer scales we use the first of them, divided by their sum.
+    torchmetrics computes each scale. Its own MS-SSIM needs patches of 99 pixels for four scales, and is 0 without any
     gradient where one scale's mean is not above 0; here such a mean counts as 0.0001, and the other scales keep theirs.
 
     Args:
         scales: M, from 1 to 5; M scales need patches of at least 11 * 2^(M - 1) pixels a side. None: as many as the
-            patches allow, such as 4 for 96 pixels and 5 from 176.
+            patches allow, such as 4 for 96 pixels and 5 from 176 pixels on.
 
     Raises:
-        ConfigError: another number of scales, or torchmetrics is not installed.
+        ConfigError: a number of scales that is not from 1 to 5, or torchmetrics is not installed.
 
     Example:
         >>> hr = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))

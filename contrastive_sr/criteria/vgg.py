@@ -20,15 +20,15 @@ BOTTOM = "relu1_2"
 class VGG(Criterion):
     """Difference of the activations of a VGG-19 or VGG-16 trained on ImageNet, as a mean over the channels.
 
-    A perceptual loss. Cria-CL has a bottom layer among its positives and a top layer among its negatives, and does not
-    say which. Ours are ``"relu1_2"`` and ``"conv5_4"`` of VGG-19, the layer of ESRGAN's perceptual loss, which the
-    paper follows.
+    This is a perceptual loss. Cria-CL has a bottom layer among its positives and a top layer among its negatives, but
+    does not say which layers. Ours are ``"relu1_2"`` and ``"conv5_4"`` of VGG-19, the layer of ESRGAN's perceptual
+    loss, which the paper follows.
 
     Args:
         model: ``"vgg19"`` or ``"vgg16"``.
         layer: the name of a layer, as in :class:`~contrastive_sr.embeddings.VGGFeatures`. None: the last convolution,
             ``"conv5_4"`` of VGG-19 and ``"conv5_3"`` of VGG-16.
-        weights: ``"torchvision"`` or ``"timm"``, which download them once, or a file, as in
+        weights: ``"torchvision"`` or ``"timm"``, which are downloaded once, or a file, as in
             :class:`~contrastive_sr.embeddings.VGGFeatures`.
 
     Raises:

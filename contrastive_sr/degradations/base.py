@@ -57,8 +57,8 @@ class Degradation:
 
     :meth:`draw` returns, and :meth:`apply` takes, these parameters, one row for each image:
 
-    - ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2), ``"angle"`` (B,) of a kernel that is the same all over an image, or
-      ``"sigma_map"`` (B, 1, h, w) of one that changes: a few widths that are spread over the image;
+    - ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2), ``"angle"`` (B,) for a kernel that is the same all over an image, or
+      ``"sigma_map"`` (B, 1, h, w) for one that changes: a few widths that are spread over the image;
     - ``"noise"`` (B,), the noise level in 0..255, or ``"noise_map"`` (B, 1, h, w), a few levels that are spread over
       the LR image.
 
@@ -66,11 +66,11 @@ class Degradation:
         scale: the downsampling factor, at least 2.
         kernel: one of ``KERNELS`` or its config, e.g. ``{"type": "IsotropicGaussian", "sigma": (0.2, 4.0)}``; None:
             ``IsotropicGaussian()``.
-        noise: (low, high) of the noise level, drawn evenly: the standard deviation for pixels from 0 to 255.
+        noise: (low, high) of the noise level, drawn uniformly: the standard deviation for pixels from 0 to 255.
         noise_layout: ``"uniform"``: one level for each image; ``"left_to_right"``: from low at the left to high at the
             right of each image; ``"random_field"``: levels that change smoothly over the image, at random.
-        downsample: ``"bicubic"``, with antialiasing as MATLAB's ``imresize``, or ``"s_fold"``, the upper-left pixel of
-            each s x s patch.
+        downsample: ``"bicubic"``, with antialiasing like MATLAB's ``imresize``, or ``"s_fold"``, the upper-left pixel
+            of each s x s patch.
         kernel_size: pixels along each side of the kernels, odd.
         rounding: whether to round to 8 bits.
 
@@ -123,7 +123,7 @@ class Degradation:
         Args:
             hr: (B, 3, H, W) in [0, 1], sides multiples of the scale and no smaller than the kernel.
             generator: source of randomness, on any device. One on the CPU gives the same degradations and noise on
-                every device. None takes torch's own.
+                every device. None: torch's default generator.
 
         Returns:
             LR images (B, 3, H / s, W / s) in [0, 1], in float32 for half precision, and what was drawn.
@@ -143,7 +143,7 @@ class Degradation:
         Args:
             batch: B.
             device: where the parameters go.
-            generator: source of randomness, on any device; None takes torch's own.
+            generator: source of randomness, on any device; None: torch's default generator.
 
         Returns:
             The parameters, in float32, named in the class.
@@ -165,7 +165,7 @@ class Degradation:
             hr: (B, 3, H, W) in [0, 1], sides multiples of the scale and no smaller than the kernel.
             parameters: what :meth:`draw` of this degradation returned for B images. ``"kernel"`` may be left out, as in
                 the JSON of a test set; it is then made from ``"sigma"`` and ``"angle"``.
-            generator: source of the noise, on any device; None takes torch's own.
+            generator: source of the noise, on any device; None: torch's default generator.
 
         Returns:
             LR images (B, 3, H / s, W / s) in [0, 1], in float32 for half precision.

@@ -27,13 +27,13 @@ def gaussian_kernels(sigma: Tensor, angle: Tensor, size: int = 21) -> Tensor:
     .. math:: k(u) \propto \exp(-u^T \Sigma^{-1} u / 2), \quad
               \Sigma = R(\theta)\,\mathrm{diag}(\sigma_1^2, \sigma_2^2)\,R(\theta)^T
 
-    DASR, section 4.1. It calls the widths the eigenvalues of the covariance; its code takes them as standard
-    deviations, and so does this function. A width of 0 is no blur. The density is taken at the pixels' centres and cut
-    off at the border of the kernel.
+    DASR, section 4.1. The paper calls the widths the eigenvalues of the covariance; its code takes them as standard
+    deviations, and so does this function. A width of 0 means no blur. The density is taken at the pixels' centres and
+    cut off at the border of the kernel.
 
     Args:
         sigma: (B, 2) standard deviations in HR pixels, at least 0; the first from left to right at angle 0.
-        angle: (B,) of the first axis, in radians, turning from rightwards to downwards.
+        angle: (B,) angle of the first axis, in radians, turning from rightwards to downwards.
         size: pixels along each side, odd.
 
     Returns:
@@ -155,7 +155,7 @@ def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
     .. math:: y = D_H\, x\, D_W^T, \quad D_{oi} \propto \sum_{i' \sim i} c\bigl((i' - s o - (s - 1) / 2) / s\bigr)
 
     over the pixels i' that are i after the edges were mirrored, the edge pixel repeated. Every entry is computed
-    from small whole numbers, so that it is exact but for rounding also at the far end of a large image.
+    from small whole numbers, so that it is exact except for rounding, even at the far end of a large image.
 
     Args:
         x: (B, C, H, W), sides multiples of the scale and at least twice the scale.
@@ -300,7 +300,8 @@ def blur_variant(x: Tensor, sigma: Tensor, size: int = 21, stride: int = 1) -> T
 
     Args:
         x: (B, C, H, W), each side larger than half the kernel.
-        sigma: (B, 1, H, W) standard deviations in pixels, at least 0, or (B, 1, 1, W) if it is the same down a column.
+        sigma: (B, 1, H, W) standard deviations in pixels, at least 0, or (B, 1, 1, W) if the width is the same down a
+            column.
         size: pixels along each side of the kernels, odd.
         stride: pixels from one kept row or column to the next, starting with the first.
 

@@ -1,4 +1,4 @@
-"""Families of blur kernels: what each draws for an image, and how it blurs with that."""
+"""Families of blur kernels: what each draws for an image, and how it blurs with what was drawn."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Kernel:
     needed: tuple[str, ...] = ("kernel",)
 
     def draw(self, batch: int, size: int, device: torch.device, generator: torch.Generator | None) -> Parameters:
-        """Draw one blur an image.
+        """Draw one blur for each image.
 
         Args:
             batch: B, the number of images.
             size: pixels along each side of the kernels.
             device: where to draw; the generator's.
-            generator: source of randomness; None takes torch's own.
+            generator: source of randomness; None: torch's default generator.
 
         Returns:
-            Tensors with one row an image, named in the class.
+            Tensors with one row for each image, named in the class.
         """
         raise NotImplementedError
 
@@ -77,7 +77,7 @@ class IsotropicGaussian(Kernel):
     ``draw`` gives ``"kernel"`` (B, k, k), ``"sigma"`` (B, 2) with two equal columns and ``"angle"`` (B,) zeros.
 
     Args:
-        sigma: (low, high) of the standard deviation in HR pixels, drawn evenly. 0 is no blur.
+        sigma: (low, high) of the standard deviation in HR pixels, drawn uniformly. 0 is no blur.
 
     Raises:
         ConfigError: a range that makes no sense.
@@ -113,9 +113,9 @@ class AnisotropicGaussian(Kernel):
     eigenvalues of the covariance; DASR's code takes them as standard deviations, and so do we.
 
     Args:
-        sigma: (low, high) of the first standard deviation in HR pixels, drawn evenly.
+        sigma: (low, high) of the first standard deviation in HR pixels, drawn uniformly.
         second_sigma: (low, high) of the second standard deviation; None: the same range.
-        angle: (low, high) of the first axis' angle in radians, drawn evenly.
+        angle: (low, high) of the first axis' angle in radians, drawn uniformly.
 
     Raises:
         ConfigError: a range that makes no sense.
@@ -160,7 +160,7 @@ class SpatiallyVariant(Kernel):
     ``draw`` gives ``"sigma_map"`` (B, 1, h, w): a few widths, spread evenly over the HR image that they are used for
     (:func:`~contrastive_sr.degradations.functional.stretch`). ``"left_to_right"``, which CRL-SR tests (section 4.3),
     has the two ends of the range, (B, 1, 1, 2), and a straight line between them. ``"random_field"``, which is ours,
-    has 4 x 4 widths, drawn evenly, and a smooth surface through them.
+    has 4 x 4 widths, drawn uniformly, and a smooth surface through them.
 
     Args:
         sigma: (low, high) of the standard deviation in HR pixels.
@@ -209,7 +209,7 @@ def check_layout(layout: object, where: str, accepted: tuple[str, ...]) -> None:
 def uniform(
     limits: tuple[float, float], shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Numbers drawn evenly from [low, high)."""
+    """Numbers drawn uniformly from [low, high)."""
     low, high = limits
     return torch.rand(shape, generator=generator, device=device) * (high - low) + low
 

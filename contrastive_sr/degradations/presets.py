@@ -104,7 +104,7 @@ def find_preset(name: str, scale: int | None = None) -> str:
         A key of ``PRESETS``.
 
     Raises:
-        ConfigError: an unknown name, no scale, or one that the preset does not have.
+        ConfigError: an unknown name, no scale, or a scale that the preset does not have.
 
     Example:
         >>> find_preset("dasr-isotropic", scale=3)
@@ -142,7 +142,7 @@ def _unknown(name: str) -> str:
 
 
 def preset_families() -> dict[str, list[str]]:
-    """Presets that differ by numbers alone.
+    """Presets that differ only in numbers.
 
     Returns:
         For each family's name, without the scale and with a ``*`` for each other number, its keys of ``PRESETS``.
@@ -199,9 +199,9 @@ def build_degradation(config: DegradationConfig, scale: int | None = None) -> De
 
     Args:
         config: a name in ``PRESETS``; a mapping with ``type: Degradation`` and its arguments, or with a preset's name
-            as ``type`` and the arguments that differ from it; or a degradation, which is returned as it is.
-        scale: the scale that it must have, for a training whose scale is set elsewhere. A preset's name may then leave
-            it out.
+            as ``type`` and the arguments that differ from the preset; or a degradation, which is returned as it is.
+        scale: the scale that the degradation must have, for a training whose scale is set elsewhere. A preset's name
+            may then leave it out.
 
     Returns:
         The degradation.

@@ -21,7 +21,7 @@ class Embedding(nn.Module):
 
     Attributes:
         minimum_size: least height and width of an image, in pixels.
-        multiple_of: height and width of an image must be multiples of it.
+        multiple_of: height and width of an image must be multiples of this number.
 
     Example:
         >>> class Colours(Embedding):
@@ -152,7 +152,7 @@ def training_mode(module: nn.Module, mode: bool) -> Iterator[None]:
 
 
 class KeepsWeights(nn.Module):
-    """A part that computes the weights it works with, in eval mode, from its parameters and statistics."""
+    """A part that in eval mode computes the weights it works with from its parameters and statistics."""
 
     _keeps = False
     _kept: tuple[Tensor, Tensor] | None = None
@@ -206,7 +206,7 @@ def check_out_indices(out_indices: object, layers: int, name: str) -> tuple[int,
         name: the argument's name, for the message.
 
     Raises:
-        ConfigError: no list of whole numbers, an empty one, or an index that is out of range or there twice.
+        ConfigError: not a list of whole numbers, an empty list, or an index that is out of range or occurs twice.
     """
     indices = list(out_indices) if isinstance(out_indices, Sequence) else []
     whole = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < layers for index in indices)

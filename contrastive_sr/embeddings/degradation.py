@@ -22,12 +22,12 @@ class DegradationEncoder(LoadsReleased):
 
     Conv 3x3 (no bias, since BatchNorm follows), BatchNorm, LeakyReLU 0.1, six times, with 64, 64, 128, 128, 256, 256
     channels and strides 1, 1, 2, 1, 2, 1; then the mean over all positions, which is the representation R. ``head``
-    (256-256-256, with LeakyReLU 0.1 between, as the authors' code has it) makes of R the vector that is contrasted; the
-    SR network reads R itself. 1.28 M parameters, 1.15 M of them without the head.
+    (256-256-256, with LeakyReLU 0.1 in between, as in the authors' code) turns R into the vector that is contrasted;
+    the SR network reads R itself. 1.28 M parameters, 1.15 M of them without the head.
 
     Args:
-        weights: a file that holds one trained encoder: a network's, such as DASR's, a training's, the authors'
-            (``model_600.pt``), or a plain state dict; see :func:`load_weights`.
+        weights: a file that holds one trained encoder: the checkpoint of a network such as DASR or of a training, the
+            authors' file (``model_600.pt``), or a plain state dict; see :func:`load_weights`.
 
     Raises:
         ConfigError: a file that is missing or unreadable, or holds no such encoder, or several.
@@ -85,7 +85,7 @@ class DegradationEncoder(LoadsReleased):
 def released_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The state of a :class:`DegradationEncoder` in a checkpoint of the authors' code; None in any other.
 
-    There the convolutions have biases, which BatchNorm takes off again, and the images are in [0, 255].
+    In that code the convolutions have biases, which BatchNorm removes again, and the images are in [0, 255].
 
     Args:
         state: a state dict.

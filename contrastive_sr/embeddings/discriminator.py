@@ -181,14 +181,14 @@ class HaarDiscriminator(RGBDiscriminator):
 class StationaryHaarDiscriminator(HaarDiscriminator):
     """:class:`HaarDiscriminator` over the undecimated (stationary) Haar transform, ours: a block at every pixel.
 
-    The first block has the stride 2 that the transform has lost, so that all maps have the sizes, and the network the
-    cost, of the paper's. What the first block sees does not depend on how the image lies on a grid of two pixels, and
-    none of it is left out.
+    The first block has the stride of 2 that the transform no longer has, so that the maps have the same sizes, and the
+    network the same cost, as the paper's. What the first block sees does not depend on how the image lies on a grid of
+    two pixels, and nothing is left out.
 
     Args:
         out_indices: the blocks whose outputs are the feature maps, as in :class:`RGBDiscriminator`.
         weights: a file with trained weights of this network. Those of :class:`HaarDiscriminator` have the same names
-            and shapes, and mean something else.
+            and shapes, but mean something else.
 
     Raises:
         ConfigError: as :class:`RGBDiscriminator`.
@@ -210,9 +210,9 @@ class StationaryHaarDiscriminator(HaarDiscriminator):
 class FourierDiscriminator(RGBDiscriminator):
     """The Fourier form "F+D" of PCL-SR's Table IV, config 5: over the 2-D spectrum of the image.
 
-    The paper does not say how the spectrum is laid out. Ours: orthonormal FFT, zero frequency in the centre, the real
-    parts of RGB and then the imaginary ones. It costs about four times as much as :class:`HaarDiscriminator`, whose
-    input has half the height and width.
+    The paper does not say how the spectrum is laid out. In ours: orthonormal FFT, zero frequency in the centre, the
+    real parts of RGB and then the imaginary parts. It costs about four times as much as :class:`HaarDiscriminator`,
+    whose input has half the height and width.
 
     Args:
         out_indices: the blocks whose outputs are the feature maps, as in :class:`RGBDiscriminator`.

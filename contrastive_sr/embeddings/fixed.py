@@ -1,4 +1,4 @@
-"""What embeddings share whose network was trained elsewhere and stays as it is."""
+"""What the embeddings share whose network was trained elsewhere and stays as it is."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class FixedEmbedding(Embedding):
-    """An embedding that was trained elsewhere, such as a classifier of ImageNet, and does not change.
+    """An embedding that was trained elsewhere, such as an ImageNet classifier, and does not change.
 
     Its parameters never get a gradient and it is always in eval mode, so that BatchNorm's statistics do not move. Both
     are left out of the saved state, which they would only make larger. A subclass makes its network, loads its weights
     and then calls :meth:`fix`.
 
     Args:
-        mean: of the three colours, in [0, 1], in the images that the network was trained on.
+        mean: means of the three colours, in [0, 1], in the images that the network was trained on.
         std: their standard deviations.
 
     Example:
@@ -51,7 +51,7 @@ class FixedEmbedding(Embedding):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def fix(self) -> None:
-        """Fix all that is here by now, and leave it out of the saved state."""
+        """Fix everything that exists so far, and leave it out of the saved state."""
         self.requires_grad_(False)
         self.eval()
         self._fixed = frozenset(self.state_dict())

@@ -14,13 +14,13 @@ class MLPHead(nn.Module):
 
     .. math:: h(x) = W_2 \max(0, W_1 x + b_1) + b_2
 
-    Linear, ReLU, Linear; the hidden layer is as wide as the output. The paper's L2 norm after it is left to the losses,
-    which normalise what they compare. Its layers exist from the start, so that an optimizer that is made from
-    ``parameters()`` holds them. Differentiable twice.
+    Linear, ReLU, Linear; the hidden layer is as wide as the output. The L2 normalisation that follows in the paper is
+    left to the losses, which normalise what they compare. The layers exist from the start, so that an optimizer that is
+    made from ``parameters()`` holds them. Differentiable twice.
 
     Args:
-        channels: C, the length of the vectors that come in.
-        dim: the length of the vectors that go out; the paper takes 256.
+        channels: C, the length of the input vectors.
+        dim: the length of the output vectors; the paper takes 256.
 
     Raises:
         ConfigError: not whole numbers of at least 1.

@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 def contrad_head(inputs: int, outputs: int) -> nn.Sequential:
-    """What ContraD has behind its features: two linear layers under spectral normalisation, LeakyReLU 0.1 between."""
+    """What ContraD has after its features: two linear layers under spectral normalisation, LeakyReLU 0.1 in between."""
     return nn.Sequential(
         spectral_norm(nn.Linear(inputs, HIDDEN)), nn.LeakyReLU(SLOPE), spectral_norm(nn.Linear(HIDDEN, outputs))
     )
@@ -69,12 +69,12 @@ class SNResNet18(LoadsReleased, TrainableEmbedding):
 
     Images as 2x - 1; conv 3x3 to 64 and LeakyReLU; four stages of two residual blocks with 64, 128, 256, 512 channels
     and strides 1, 2, 2, 2; LeakyReLU 0.1; no BatchNorm; spectral normalisation of every convolution and linear layer.
-    Global average pooling, so that any size from 16 pixels will do, and two linear layers (1024 between, as ContraD's)
-    make one logit for each image. 11.7 M parameters, 11.2 M of them without these two.
+    Global average pooling, so that any size from 16 pixels will do, and two linear layers (1024 in between, as in
+    ContraD) make one logit for each image. 11.7 M parameters, 11.2 M of them without these two.
 
-    Spectral normalisation divides each weight by an estimate of its largest singular value. In training
-    mode alone each pass improves the estimate by one step; it is saved with the weights. Weights are normalised in
-    float32, once in each pass; within :func:`~contrastive_sr.embeddings.frozen`, once for all passes.
+    Spectral normalisation divides each weight by an estimate of its largest singular value. Each pass in training mode,
+    and only in training mode, improves the estimate by one step; it is saved with the weights. Weights are normalised
+    in float32, once in each pass; within :func:`~contrastive_sr.embeddings.frozen`, once for all passes.
 
     Args:
         out_indices: the stages whose outputs are the feature maps, counted from 0, in any order; the paper takes all

@@ -93,7 +93,7 @@ def load_plain(file: Any, map_location: Any = "cpu", **options: Any) -> Any:
     Args:
         file: its path, or an open file.
         map_location: as for ``torch.load``.
-        options: further ones of ``torch.load``.
+        options: further options of ``torch.load``.
 
     Raises:
         pickle.UnpicklingError: there is something else in it, which could run code.

@@ -30,18 +30,18 @@ class TimmFeatures(FixedEmbedding):
     at sides of 1 / 2, 1 / 4, ... of the image's. It sees images normalised with its own mean and standard deviation.
     It is always in eval mode, its parameters never get a gradient, and it is left out of the saved state.
 
-    Networks that take images of one size alone, as most vision transformers do, are refused.
+    Networks that take images of one size only, as most vision transformers do, are refused.
 
     Args:
-        model: a name out of ``timm.list_models()``, also with a tag such as ``"resnet18.a1_in1k"``, which says which of
-            several weights ``"timm"`` is.
+        model: a name from ``timm.list_models()``, optionally with a tag, as in ``"resnet18.a1_in1k"``, which says which
+            of several weights ``"timm"`` stands for.
         weights: ``"timm"`` (downloaded once, by that package), or a file: timm's ``model.safetensors``, or a state dict
-            with timm's names, also without the classifier; see :func:`load_weights`.
+            with timm's names, with or without the classifier; see :func:`load_weights`.
         out_indices: the maps to return, counted from 0, in any order; how many there are depends on the network.
 
     Raises:
         ConfigError: timm is missing; an unknown model, or one without feature maps or of a fixed size; ``out_indices``
-            that it does not have; or weights that are missing, cannot be downloaded or do not fit.
+            that the network does not have; or weights that are missing, cannot be downloaded or do not fit.
 
     Example:
         >>> import tempfile, timm

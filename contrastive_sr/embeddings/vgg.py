@@ -66,7 +66,7 @@ class VGGFeatures(FixedEmbedding):
             ``relu3_4``, ``relu4_4`` of VGG-19 or ``relu3_3``, ``relu4_3`` of VGG-16.
         weights: ``"torchvision"`` or ``"timm"`` (downloaded once by that package), or a file: torchvision's
             ``vgg19-*.pth`` or ``vgg16-*.pth``, timm's ``model.safetensors``, or a state dict with the names of either,
-            also without the classifier.
+            with or without the classifier.
 
     Raises:
         ConfigError: an unknown model or layer, or weights that are missing, cannot be downloaded, do not fit, or are

@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
     Attributes:
         section: the keys that lead to a mapping of tensors, joined by dots; empty if the whole file is one.
-        prefix: what all names of the module have in front there, empty or with a dot at its end.
+        prefix: the prefix that all names of the module have there, empty or with a dot at its end.
     """
 
     section: str
@@ -61,7 +61,7 @@ class LoadsReleased(nn.Module):
 
 
 def under_own_names(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A state dict; if it is what authors released and the module can load it, under the module's own names.
+    """A state dict; if it is one that authors released and that the module can load, under the module's own names.
 
     Raises:
         ConfigError: see :meth:`LoadsReleased.from_released`.
@@ -76,7 +76,7 @@ def renamed(state: Mapping[str, Tensor], names: Sequence[tuple[str, str | None]]
     Args:
         state: by the names of another code.
         names: pairs of a regular expression for the beginning of a name, and what to put there, or None to leave the
-            entry out. The first that fits counts.
+            entry out. The first pair that fits counts.
         network: what is expected to have these names, for the message.
 
     Raises:
@@ -111,12 +111,13 @@ def load_weights(
     """Load a module's weights from a file.
 
     The file, written by torch.save or safetensors, holds a mapping of tensors by name, or such mappings among other
-    things, as the checkpoint of a training does. The module may be a part of a saved network: the mapping, and the one
-    prefix under which all the module's names are, are found. If there are several, averaged weights win: those in a
-    mapping or under a prefix whose name ends in ``ema``. A momentum encoder (``key_encoder``), which only follows the
-    one that is meant, is passed over, and so is a copy in another mapping that has a longer prefix, as a wrapper
-    (``module.``) gives one. DASR, DegradationEncoder, SNResNet18 and CriteriaBranches also load what authors released.
-    Nothing but tensors and plain containers is unpickled; all other objects are passed over.
+    things, as the checkpoint of a training does. The module may be a part of a saved network: the function finds the
+    mapping, and the one prefix under which all the module's names are. If there are several, averaged weights win:
+    those in a mapping or under a prefix whose name ends in ``ema``. A momentum encoder (``key_encoder``), which only
+    follows the encoder that is meant, is passed over, and so is a copy in another mapping under a longer prefix, such
+    as the one that a wrapper adds (``module.``). DASR, DegradationEncoder, SNResNet18 and CriteriaBranches also load
+    the files that the papers' authors released. Nothing but tensors and plain containers is unpickled; all other
+    objects are passed over.
 
     Args:
         module: takes the weights in place.

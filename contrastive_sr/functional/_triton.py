@@ -1,7 +1,7 @@
 """The sums and gradients of :mod:`~contrastive_sr.functional.logsumexp` as fused kernels; needs Triton.
 
-A program has some rows of the logits and goes along them, block by block, with the largest exponent so far; no logit
-is ever written to memory. Sums over columns are those over the rows of the transpose, and the gradient at the
+A program takes some rows of the logits and goes along them, block by block, keeping the largest exponent so far; no
+logit is ever written to memory. Sums over columns are those over the rows of the transpose, and the gradient at the
 candidates is that at the anchors with the two exchanged: so there are two kernels, nothing is added by several programs
 at once, and the same input gives the same bits.
 """
@@ -147,14 +147,14 @@ def spread_rows(
 
 
 def spread_block(width: int) -> dict[str, int]:
-    """The block of :func:`spread_rows` for vectors of so many features."""
+    """The block of :func:`spread_rows` for vectors of this many features."""
     held = max(16, triton.next_power_of_2(width))
     rows, columns = (64, 32) if held <= 128 else (32, 32) if held <= 256 else (32, 16)
     return {"block_rows": rows, "block_columns": columns, "block_features": 32, "held": held}
 
 
 def takes(vectors: Tensor) -> bool:
-    """Whether the kernels are for such vectors (B, M, D): of float32, not too wide, on a GPU.
+    """Whether the kernels take such vectors (B, M, D): in float32, not too wide, on a GPU.
 
     In Triton's interpreter, which is for tests, on a CPU.
     """
@@ -211,7 +211,7 @@ def spread(
 
 
 def _precision() -> str:
-    """Of the products: TF32 where torch may take it for its own, else three such products, about as good as float32."""
+    """Precision of the products: TF32 where torch may use it, else three such products, about as good as float32."""
     matmul = torch.backends.cuda.matmul
     coarse = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
     return "tf32" if coarse else "tf32x3"

@@ -38,7 +38,7 @@ def dual_contrastive_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     does not use. Differentiable twice.
 
     Args:
-        real_logits: logits of HR images, any shape: (B,), or (B, K) with K logits an image.
+        real_logits: logits of HR images, any shape: (B,), or (B, K) with K logits per image.
         fake_logits: logits of SR images, any shape.
 
     Returns:

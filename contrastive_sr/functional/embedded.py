@@ -1,4 +1,4 @@
-"""Contrast of images over the layers of an embedding network, as lean steps; one of them also as one would write it."""
+"""Contrast of images over the layers of an embedding network, in lean steps; one of them also in its plain form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def embedded_nce(
     :func:`~contrastive_sr.functional.pixel_cosine_similarity` as the inner loss. The value and the gradient are those
     of :func:`plain_embedded_nce`; only the order of the work differs. Positives and negatives are embedded without a
     graph, image by image on a CPU, and the gradient at ``sr`` is formed in the forward pass, so that no feature map
-    outlives the call. Therefore it is differentiable once only, and a graph break under ``torch.compile``. Half
+    outlives the call. Therefore it is differentiable only once, and is a graph break under ``torch.compile``. Half
     precision is computed in float32; where the embedding computes in float16, its gradient is scaled so as not to
     underflow.
 
@@ -94,14 +94,14 @@ def embedded_distance(
         d(f, g) = \sum_{l=1}^{L} \frac{w_l}{C_l H_l W_l} \lVert f^l - g^l \rVert_1
 
     With negatives alone it is the self-prior guided negative loss of Model Contrastive Learning (arXiv 2309.06023) for
-    N pasts of the network, subtracted as there; with the HR image as the one positive and no negatives it is feature
-    matching, a perceptual loss. A part without images is 0. The distance to negatives is unbounded, so that the loss
-    is too: it needs a pixel loss beside it.
+    the images of N past versions of the network, subtracted as in that paper; with the HR image as the only positive
+    and no negatives it is feature matching, a perceptual loss. A part without images is 0. The distance to negatives is
+    unbounded, and so is the loss: it needs a pixel loss beside it.
 
     Positives and negatives are embedded without a graph, image by image on a CPU, and the gradient at ``sr`` is formed
-    in the forward pass, so that no feature map outlives the call. Therefore it is differentiable once only, and a graph
-    break under ``torch.compile``. Where two maps are equal the gradient is 0. Half precision is computed in float32;
-    where the embedding computes in float16, its gradient is scaled so as not to underflow.
+    in the forward pass, so that no feature map outlives the call. Therefore it is differentiable only once, and is a
+    graph break under ``torch.compile``. Where two maps are equal the gradient is 0. Half precision is computed in
+    float32; where the embedding computes in float16, its gradient is scaled so as not to underflow.
 
     Args:
         sr: (B, C, H, W) super-resolved images, the anchors.
@@ -117,8 +117,8 @@ def embedded_distance(
         to the positives first.
 
     Raises:
-        DataError: shapes that do not fit, neither positives nor negatives, another number of layers than of weights, or
-            an embedding that gives no layers, or neither maps nor vectors.
+        DataError: shapes that do not fit, neither positives nor negatives, a different number of layers than of
+            weights, or an embedding that gives no layers, or neither maps nor vectors.
         ConfigError: a weight below 0, or an unknown reduction.
 
     Example:
@@ -152,16 +152,16 @@ def plain_embedded_nce(
     reduction: Reduction = "mean",
     similarity: Similarity = "cosine",
 ) -> tuple[Tensor, Tensor]:
-    r"""What :func:`embedded_nce` computes as one would write it, to read and to compare with; or with dot products.
+    r"""What :func:`embedded_nce` computes, in its plain form, to read and to compare with; or with dot products.
 
     .. math:: \mathcal{L} = \frac{1}{NLP} \sum_{i,l,j} -\log
         \frac{\exp(s(f_i^l, p_{ij}^l)/\tau)}{\exp(s(f_i^l, p_{ij}^l)/\tau) + \sum_k \exp(s(f_i^l, n_{ik}^l)/\tau)}
 
     PCL-SR eq. 8 to 10, where s is the mean pixel cosine, and MPF-Net eq. 9 to 11, where it is the dot product of two
-    whole maps. That grows with their size and the features' scale, so that no temperature fits all layers and the
-    softmax saturates. Positives and negatives are embedded without a graph. Differentiable as often as the embedding,
-    also with respect to its parameters. Half precision is computed in float32, under autocast too, but for what the
-    embedding does; if that is in float16, small gradients underflow.
+    whole maps. The dot product grows with the maps' size and the features' scale, so that no temperature fits all
+    layers and the softmax saturates. Positives and negatives are embedded without a graph. Differentiable as often as
+    the embedding, also with respect to its parameters. Half precision is computed in float32, even under autocast,
+    except for what the embedding computes; if that is in float16, small gradients underflow.
 
     Args:
         sr: (B, C, H, W) super-resolved images, the anchors.
@@ -409,7 +409,7 @@ def _compare_by_distance(
     signs: Sequence[float],
     weights: Sequence[float] | None,
 ) -> _Compared:
-    """L1 distances, each key's weighed by its sign; the values are distances."""
+    """L1 distances, each key's weighted by its sign; the values are distances."""
     weights = [1 / len(anchor_maps)] * len(anchor_maps) if weights is None else weights
     if len(weights) != len(anchor_maps):
         raise DataError(

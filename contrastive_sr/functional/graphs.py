@@ -15,7 +15,7 @@ is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, "is_compil
 
 
 def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that torch.compile calls as it is: a graph break. What is compiled on its own in it stays so.
+    """A function that torch.compile calls as it is: a graph break. What is compiled on its own inside it stays so.
 
     ``torch.compiler.disable`` would import torch's compiler, which takes seconds, when the function is defined.
     """

@@ -17,8 +17,8 @@ def haar_high_bands(x: Tensor, *, decimated: bool = True) -> Tensor:
     :math:`LH=(a+b-c-d)/2`, :math:`HL=(a-b+c-d)/2`, :math:`HH=(a-b-c+d)/2`. LH is low-pass along the width
     and high-pass along the height. The low band is left out, so constants map to zero.
 
-    The paper's blocks lie side by side. With ``decimated=False`` there is one at every pixel, so that all phases of a
-    pattern are seen; blocks at the right and bottom edge repeat the last column and row.
+    The paper's blocks lie side by side. With ``decimated=False`` there is a block at every pixel, so that all phases of
+    a pattern are seen; blocks at the right and bottom edge repeat the last column and row.
 
     Args:
         x: (B, C, H, W) images of any value range, H and W even if decimated.
@@ -49,7 +49,7 @@ def haar_high_bands(x: Tensor, *, decimated: bool = True) -> Tensor:
 
 
 def _bands(low: Tensor, high: Tensor, step: int) -> Tensor:
-    """LH, HL and HH of sums and differences of rows; neighbours are joined at each so many-th column."""
+    """LH, HL and HH of sums and differences of rows; neighbours are joined at every ``step``-th column."""
     end = None if step == 2 else -1
     lh = high[..., 0:end:step] + high[..., 1::step]
     hl = low[..., 0:end:step] - low[..., 1::step]

@@ -46,17 +46,17 @@ def info_nce(
     .. math:: \mathcal{L}_m = -\log
         \frac{\exp(a_m \cdot c_m / \tau)}{\sum_{j=1}^{M} \exp(a_m \cdot c_j / \tau)}
 
-    The paper sums over m; the default here is the mean. With a single vector an image there are no negatives, and the
+    The paper sums over m; the default here is the mean. With a single vector per image there are no negatives, and the
     loss is 0. From 256 vectors on, the M x M logits are formed tile by tile and never held at once (see
-    :class:`~contrastive_sr.functional.set_tiling`): the gradient is exact, a second derivative forms all logits at
-    once, and ``torch.compile`` breaks the graph. Half precision is computed in float32.
+    :class:`~contrastive_sr.functional.set_tiling`): the gradient is exact, but a second derivative forms all logits at
+    once, and there is a graph break under ``torch.compile``. Half precision is computed in float32.
 
     Args:
         anchor: (..., M, D) vectors. Each leading index, an image, is contrasted on its own. Maps (B, D, H, W) would
             count as B D images: pass ``x.flatten(2).transpose(1, 2)``, or use
             :class:`~contrastive_sr.losses.InfoNCELoss`.
         candidates: (..., M, D) vectors.
-        temperature: tau, above 0; the paper's 0.07.
+        temperature: tau, above 0; the paper's is 0.07.
         reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``.
         normalize: whether to compare unit vectors, as the paper does. Zero vectors have cosine 0 and no gradient.
 
@@ -88,8 +88,8 @@ def bidirectional_nce(
 
     Args:
         a: (..., M, D) vectors, not maps, see :func:`info_nce`. Each leading index, an image, is contrasted on its own.
-        b: (..., M, D) vectors; those of one index belong together.
-        temperature: tau, above 0; the paper's 0.07.
+        b: (..., M, D) vectors; vectors with the same index belong together.
+        temperature: tau, above 0; the paper's is 0.07.
         reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``, of the sum of both directions.
         normalize: whether to compare unit vectors, as the paper does.
 

@@ -1,12 +1,13 @@
 """Similarities of M anchors to K candidates, summed up without ever holding the M x K matrix.
 
 Every contrast within an image needs the logit of each positive pair, which is on the matrix's diagonal, and the
-log-sum-exp of the rest of its row and of its column. :func:`pair_statistics` gives these: from the whole matrix for few
-candidates, otherwise tile by tile, where each tile serves both directions. The backward pass forms each tile once more
-and adds it into both gradients, so that memory grows with M and not with its square. On a CPU a tile is of one image
-and stays in the cache; on a GPU, to which every operation has to be sent, it is of as many images as fit a budget.
+log-sum-exp of the rest of its row and of its column. :func:`pair_statistics` computes these: from the whole matrix for
+few candidates, otherwise tile by tile, where each tile serves both directions. The backward pass forms each tile once
+more and adds it into both gradients, so that memory grows with M and not with its square. On a CPU a tile covers one
+image and stays in the cache; on a GPU, to which every operation has to be sent, it covers as many images as fit a
+budget.
 
-A fused kernel in place of :func:`_sum_up` and :func:`_spread` is chosen by ``set_tiling(kernel="triton")``.
+``set_tiling(kernel="triton")`` chooses a fused kernel in place of :func:`_sum_up` and :func:`_spread`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Settings:
         return self.size or (4096 if _is_sent_to(device) else 512)
 
     def images_at_once(self, a: Tensor, b: Tensor) -> int:
-        """Of how many images a tile is."""
+        """How many images a tile covers."""
         if not _is_sent_to(a.device):
             return 1
         size = self.size_on(a.device)
@@ -89,23 +90,23 @@ _settings = _Settings()
 
 
 class set_tiling:  # noqa: N801 - a function that can also be a context manager, as torch.set_grad_enabled
-    """Choose how large contrasts are computed: from now on, or inside of a ``with`` block.
+    """Choose how large contrasts are computed: from now on, or inside a ``with`` block.
 
     No choice changes a loss by more than rounding.
 
     Args:
-        size: rows and columns of a tile. None: 512 on a CPU; 4096 on a GPU, where it is of several images, up to
+        size: rows and columns of a tile. None: 512 on a CPU; 4096 on a GPU, where a tile covers several images, up to
             256 MiB of logits.
         cache_mib: MiB of tiles that each contrast may keep from the forward to the backward pass, at least 0. A tile
-            that is kept is not computed again, which saves up to a quarter of the work.
+            that is kept need not be computed again, which saves up to a quarter of the work.
         matmul: ``"torch"``, or ``"onednn"`` for oneDNN's float32 product on a CPU. On some CPUs that is about twice as
-            fast. It rounds differently, and uses an operator that torch may drop.
+            fast. It rounds differently, and it uses an operator that torch may drop.
         kernel: ``"torch"``, or ``"triton"`` for a fused kernel on a GPU, which forms no tiles in memory and launches
-            four kernels in all. It takes vectors in float32 of up to 512 features; others are computed by torch. No
-            GPU has run it yet, so it is not known to be faster.
+            four kernels in all. It takes float32 vectors of up to 512 features; others are computed by torch. No GPU
+            has run it yet, so it is not known to be faster.
 
     Raises:
-        ConfigError: a size, budget or name that makes no sense, a torch without oneDNN, or no Triton.
+        ConfigError: a size, budget or name that makes no sense, a torch without oneDNN, or Triton is missing.
 
     Example:
         >>> from contrastive_sr.functional import info_nce
@@ -142,7 +143,7 @@ class set_tiling:  # noqa: N801 - a function that can also be a context manager,
 
 
 def _fused_kernels() -> ModuleType:
-    """The module of the fused kernels, imported when they are asked for: Triton takes a while.
+    """The module of the fused kernels, imported only when they are asked for: importing Triton takes a while.
 
     Raises:
         ConfigError: there is no Triton.
@@ -177,8 +178,8 @@ def pair_statistics(
 
     The positive is kept out of the sums, so that a loss near zero keeps its digits. With fewer than ``DENSE_BELOW``
     candidates the whole matrix is formed, and everything can be differentiated any number of times. With more it is
-    formed tile by tile; only a second derivative forms it at once, and ``torch.compile`` breaks the graph. Sums over
-    tiles are float64.
+    formed tile by tile; only a second derivative forms it at once, and there is a graph break under ``torch.compile``.
+    Sums over tiles are in float64.
 
     Args:
         a: (..., M, D) anchors.
@@ -187,7 +188,7 @@ def pair_statistics(
         temperature: tau, above 0.
         columns: whether to sum over the anchors as well; K must be M then.
         normalize: whether to bring the vectors to length 1.
-        unit: whether they have length 1 already, so that no logit can overflow.
+        unit: whether the vectors have length 1 already, so that no logit can overflow.
 
     Returns:
         :class:`PairStatistics` in float32, or float64 for such input.
@@ -331,7 +332,7 @@ class _Tiled(torch.autograd.Function):
 
 
 def _some_images(a: Tensor, b: Tensor, plan: _Plan) -> Iterator[slice]:
-    """The images, as many at a time as a tile is of."""
+    """The images, as many at a time as a tile covers."""
     count = plan.settings.images_at_once(a, b) if plan.kernels is None else len(a)
     return (slice(first, first + count) for first in range(0, a.shape[0], count))
 
@@ -356,7 +357,7 @@ def _normalized(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _drop_radial(grad: Tensor, direction: Tensor) -> None:
-    """Take from gradients what points along unit vectors, in place."""
+    """Remove from gradients, in place, what points along unit vectors."""
     grad.addcmul_(direction, torch.linalg.vecdot(grad, direction).unsqueeze(-1), value=-1)
 
 

@@ -25,14 +25,14 @@ def multi_positive_nce(
     .. math:: \mathcal{L} = \frac{1}{P} \sum_{j=1}^{P}
         -\log \frac{\exp(p_j/\tau)}{\exp(p_j/\tau) + \sum_{k=1}^{N} \exp(n_k/\tau)}
 
-    The paper's eq. 3 puts another positive into the denominator and is not what eq. 8 says; this is eq. 8. It is
-    not SupCon either, whose denominator holds all positives. With cosines and temperature 1 the loss
-    stays near log(1 + N). Half precision is computed in float32. Differentiable twice.
+    The paper's eq. 3 puts a different positive into the denominator, unlike eq. 8; this is eq. 8. It is not SupCon
+    either, whose denominator contains all positives. With cosines and temperature 1 the loss stays near log(1 + N).
+    Half precision is computed in float32. Differentiable twice.
 
     Args:
         positive_similarity: (B, P) similarities of each anchor to its positives.
         negative_similarity: (B, N) similarities of each anchor to its negatives.
-        temperature: tau, above 0. The paper names none; 1 is what its experiments imply.
+        temperature: tau, above 0. The paper gives no value; 1 is what its experiments imply.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``. The mean over positives is always taken.
 
     Returns:

@@ -11,7 +11,8 @@ from torch import Tensor
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision tensors as float32, all others as they are: similarities need the exponent's range.
 
-    The gradient at float16 ends at that type's largest number, where it would be infinite: at vectors near zero.
+    At float16 tensors, gradients that would be infinite, as at vectors near zero, are limited to that type's largest
+    number.
 
     Args:
         x: a floating-point tensor of any shape.

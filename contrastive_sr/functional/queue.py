@@ -40,7 +40,8 @@ def queue_nce(
         temperature: tau, above 0; the paper's is 0.07.
         valid: (K,) boolean, true where a slot of the queue holds a key; other slots may hold anything. None: all do.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
-        normalize: whether to bring the vectors to length 1. False if they have it, or for dot products as they are.
+        normalize: whether to bring the vectors to length 1. False if they already have length 1, or for plain dot
+            products.
 
     Returns:
         A scalar of at least 0, or (B,) with ``reduction="none"``.

@@ -1,4 +1,4 @@
-"""From the values of a loss, one an image or a position, to what is minimised."""
+"""From the values of a loss, one per image or position, to what is minimised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_reduction(reduction: str, name: str) -> None:
 
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """The values' ``"mean"``, their ``"sum"``, or with ``"none"`` the values.
+    """The values' ``"mean"``, their ``"sum"``, or with ``"none"`` the values themselves.
 
     Raises:
         ConfigError: another reduction.

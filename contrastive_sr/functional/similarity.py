@@ -20,7 +20,7 @@ def inverse_norm(x: Tensor, dim: int) -> Tensor:
 def invert_norm(norm: Tensor) -> Tensor:
     """``1 / norm``, and 0 where the norm is not above the dtype's epsilon: such a vector has no direction.
 
-    Also where a square overflowed, so that the norm is infinite.
+    It is also 0 where a square overflowed, so that the norm is infinite.
     """
     return F.threshold(norm, torch.finfo(norm.dtype).eps, math.inf).reciprocal()
 

@@ -42,15 +42,15 @@ def srnce(
     - ``"negative"``, the default: :math:`l_m` is one more negative,
       :math:`-\log \frac{e^{(h_m \cdot s_m - p_m)/\tau}}{e^{(h_m \cdot s_m - p_m)/\tau} + e^{s_m \cdot l_m/\tau}
       + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}}`. Not in the paper, but what its text describes: optimised alone, SR
-      features end near the HR ones from every start. Take this one unless you reproduce the paper.
-    - ``"tempered"``: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start,
-      near HR or near LR, and far from both from a random one. So train with a pixel loss alone first.
+      features end near the HR ones from every start. Use this one unless you want to reproduce the paper.
+    - ``"tempered"``: eq. 6 with tau in every exponent. SR features end near the HR ones from a warm start (near HR or
+      near LR), and far from both from a random start. So train with a pixel loss alone first.
     - ``"paper"``: eq. 6 as printed, without a temperature (the argument is not used). The numerator adds pull and push,
       so that either can make it large. The push wins, as it can reach 2 and the pull 1: SR features end opposite to the
       LR ones, with a negative cosine to HR, from every start. For comparison only.
 
     The penalty is always detached, since otherwise it would pull HR and LR features together. From 256 vectors on the
-    logits are formed tile by tile; for second derivatives and ``torch.compile`` then see
+    logits are formed tile by tile; for second derivatives and ``torch.compile`` in that case, see
     :func:`~contrastive_sr.functional.info_nce`. Half precision is computed in float32.
 
     Args:
@@ -58,7 +58,7 @@ def srnce(
             :func:`~contrastive_sr.functional.info_nce`. Each leading index, an image, is contrasted on its own.
         sr: (..., M, D) features of the SR image.
         lr: (..., M, D) features of the enlarged LR image, the condition.
-        temperature: tau, above 0; 0.07 is the paper's for its other losses.
+        temperature: tau, above 0; 0.07 is the paper's value for its other losses.
         variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see above.
         reduction: over images and vectors: ``"mean"``, ``"sum"`` or ``"none"``.
         penalty: whether to subtract :math:`p_m`; without it, ``"paper"`` is eq. 4.

@@ -26,7 +26,7 @@ def supcon(
     .. math:: \mathcal{L}_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)} \log
         \frac{\exp(a_i \cdot c_p / \tau)}{\sum_{k \in A(i)} \exp(a_i \cdot c_k / \tau)}
 
-    P(i) are the positives of anchor i and A(i) all candidates but the anchor itself. With one positive an anchor it is
+    P(i) are the positives of anchor i and A(i) all candidates but the anchor itself. With one positive per anchor it is
     SimCLR's NT-Xent (Chen et al., ICML 2020, eq. 1). The vectors are normalised. An anchor without positives counts as
     0, with a zero gradient. Half precision is computed in float32. Differentiable twice.
 
@@ -35,7 +35,7 @@ def supcon(
         candidates: (K, D) vectors, in which the anchors may be contained.
         positive: (N, K) boolean, true where a candidate is a positive of an anchor.
         same: (N, K) boolean, true where a candidate is the anchor itself.
-        temperature: tau, above 0; the paper's 0.1.
+        temperature: tau, above 0; the paper's is 0.1.
         reduction: over the anchors: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:

@@ -63,12 +63,12 @@ class SimCLRLoss(_ViewLoss):
 
     Args:
         temperature: tau, above 0; the default is SupCon's.
-        gather: whether the views come from the batches of all ranks, with gradients. The mean of the ranks' losses is
-            then that of one process on the joined batch, also where batches differ in size.
+        gather: whether the views come from the batches of all ranks, with gradients. The mean of the ranks' losses then
+            equals the loss of one process on the joined batch, even where batch sizes differ.
         reduction: over the 2B views: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: a temperature of 0 or less, a flag that is none, or an unknown reduction.
+        ConfigError: a temperature of 0 or less, a flag that is not a bool, or an unknown reduction.
 
     Example:
         >>> SimCLRLoss(temperature=1.0)(torch.eye(2), torch.eye(2))  # -log(e / (e + 2))
@@ -82,7 +82,7 @@ class SimCLRLoss(_ViewLoss):
 
         Args:
             first: (B, D) vectors of one view of each image.
-            second: (B, D) vectors of another.
+            second: (B, D) vectors of another view.
 
         Returns:
             A scalar of at least 0, or (2B,) with ``reduction="none"``.
@@ -116,7 +116,7 @@ class FakeContrastLoss(_ViewLoss):
         \frac{\exp(f_i \cdot f_p / \tau)}{\sum_{k \neq i} \exp(f_i \cdot f_k / \tau)
         + \sum_k \exp(f_i \cdot r_k / \tau)}
 
-    f are the normalised vectors of B fake images and r those of all views of real ones. It is
+    f are the normalised vectors of B fake images and r those of all views of the real images. It is
     :func:`~contrastive_sr.functional.supcon` with one class. One fake image alone has nothing to be drawn to: the loss
     is 0.
 
@@ -126,7 +126,7 @@ class FakeContrastLoss(_ViewLoss):
         reduction: over the fake images: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: a temperature of 0 or less, a flag that is none, or an unknown reduction.
+        ConfigError: a temperature of 0 or less, a flag that is not a bool, or an unknown reduction.
 
     Example:
         >>> FakeContrastLoss(temperature=1.0)(torch.ones(2, 2), -torch.ones(4, 2))  # -log(e / (e + 4 / e))

@@ -1,4 +1,4 @@
-"""What every loss returns beside its bare value, and every method to the engine that drives it."""
+"""What every loss returns besides its bare value, and what every method returns to the engine that drives it."""
 
 from __future__ import annotations
 

@@ -44,10 +44,10 @@ class RunningScales(nn.Module):
             self.means.copy_(torch.where(torch.isfinite(sizes), moved, self.means))
 
     def forward(self, criteria: Sequence[Tensor]) -> list[Tensor]:
-        """The criteria, divided; those of which nothing was measured, or that were 0 so far, stay as they are.
+        """The criteria, divided; a criterion that was not measured yet, or was always 0, stays as it is.
 
         Raises:
-            DataError: another number of criteria than was measured.
+            DataError: a different number of criteria than was measured.
         """
         if len(self.means) not in (0, len(criteria)):
             raise DataError(
@@ -73,11 +73,12 @@ class CriteriaLoss(nn.Module):
         - \lambda_u\, (1 - S) \log \sum_k \exp\left(-t (c_a + c_k^-)^2\right)
 
     Cria-CL eq. 8 and 9 with the masks of Fig. 4 and the weights of eq. 11, where each term has its own. Fig. 4 also
-    halves the second term; that is ``uniformity_weight=0.005`` here. What the terms do is not what their names say, see
+    halves the second term; that is ``uniformity_weight=0.005`` here. The terms do not do what their names suggest; see
     :func:`~contrastive_sr.functional.criteria_alignment` (it raises the anchor wherever it is below a positive) and
     :func:`~contrastive_sr.functional.criteria_uniformity` (it lowers all criteria); :meth:`contrast` shows which
-    criteria the loss raises. In Fig. 4 the criteria are those of one image, in eq. 8 and 9 of two: for these, take two
-    losses, one with positives alone and one with negatives alone. Twice differentiable, as the functions are.
+    criteria the loss raises. In Fig. 4 the criteria are those of one image, in eq. 8 and 9 those of two images; for two
+    images, use two losses, one with positives alone and one with negatives alone. The loss is twice differentiable, as
+    the functions are.
 
     Args:
         align_weight: lambda_a, at least 0; the paper's is 0.01.
@@ -86,16 +87,16 @@ class CriteriaLoss(nn.Module):
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse; the uniformity
             still lowers it.
-        normalize: whether to divide each criterion by a running mean of its size (momentum 0.99, over all ranks, in the
-            saved state), since an SSIM, an L1 and an adversarial loss have scales of their own. In eval mode the
-            means stay as they are. Criteria must then keep their number and order.
-        count: with ``normalize``, how many criteria there are, the anchor among them. 0: as many as in the first call;
-            a state can be loaded into either.
+        normalize: whether to divide each criterion by a running mean of its size (momentum 0.99, over all ranks, kept
+            in the saved state), since SSIM, L1 and adversarial losses have different scales. In eval mode the means
+            stay as they are. With this option the number and order of the criteria must not change.
+        count: with ``normalize``, how many criteria there are, including the anchor. 0: as many as in the first call; a
+            saved state can be loaded in either case.
         anchor_name: the anchor's name in the metrics.
         reduction: over the elements of the map: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: a number out of bounds, a flag that is none, or an unknown reduction.
+        ConfigError: a number out of bounds, a flag that is not a bool, or an unknown reduction.
 
     Example:
         >>> pixel, ssim, adversarial = torch.tensor(0.1), torch.tensor(0.3), torch.tensor(0.7)
@@ -150,8 +151,8 @@ class CriteriaLoss(nn.Module):
             A scalar, or the map with ``reduction="none"``.
 
         Raises:
-            DataError: neither positives nor negatives, a name that comes twice, tensors that do not fit, or, with
-                ``normalize``, another number of criteria than before.
+            DataError: neither positives nor negatives, a name that occurs twice, tensors that do not fit, or, with
+                ``normalize``, a different number of criteria than before.
         """
         criteria = self._named(anchor, positives, negatives)
         self._measure(criteria)
@@ -162,8 +163,8 @@ class CriteriaLoss(nn.Module):
     ) -> Contrast:
         """The loss, with two metrics for ``anchor_name`` and for each criterion, by its name or as ``positive_0``, ...
 
-        ``<name>`` is its mean; ``<name>_push`` is 1 if the loss on the whole raises it, -1 if it lowers it, 0 if it
-        leaves it. Arguments and errors are those of :meth:`forward`.
+        ``<name>`` is its mean; ``<name>_push`` is 1 if the loss as a whole raises it, -1 if it lowers it, 0 if it
+        leaves it alone. Arguments and errors are those of :meth:`forward`.
         """
         criteria = self._named(anchor, positives, negatives)
         self._measure(criteria)

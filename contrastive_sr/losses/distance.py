@@ -19,22 +19,24 @@ class FeatureDistanceLoss(nn.Module):
     .. math:: \mathcal{L}_i = \frac1P \sum_j d(f_i, p_{ij}) - \frac1N \sum_k d(f_i, n_{ik}), \qquad
         d(f, g) = \sum_{l=1}^{L} \frac{w_l}{C_l H_l W_l} \lVert f^l - g^l \rVert_1
 
-    With negatives alone, N pasts of the SR network in VGG's space, it is the self-prior guided negative loss of Model
-    Contrastive Learning (arXiv 2309.06023): the pixel loss is the paper's only positive part. With the HR image and no
-    negatives it is feature matching, a perceptual loss, in any embedding. It is unbounded below where there are
-    negatives, and its gradient does not shrink with the distance: it needs a pixel loss beside it, and a small share.
+    With negatives alone, the images of N past versions of the SR network compared in VGG's space, it is the self-prior
+    guided negative loss of Model Contrastive Learning (arXiv 2309.06023), in which the pixel loss is the only positive
+    part. With the HR image and no negatives it is feature matching, a perceptual loss, in any embedding. It is
+    unbounded below where there are negatives, and its gradient does not shrink with the distance: it needs a pixel loss
+    beside it, and a small share.
 
     The embedding is used in eval mode and frozen: the gradient reaches the SR image and nothing else.
-    :class:`~contrastive_sr.methods.MCL` makes the images, and trains an embedding that can learn. Differentiable once.
+    :class:`~contrastive_sr.methods.MCL` makes the images, and trains the embedding if it can learn. The loss can be
+    differentiated once.
 
     Args:
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.
-        layer_weights: w_l, one number of at least 0 for each layer. None: 1 / L each. MCL's released options have 0.2,
+        layer_weights: w_l, one number of at least 0 for each layer. None: 1 / L each. MCL's released options use 0.2,
             0.3 and 0.5 for ``relu1_2``, ``relu2_2`` and ``relu3_3`` of VGG-16.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: weights that are none, or an unknown reduction.
+        ConfigError: weights that are not such numbers, or an unknown reduction.
 
     Example:
         >>> import torch
@@ -66,8 +68,8 @@ class FeatureDistanceLoss(nn.Module):
 
         Args:
             sr: (B, 3, H, W) super-resolved images, RGB in [0, 1].
-            positives: (B, P, 3, H, W) images to be close to, in [0, 1]. None: none.
-            negatives: (B, N, 3, H, W) images to be far from, in [0, 1]. None: none.
+            positives: (B, P, 3, H, W) images to be close to, in [0, 1]. None: no positives.
+            negatives: (B, N, 3, H, W) images to be far from, in [0, 1]. None: no negatives.
 
         Returns:
             A scalar, or (B,) with ``reduction="none"``.
@@ -78,7 +80,7 @@ class FeatureDistanceLoss(nn.Module):
         return self.contrast(sr, positives, negatives).loss
 
     def contrast(self, sr: Tensor, positives: Tensor | None = None, negatives: Tensor | None = None) -> Contrast:
-        """The loss, with the means of ``positive_distance`` and ``negative_distance``, of what there is.
+        """The loss, with the means of ``positive_distance`` and ``negative_distance``, where there are such images.
 
         Arguments and errors are those of :meth:`forward`.
         """

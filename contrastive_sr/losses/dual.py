@@ -22,13 +22,13 @@ class DualContrastiveLoss(nn.Module):
 
     Args:
         gather: whether the other side's logits come from the batches of all ranks, with gradients. The mean of the
-            ranks' losses is then that of one process on the joined batch, also where batches differ in size. A rank
+            ranks' losses then equals the loss of one process on the joined batch, even where batch sizes differ. A rank
             without samples gives logits of shape (0, ...) and does the same forward and backward passes as the others.
         reduction: of each of the two expectations, which are then added: ``"mean"`` or ``"sum"``; or ``"none"``: one
             value for each real logit and then one for each fake one.
 
     Raises:
-        ConfigError: a flag that is none, or an unknown reduction.
+        ConfigError: a flag that is not a bool, or an unknown reduction.
 
     Example:
         >>> import torch

@@ -20,22 +20,22 @@ class ImageContrastLoss(nn.Module):
 
     With the similarity ``"cosine"``, the mean pixel cosine of PCL-SR's eq. 9, these are PCL-SR's eq. 8 to 10. With
     ``"dot"``, the dot product of two whole maps, they are MPF-Net's eq. 9 to 11 as printed; such a similarity grows
-    with the maps' size and scale, so that no temperature fits all layers and the softmax saturates. MPF-Net's loss with
-    the cosine is PCL-SR's over other samples.
+    with the maps' size and scale, so that no temperature fits all layers and the softmax saturates. With the cosine,
+    MPF-Net's loss is PCL-SR's on other samples.
 
-    The embedding is used in eval mode and frozen: the gradient reaches the SR image and nothing else. To train it is a
-    step of its own, see :class:`~contrastive_sr.losses.DualContrastiveLoss`; :class:`~contrastive_sr.methods.PCL` does
-    both, and makes the samples. With ``"cosine"`` it can be differentiated once, with ``"dot"`` as often as the
+    The embedding is used in eval mode and frozen: the gradient reaches the SR image and nothing else. Training it is a
+    separate step, see :class:`~contrastive_sr.losses.DualContrastiveLoss`; :class:`~contrastive_sr.methods.PCL` does
+    both, and also makes the samples. With ``"cosine"`` it can be differentiated once, with ``"dot"`` as often as the
     embedding.
 
-    At equal weight the gradient at an SR image in [0, 1] is tens of times that of L1: PCL-SR's weight 0.1 is for images
-    in [0, 255], and 0.1 / 255 = 0.0004 for ours.
+    At equal weight the gradient at an SR image in [0, 1] is tens of times that of L1: PCL-SR's weight of 0.1 is for
+    images in [0, 255]; for ours it becomes 0.1 / 255 = 0.0004.
 
     Args:
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.
             PCL-SR's is :class:`~contrastive_sr.embeddings.HaarDiscriminator`, MPF-Net's
             :class:`~contrastive_sr.embeddings.SNResNet18`.
-        temperature: tau, above 0; PCL-SR names none and used 1, MPF-Net names none.
+        temperature: tau, above 0; PCL-SR gives no value and used 1; MPF-Net gives none.
         similarity: ``"cosine"`` or ``"dot"``.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``. The mean over layers and positives is always
             taken.

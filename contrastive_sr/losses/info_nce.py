@@ -18,8 +18,8 @@ class InfoNCELoss(PositionLoss):
         \frac{\exp(a_m \cdot c_m / \tau)}{\sum_{j=1}^{M} \exp(a_m \cdot c_j / \tau)}
 
     The paper sums over the positions (``reduction="sum"``); the default is the mean over positions, images and layers.
-    For how it is computed, and how often it can be differentiated, see :func:`~contrastive_sr.functional.info_nce`. Its
-    arguments are those of :class:`~contrastive_sr.losses.positions.PositionLoss`.
+    For how it is computed, and how often it can be differentiated, see :func:`~contrastive_sr.functional.info_nce`. It
+    takes the arguments of :class:`~contrastive_sr.losses.positions.PositionLoss`.
 
     Example:
         >>> sr, hr = torch.rand(2, 16, 8, 8, requires_grad=True), torch.rand(2, 16, 8, 8)
@@ -35,9 +35,9 @@ class InfoNCELoss(PositionLoss):
         """The loss.
 
         Args:
-            anchor: maps (B, C, H, W), vectors (B, C), or a list of these, one a layer.
+            anchor: maps (B, C, H, W), vectors (B, C), or a list of these, one per layer.
             candidates: features of the same images, in the form of ``anchor``.
-            generator: draws the positions, on the features' device. None takes torch's own.
+            generator: draws the positions, on the features' device. None: torch's default generator.
 
         Returns:
             A scalar of at least 0, or (B, M) with ``reduction="none"``.
@@ -48,7 +48,7 @@ class InfoNCELoss(PositionLoss):
         return self.contrast(anchor, candidates, generator).loss
 
     def contrast(self, anchor: Features, candidates: Features, generator: torch.Generator | None = None) -> Contrast:
-        """The loss, with the mean cosine of what belongs together, ``positive_similarity``.
+        """The loss, with the mean cosine of the matching pairs, ``positive_similarity``.
 
         Arguments and errors are those of :meth:`forward`.
         """
@@ -75,7 +75,7 @@ class BidirectionalNCELoss(InfoNCELoss):
 
     .. math:: \mathcal{L}_{bc} = \mathcal{L}_c(a, c) + \mathcal{L}_c(c, a)
 
-    On one process both come from one pass over the logits; arguments are those of
+    On one process both directions come from one pass over the logits. It takes the arguments of
     :class:`~contrastive_sr.losses.positions.PositionLoss`.
 
     Example:

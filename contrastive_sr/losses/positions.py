@@ -1,4 +1,4 @@
-"""What the losses over positions of feature maps share: layers, sampled positions, heads, negatives of all ranks."""
+"""What the losses over positions of feature maps share: layers, sampled positions, heads, negatives from all ranks."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _FEW = 512  # vectors of a contrast; with more their logits take far longer than
 class PositionLoss(nn.Module):
     """Contrasts feature vectors that lie at the same place of feature maps.
 
-    A role (anchor, candidates, ...) is a map (B, C, H, W), a tensor of vectors (B, C), or a list of these, one a layer.
-    Maps of one layer are average pooled to the smallest of them. Vectors are contrasted over the batch, whatever
-    ``negatives_from`` says, since an image has only one.
+    A role (anchor, candidates, ...) is a map (B, C, H, W), a tensor of vectors (B, C), or a list of these, one per
+    layer. The maps of one layer are average-pooled to the size of the smallest one. Vectors are contrasted over the
+    batch, whatever ``negatives_from`` says, since an image has only one.
 
     A subclass gives ``anchor_role`` and :meth:`_layer_contrast`.
 
     Attributes:
-        anchor_role: the role whose features are to change, which ``anchor_channels`` is for.
+        anchor_role: the role whose features are to change; ``anchor_channels`` refers to it.
 
     Args:
         temperature: tau, above 0.
-        channels: C of each layer: it gets an MLP head (CRL-SR, section 3.3), which all roles share. None: no heads,
-            features are compared as they are.
-        anchor_channels: C of each layer of ``anchor_role``, if it comes from another network than the other roles: it
-            gets heads of its own. It needs ``channels``.
-        dim: of the vectors that the heads give; the paper's S of 256.
+        channels: C of each layer. Each layer then gets an MLP head (CRL-SR, section 3.3), which all roles share. None:
+            no heads, features are compared as they are.
+        anchor_channels: C of each layer of ``anchor_role``, if its features come from a different network than those of
+            the other roles; it then gets heads of its own. Needs ``channels``.
+        dim: dimension of the vectors that the heads give; the paper's S, which is 256.
         positions: how many positions of each layer to sample, the same in all roles and images. None: all of them.
         negatives_from: ``"image"``, the other positions of the same image, as the paper argues for, or ``"batch"``, the
             other positions of all images.
-        gather: whether negatives come from the batches of all ranks, with gradients; with ``negatives_from="batch"``.
-            The mean of the ranks' losses is then that of one process on the joined batch, also where batches differ in
-            size. A rank without samples gives features of shape (0, ...), and does the same forward and backward passes
-            as the others.
+        gather: whether negatives come from the batches of all ranks, with gradients; needs ``negatives_from="batch"``.
+            The mean of the ranks' losses then equals the loss of one process on the joined batch, even where batch
+            sizes differ. A rank without samples gives features of shape (0, ...), and does the same forward and
+            backward passes as the others.
         reduction: ``"mean"`` over positions and images, and then over layers; ``"sum"`` over all of them, as the paper
             prints eq. 2; ``"none"``: (B, M), the positions of all layers side by side.
 
@@ -100,7 +100,7 @@ class PositionLoss(nn.Module):
 
         Args:
             roles: maps, vectors, or lists of these, by the names of :meth:`forward`'s arguments.
-            generator: draws the positions, on the features' device. None takes torch's own.
+            generator: draws the positions, on the features' device. None: torch's default generator.
 
         Raises:
             DataError: features that do not fit each other or the heads.
@@ -139,7 +139,7 @@ class PositionLoss(nn.Module):
             roles: features by role.
 
         Returns:
-            By layer and role (B, D, H, W), behind the heads and pooled to one size; of vectors, H and W are 1.
+            Maps (B, D, H, W) by layer and role, after the heads and pooled to one size; for vectors, H and W are 1.
         """
         maps = []
         for index, layer in enumerate(self._layers(roles)):

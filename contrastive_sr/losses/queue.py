@@ -25,29 +25,30 @@ class DegradationQueueLoss(nn.Module):
     .. math:: \mathcal{L} = \frac{1}{B} \sum_i -\log \frac{\exp(q_i \cdot k_i/\tau)}
         {\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot u_j/\tau)}
 
-    DASR eq. 3 in the reading of :func:`~contrastive_sr.functional.queue_nce`, trained as MoCo v2 is. Keys come from a
-    momentum encoder, a copy of the encoder whose parameters follow it by a moving average. In training mode one call
-    does, after the query that the caller encoded: the momentum update, the keys (no gradient), the loss against the
-    keys of earlier calls, and then the keys enter the queue, the oldest leaving it. Slots not yet filled are masked,
-    so the first call gives 0. In eval mode nothing moves: a loss against the queue as it is.
+    DASR eq. 3 in the reading of :func:`~contrastive_sr.functional.queue_nce`, trained like MoCo v2. Keys come from a
+    momentum encoder, a copy of the encoder whose parameters follow the encoder's as a moving average. The caller
+    encodes the query. In training mode, one call then makes the momentum update, encodes the keys (without gradient),
+    computes the loss against the keys of earlier calls, and puts the new keys into the queue, where they replace the
+    oldest ones. Slots not yet filled are masked, so the first call gives 0. In eval mode nothing is updated: the loss
+    is computed against the queue as it is.
 
     All state is in ``state_dict()``: momentum encoder, ``queue`` (K, dim) of unit vectors, ``pointer`` (the slot to be
     written next) and ``fill`` (how many slots hold a key). BatchNorm in the momentum encoder sees the statistics of the
-    batch of keys, as BatchNorm in the encoder sees those of the queries; its running statistics are its own, no
-    moving average of the encoder's, and with ``gather`` are averaged over the ranks. A graph break under
-    ``torch.compile``: where the queue is written moves on at each call.
+    batch of keys, as BatchNorm in the encoder sees those of the queries; its running statistics are its own, not a
+    moving average of the encoder's; with ``gather`` they are averaged over the ranks. The loss is a graph break under
+    ``torch.compile``, because the place where the queue is written changes with each call.
 
     Args:
         encoder: maps (B, ...) images to (B, dim) vectors. It is copied, not kept.
         dim: number of features of a vector; the paper's is 256.
-        queue_size: K, keys in the queue; the paper's is 8192. A batch need not divide it.
+        queue_size: K, number of keys in the queue; the paper's is 8192. It need not be a multiple of the batch size.
         momentum: of the momentum encoder, from 0 to 1; MoCo's is 0.999.
         temperature: tau, above 0; the paper's is 0.07.
-        gather: under torch.distributed, let the keys of all ranks enter the queue, in the order of the ranks, so that
-            all ranks hold one queue; the mean of the ranks' losses is then that of one process on the joined batch.
-            Trainings on several ranks want it: else each fills a queue of its own, in whose place
-            DistributedDataParallel puts the first rank's. A rank without images passes (0, dim) queries and (0, ...)
-            images: nothing is encoded, its loss is 0. Every rank must make the call.
+        gather: under torch.distributed, whether the keys of all ranks enter the queue, in the order of the ranks, so
+            that all ranks hold the same queue; the mean of the ranks' losses then equals the loss of one process on the
+            joined batch. Use it whenever you train on several ranks: otherwise each rank fills a queue of its own,
+            which DistributedDataParallel overwrites with the first rank's. A rank without images passes (0, dim)
+            queries and (0, ...) images: nothing is encoded, its loss is 0. Every rank must make the call.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -104,29 +105,30 @@ class DegradationQueueLoss(nn.Module):
         return self._read_position()[1] == 0
 
     def forward(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Tensor:
-        """The loss; in training mode the momentum encoder and the queue move on.
+        """The loss; in training mode the momentum encoder and the queue are updated.
 
         Args:
-            query: (B, dim) vectors, what ``encoder`` made of one crop of each image, with their graph.
+            query: (B, dim) vectors that ``encoder`` made from one crop of each image, with their graph.
             key_images: (B, ...) the other crops, as the encoder takes them.
-            encoder: what made the queries, for the momentum update; it may be wrapped in DistributedDataParallel.
+            encoder: the encoder that made the queries, for the momentum update; it may be wrapped in
+                DistributedDataParallel.
 
         Returns:
             A scalar of at least 0, or (B,) with ``reduction="none"``; its gradient reaches ``query`` alone.
 
         Raises:
-            DataError: vectors of another shape, another number of key images, or no images (with ``gather``: on all
+            DataError: vectors of another shape, a different number of key images, or no images (with ``gather``: on all
                 ranks).
-            ConfigError: an encoder that is not of the momentum encoder's shape.
+            ConfigError: an encoder whose parameters do not have the shapes of the momentum encoder's.
         """
         return self.contrast(query, key_images, encoder).loss
 
     @outside_graphs
     def contrast(self, query: Tensor, key_images: Tensor, encoder: nn.Module) -> Contrast:
-        """The loss, with mean cosines of this rank's queries; instead of :meth:`forward`, whose arguments it takes.
+        """The loss, with mean cosines of this rank's queries. Use it in place of :meth:`forward`, with its arguments.
 
-        They are ``positive_similarity`` to their keys and ``negative_similarity`` to the keys in the queue; 0 where
-        there is nothing to compare.
+        The cosines are ``positive_similarity`` to their keys and ``negative_similarity`` to the keys in the queue; 0
+        where there is nothing to compare.
         """
         self._check(query, key_images)
         if self.training:

@@ -22,21 +22,22 @@ class SRNCELoss(PositionLoss):
         {e^{(h_m \cdot s_m - p_m)/\tau} + e^{(1 - s_m \cdot l_m - p_m)/\tau} + \sum_{j \neq m} e^{h_m \cdot s_j/\tau}},
         \quad p_m = 1 - h_m \cdot l_m
 
-    Mean over positions, images and layers. The variants are those of :func:`~contrastive_sr.functional.srnce`; take
-    ``"negative"``, unless the paper is to be reproduced.
+    It is the mean over positions, images and layers. For the variants see :func:`~contrastive_sr.functional.srnce`; use
+    ``"negative"``, unless you want to reproduce the paper.
 
     Args:
         temperature: tau, above 0; not used by ``"paper"``, which has none.
         variant: ``"negative"``, ``"tempered"`` or ``"paper"``.
         penalty: whether to subtract :math:`p_m`.
-        detach_hr: whether the HR features get no gradient. Heads learn from them all the same.
-        detach_lr: whether the LR features get no gradient. Heads learn from them all the same.
+        detach_hr: whether the HR features get no gradient. The heads still learn from them.
+        detach_lr: whether the LR features get no gradient. The heads still learn from them.
         channels: C of each layer, which then gets a head; see :class:`~contrastive_sr.losses.positions.PositionLoss`.
-        anchor_channels: C of each layer of the SR features, if they come from another network than those of HR and LR.
-        dim: of the vectors that the heads give; the paper's 256.
+        anchor_channels: C of each layer of the SR features, if they come from a different network than those of HR and
+            LR.
+        dim: dimension of the vectors that the heads give; the paper's is 256.
         positions: how many positions of each layer to sample. None: all of them.
         negatives_from: ``"image"`` or ``"batch"``.
-        gather: whether negatives come from all ranks; with ``negatives_from="batch"``.
+        gather: whether negatives come from all ranks; needs ``negatives_from="batch"``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, see :class:`~contrastive_sr.losses.positions.PositionLoss`.
 
     Raises:
@@ -88,10 +89,10 @@ class SRNCELoss(PositionLoss):
         """The loss.
 
         Args:
-            hr: features of the HR images: maps (B, C, H, W), vectors (B, C), or a list of these, one a layer.
+            hr: features of the HR images: maps (B, C, H, W), vectors (B, C), or a list of these, one per layer.
             sr: features of the SR images, in the same form.
             lr: features of the enlarged LR images, in the same form.
-            generator: draws the positions, on the features' device. None takes torch's own.
+            generator: draws the positions, on the features' device. None: torch's default generator.
 
         Returns:
             A scalar of at least 0, or (B, M) with ``reduction="none"``.

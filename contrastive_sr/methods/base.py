@@ -22,7 +22,7 @@ class Step:
 
     Attributes:
         number: how many SR steps were done before it.
-        seed: of the method's random draws in it; another one for each method, step and process.
+        seed: seed of the method's random draws in this step; different for each method, step and process.
 
     Example:
         >>> draws = Step(number=7, seed=3).generator("cpu")
@@ -34,28 +34,30 @@ class Step:
     seed: int = 0
 
     def generator(self, device: torch.device | str) -> torch.Generator:
-        """A new source of the step's draws, on the device; each call gives one that begins anew."""
+        """A new source of the step's draws, on the device; each call gives one that starts afresh."""
         return torch.Generator(device).manual_seed(self.seed)
 
 
 class Method(nn.Module):
-    """A paper's addition to SR training. It says what is its own; the engine drives it.
+    """A paper's addition to SR training. It provides what is specific to the paper; the engine drives it.
 
-    :class:`~contrastive_sr.methods.Methods`, the engine, alone calls the SR network, counts the steps, gives each its
-    random draws, weighs the terms, logs, and checks what a method returns. A subclass overrides some of the hooks
-    below; most need :meth:`terms` alone, and :meth:`auxiliary` if they have parts to train. All its state is in
-    parameters and persistent buffers, so that a training can be resumed from ``state_dict()``.
+    Only the engine, :class:`~contrastive_sr.methods.Methods`, calls the SR network, counts the steps, gives each step
+    its random draws, weights the terms, logs, and checks what a method returns. A subclass overrides some of the hooks
+    below; most methods need only :meth:`terms`, and :meth:`auxiliary` if they have parts to train. All of a method's
+    state is in parameters and persistent buffers, so that a training can be resumed from ``state_dict()``.
 
     Attributes:
         layers: names of the SR network's modules whose outputs the method reads, as ``batch["features/<name>"]``.
-        wants: names of what it reads of a batch beside ``"lr"`` and ``"hr"``, for hosts that can make it, such as
-            ``"lr_key"``. A host that cannot, leaves it out.
-        network: makes the SR network that the method is for, called as ``network(scale=4)``. None: it takes any.
-        warmup_steps: in the first so many SR steps the host's own losses rest, and what learns is what this method
-            trains.
-        warmup_module: name of the SR network's module, called with the LR images, that alone is run in these steps. It
-            holds all ``layers``. None: the whole network is run. Whatever else of it the terms call in these steps,
-            they call by :func:`~contrastive_sr.methods.layers.call_alone`, which averages gradients over processes.
+        wants: names of what it reads from a batch besides ``"lr"`` and ``"hr"``, such as ``"lr_key"``, for hosts that
+            can make it. A host that cannot make it leaves it out.
+        network: makes the SR network that the method is for, called as ``network(scale=4)``. None: the method takes any
+            network.
+        warmup_steps: for this many SR steps at the beginning the host's own losses do not count, and only what this
+            method trains learns.
+        warmup_module: name of the only module of the SR network that is run in these steps, on the LR images. It
+            contains all ``layers``. None: the whole network is run. If the terms call any other part of the network in
+            these steps, they do so through :func:`~contrastive_sr.methods.layers.call_alone`, which averages gradients
+            over processes.
         metrics: names of the metrics of each term, and of each auxiliary loss, that may be left out; the engine then
             logs zeros in their place.
 
@@ -63,13 +65,13 @@ class Method(nn.Module):
         name: prefix of everything that is logged.
         seed: seed of its random draws.
         weights: one :class:`~contrastive_sr.methods.TermWeight` for each term, by the term's name.
-        every: the method takes part in each so many-th SR step alone, the first included, and its terms count so many
-            times as much there ("lazy regularization", as in StyleGAN2, arXiv 1912.04958, appendix B). In between it
-            costs nothing, and its parts do not learn.
+        every: the method takes part only once in this many SR steps, beginning with the first, and its terms count this
+            many times as much there ("lazy regularization", as in StyleGAN2, arXiv 1912.04958, appendix B). In between
+            it costs nothing, and its parts do not learn.
 
     Raises:
-        ConfigError: a name, of the method or of a term, that is empty or holds "loss", ".", "/" or a space; a weight
-            that is no ``TermWeight``; or a number of steps below 1.
+        ConfigError: a name, of the method or of a term, that is empty or contains "loss", ".", "/" or a space; a weight
+            that is not a ``TermWeight``; or a number of steps below 1.
     """
 
     layers: tuple[str, ...] = ()
@@ -97,7 +99,7 @@ class Method(nn.Module):
         self.every = check_count(every, f"{name}: every")
 
     def check_network(self, net: nn.Module) -> None:
-        """Refuse an SR network that this method cannot train; most take any.
+        """Refuse an SR network that this method cannot train; most methods take any.
 
         Args:
             net: the network, without a wrapper for several processes.
@@ -107,11 +109,11 @@ class Method(nn.Module):
         """
 
     def network_inputs(self, net: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """What the SR network is called with beside the LR images, by keyword; most add nothing.
+        """What the SR network is called with besides the LR images, by keyword; most methods add nothing.
 
         Args:
             net: the network, without a wrapper for several processes.
-            batch: of a step. For a dry run, before training: ``"lr"`` alone.
+            batch: the batch of a step; for a dry run, before training, ``"lr"`` alone.
 
         Raises:
             DataError: the batch lacks what the network needs.
@@ -130,7 +132,7 @@ class Method(nn.Module):
         """
 
     def check_data(self, names: Collection[str], images: int) -> None:
-        """Refuse training data that this method cannot use, before there is a batch; most take any.
+        """Refuse training data that this method cannot use, before there is a batch; most methods take any.
 
         Args:
             names: what the batches will hold.
@@ -144,15 +146,15 @@ class Method(nn.Module):
         """Refuse a first batch that this method cannot train on.
 
         Args:
-            batch: ``"lr"`` and ``"hr"``, RGB in [0, 1], whose shapes were found to fit each other, and what else there
-                is.
+            batch: ``"lr"`` and ``"hr"``, RGB in [0, 1], whose shapes are known to fit each other, and whatever else the
+                batch holds.
 
         Raises:
             DataError: images that are missing, or that it cannot take.
         """
 
     def follow(self, net: nn.Module, step: Step) -> None:
-        """See the SR network at the beginning of a training step, as the optimizer left it; most look away.
+        """See the SR network at the beginning of a training step, as the optimizer left it; most methods ignore it.
 
         Args:
             net: the network, without a wrapper for several processes.
@@ -163,7 +165,7 @@ class Method(nn.Module):
         """The losses that train the method's own parts, by name; none unless it has such parts.
 
         Args:
-            batch: of the step, with ``"sr"`` and ``"features/<name>"``, all detached from the SR network.
+            batch: the batch of the step, with ``"sr"`` and ``"features/<name>"``, all detached from the SR network.
             step: the step.
         """
         return {}
@@ -174,7 +176,7 @@ class Method(nn.Module):
         A term that is not active yet may be left out.
 
         Args:
-            batch: of the step, with ``"sr"`` and ``"features/<name>"``, part of the SR network's graph.
+            batch: the batch of the step, with ``"sr"`` and ``"features/<name>"``, part of the SR network's graph.
             step: the step.
         """
         return {}
@@ -187,19 +189,19 @@ class Method(nn.Module):
         return {}
 
     def compared(self, batch: Batch, step: Step) -> list[Comparison]:
-        """What this method compares in a step, of the first image of a batch, for a person to look at.
+        """What this method compares in a step, for the first image of a batch, for a person to look at.
 
         Called in eval mode and without gradients; no state may move.
 
         Args:
-            batch: of the step, with ``"sr"``.
+            batch: the batch of the step, with ``"sr"``.
             step: the step.
 
         Returns:
             One :class:`~contrastive_sr.methods.Comparison` for each anchor; none if the method compares nothing.
 
         Raises:
-            ConfigError: a method that does not say.
+            ConfigError: a method that does not implement this.
         """
         raise ConfigError(
             f"{self.name}: {type(self).__name__} does not say what it compares. Give the class a method "

@@ -38,9 +38,9 @@ class Entry(NamedTuple):
     """One of the things to choose from.
 
     Attributes:
-        name: as configs and code write it; of a family of presets, with a ``*`` for each number.
-        paper: short names of the papers that it is of, keys of :data:`PAPERS`; empty if it is of none.
-        summary: what it is, in a line: the first of its docstring.
+        name: as written in configs and code; for a family of presets, with a ``*`` for each number.
+        paper: short names of the papers that it comes from, keys of :data:`PAPERS`; empty if it comes from none.
+        summary: what it is: the first line of its docstring.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
     Attributes:
         place: where their names are written.
-        entries: gives them, also those that were registered since.
+        entries: returns them, including those that were registered later.
     """
 
     place: str
@@ -102,7 +102,7 @@ def find_kind(name: str) -> Kind:
     """One of :data:`KINDS`.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is no kind of this name.
 
     Example:
         >>> [entry.name for entry in find_kind("samples").entries()][:2]

@@ -22,7 +22,7 @@ class Compared:
 
     Attributes:
         label: what it is.
-        role: ``"anchor"``, ``"positive"``, ``"negative"``, or ``"shown"`` for what only helps to understand.
+        role: ``"anchor"``, ``"positive"``, ``"negative"``, or ``"shown"`` for what is only an aid to the viewer.
         image: (3, h, w) RGB in [0, 1]. None: there is ``heat`` alone.
         similarity: to the anchor, or another number, as the :class:`Comparison`'s ``quantity`` says. None: no number.
         bands: what the embedding's first layer sees of it, by name, (3, h, w) in [-1, 1] with 0 for nothing; none if
@@ -49,7 +49,8 @@ class Comparison:
         quantity: what the numbers are, in words.
         parts: anchor, positives and negatives, in the order to be drawn.
         note: what to know before trusting the numbers, such as ``"untrained embedding"``.
-        again: the comparison before it, in another layer or direction; it says no more while there is a note.
+        again: whether it repeats the comparison before it, in another layer or direction; it tells nothing new while
+            there is a note.
     """
 
     title: str
@@ -60,11 +61,11 @@ class Comparison:
 
 
 def in_digits(number: float, digits: int) -> str:
-    """A number for people; a similarity that would be rounded to 1 by what it lacks.
+    """A number as text for people; a similarity that would be rounded to 1, as 1 minus what is missing.
 
     Args:
         number: any.
-        digits: behind the point.
+        digits: digits after the decimal point.
 
     Example:
         >>> in_digits(0.6204, 3), in_digits(0.99998, 3), in_digits(1.0, 3), in_digits(12.5, 3)

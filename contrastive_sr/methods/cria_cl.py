@@ -75,55 +75,59 @@ class CriaCL(Method):
     .. math:: \mathcal{L} = \alpha \mathcal{L}_{pix} + \beta \mathcal{L}_{per} + \gamma \mathcal{L}_{adv}
         + \lambda_a \mathcal{L}_{align} + \lambda_u \mathcal{L}_{unif}
 
-    Eq. 11. The pixel loss is the host's. Perceptual and adversarial loss of the SR image are ``sr_criteria`` here (or,
-    if that is empty, the host's). The alignment (eq. 8) is between anchor and positives, criteria of the image of the
-    branch ``align``; the uniformity (eq. 9) between anchor and negatives, criteria of that of ``uniformity``; on a
-    network without branches (variants 3 to 5) both are of the SR image. What the two do is not what their names say:
-    the alignment raises the anchor wherever it is below a positive, the uniformity lowers all; see
-    :class:`~contrastive_sr.losses.CriteriaLoss`. So each criterion is logged with its ``push``.
+    Eq. 11. The pixel loss is the host's. The perceptual and adversarial losses of the SR image are ``sr_criteria`` here
+    (or, if that is empty, the host's). The alignment (eq. 8) is between the anchor and the positives, which are
+    criteria of the image of the branch ``align``; the uniformity (eq. 9) is between the anchor and the negatives, which
+    are criteria of the image of the branch ``uniformity``; on a network without branches (variants 3 to 5) both use the
+    SR image. The two terms do not do what their names suggest: the alignment raises the anchor wherever it is below a
+    positive, and the uniformity lowers all criteria; see :class:`~contrastive_sr.losses.CriteriaLoss`. For this reason
+    each criterion is logged with its ``push``.
 
-    Discriminators of adversarial criteria are parts of this method. They learn in its own step, before the SR network's
-    and on detached images, to tell HR images from all the images that they judge.
+    The discriminators of adversarial criteria are parts of this method. In the method's own step, before the SR
+    network's and on detached images, they learn to tell HR images from all the images that they judge.
 
-    Terms: ``align``, ``uniformity``, whose shares are measured at the branch's image, and one a criterion of
+    Terms: ``align`` and ``uniformity``, whose shares are measured at the branch's image, and one for each criterion of
     ``sr_criteria``, by the criterion's name. Metrics: ``align_<criterion>`` and ``uniformity_<criterion>``, the mean of
-    each criterion, and with ``_push`` behind it 1 if the term raises it and -1 if it lowers it; ``align_mask`` and
+    each criterion, and with the suffix ``_push`` 1 if the term raises it and -1 if it lowers it; ``align_mask`` and
     ``uniformity_mask``, the mean of S and of 1 - S. Trained parts: ``<criterion>_discriminator``.
 
     Args:
-        align_weight: lambda_a, fixed; the paper's is 0.01, beside 0.01 of the pixel loss.
-        align_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        align_weight: lambda_a, fixed; the paper's is 0.01, beside a weight of 0.01 for the pixel loss.
+        align_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         uniformity_weight: lambda_u, fixed; the paper's is 0.01.
-        uniformity_share: instead, its share. With neither it is 0.05.
-        variant: a row of Table V. 1: the pixel loss alone. 2: and ``sr_criteria``. 3: and alignment. 4: uniformity in
-            its place. 5: both. 6: as 2, with branches and masks. 7: all, the paper's. Weights of what a variant does
-            not have are not used.
+        uniformity_share: instead of a fixed weight, the share to keep. If neither is given, the share is 0.05.
+        variant: a row of Table V. 1: the pixel loss alone. 2: 1 and ``sr_criteria``. 3: 2 and the alignment. 4: 2 and
+            the uniformity. 5: 2 and both. 6: 2 with branches and masks. 7: everything, the paper's. Weights of parts
+            that a variant does not have are not used.
         anchor: a criterion: a name (``"Pixel"``, ``"SSIM"``, ``"VGG"``, ``"Adversarial"``, or that of a loss of the
             host in use), or a mapping with ``type``, its arguments and, if wanted, a ``name``. Table VI: ``"Pixel"``,
             ``"VGG"`` or ``"Adversarial"``.
         positives: a list of criteria, each in that form. None: the paper's for this anchor, see below.
         negatives: a list of criteria, each in that form. None: the paper's.
-        sr_criteria: criteria of the SR image, mappings with a ``weight`` beside, or a ``share``. None: those of eq. 11.
-        vgg_weights: of VGG criteria that name none themselves: ``"torchvision"``, ``"timm"`` or a file. None: the
-            paper's lists without those of VGG, which need pretrained weights.
-        vgg_model: of VGG criteria that name none themselves: ``"vgg19"`` or ``"vgg16"``.
+        sr_criteria: criteria of the SR image, mappings that also have a ``weight`` or a ``share``. None: those of
+            eq. 11.
+        vgg_weights: the weights of VGG criteria that do not name any themselves: ``"torchvision"``, ``"timm"`` or a
+            file. None: the paper's lists without their VGG criteria, which need pretrained weights.
+        vgg_model: the model of VGG criteria that do not name one themselves: ``"vgg19"`` or ``"vgg16"``.
         masks: with branches, what S and 1 - S weight: ``"losses"`` (Fig. 4), the criteria's maps; ``"images"`` (as
-            eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills up what a
-            mask leaves out: for a pixel criterion that is the masked image, and others do not see black holes.
-        train_masks: whether the two terms train the masks too, as in the paper. They then learn to look away: 1 - S
-            goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR image's losses
-            only.
+            eq. 10), the images that are compared; ``"none"``: nothing. With ``"images"`` the HR image fills in what a
+            mask leaves out: for a pixel criterion that amounts to the masked image, and other criteria do not see black
+            holes.
+        train_masks: whether the two terms train the masks too, as in the paper. The masks then learn to evade the
+            terms: 1 - S goes to 0, and the branch ``uniformity`` is left alone. False: the masks learn from the SR
+            image's losses only.
         exponent: eta, at least 1; the paper's is 2.
         t: above 0; the paper's is 2.
         detach_anchor: whether the alignment leaves the anchor alone, so that it cannot be made worse.
-        normalize: whether to divide each criterion by a running mean of its size (in the saved state).
+        normalize: whether to divide each criterion by a running mean of its size (kept in the saved state).
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of a share to the next.
+        share_interval: number of steps from one measurement of a share to the next.
 
     The paper's lists are: anchor Pixel, positives SSIM and VGG's ``relu1_2``, negatives VGG's ``conv5_4`` and
-    Adversarial. For another anchor it gives none; ours has the criteria of its kind (Pixel, SSIM, ``relu1_2`` or
-    ``conv5_4``, Adversarial) as positives and those of the other kind as negatives. With VGG-16 the layer is
-    ``conv5_3`` in the place of ``conv5_4``.
+    Adversarial. For other anchors the paper gives no lists; ours have the criteria of the anchor's kind (Pixel, SSIM,
+    ``relu1_2``; or ``conv5_4``, Adversarial) as positives and those of the other kind as negatives. With VGG-16,
+    ``conv5_3`` takes the place of ``conv5_4``.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.

@@ -17,9 +17,9 @@ from contrastive_sr.samples import Batch
 class CriterionTerm(Method):
     """A criterion of SR against HR images as one more term beside the host's losses, no contrast.
 
-    To compare with a contrastive term of the same share: MS-SSIM, SSIM, a layer of VGG, a discriminator's verdict, or a
-    loss of the host in use. The discriminator of an adversarial criterion learns in a step of its own, before the SR
-    network's, to tell HR from (detached) SR images.
+    It is meant for comparison with a contrastive term of the same share: MS-SSIM, SSIM, a layer of VGG, a
+    discriminator's verdict, or a loss of the host in use. The discriminator of an adversarial criterion learns in a
+    step of its own, before the SR network's, to tell HR from (detached) SR images.
 
     Terms: one, by the criterion's name. Trained parts: ``<criterion>_discriminator`` of an adversarial criterion.
 
@@ -28,10 +28,11 @@ class CriterionTerm(Method):
             host in use), a mapping with ``type``, its arguments and, if wanted, a ``name``, or a module that is called
             with SR and HR images.
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
-        every: steps from one at which the term is applied to the next; its weight is so many times as large there.
+        share_interval: number of applications of the term from one measurement of the share to the next.
+        every: apply the term only once in this many steps; its weight is this many times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.

@@ -54,22 +54,22 @@ VARIANTS: Mapping[str, Parts] = {
 class CRLSR(Method):
     """CRL-SR's training of :class:`contrastive_sr.networks.CRLSR`, and the six models of its Table 1.
 
-    Decoupling (section 3.3): the features of the upsampled LR image and those that another encoder finds in the HR
+    Decoupling (section 3.3): the features of the upsampled LR image and those that another encoder extracts from the HR
     image are drawn together by the bidirectional loss, eq. 3, so that both keep what they have in common. Refinement
-    (section 3.4): a feature encoder sees HR and SR images; SR features are drawn to the HR features of their place on
-    the condition of the LR features, eq. 6, and a reconstruction of the HR image, eq. 7, keeps the HR features rich.
-    The SR image's own L1 loss, of eq. 8, is the host's pixel loss. The three networks that only training needs
-    (HR encoder, feature encoder, reconstruction decoder) and the MLP heads are parts of this method.
+    (section 3.4): a feature encoder sees HR and SR images; SR features are drawn to the HR features at the same place,
+    conditioned on the LR features, eq. 6, and a reconstruction of the HR image, eq. 7, keeps the HR features rich. The
+    SR image's own L1 loss, of eq. 8, is the host's pixel loss. The three networks that only training needs (HR encoder,
+    feature encoder, reconstruction decoder) and the MLP heads are parts of this method.
 
     The paper trains all of it together. Here the gradient of each term at the SR network's step goes to the SR network
     alone, while the parts learn in their own step before it: the HR encoder and the decoupling's heads by the
     bidirectional loss, feature encoder and decoder by the reconstruction, and not by eq. 6, which they could lower by
     hiding the detail. The refinement's heads, which all three roles share, learn to find the place of an HR feature
-    among the SR and among the LR features (eq. 2 twice; with InfoNCE, among the SR features). By eq. 6, whose penalty
-    has no gradient, they would set LR features opposite to SR ones, and the push would leave the pull without effect.
-    ``joint`` is the paper's way: feature encoder, heads and the SR network's encoder all learn by eq. 6 too.
-    For ``warmup_steps`` steps the refinement has no weight, because eq. 6 needs SR features that are near to something
-    (see :func:`~contrastive_sr.functional.srnce`).
+    among the SR and among the LR features (eq. 2 twice; with InfoNCE, only among the SR features). If they learnt by
+    eq. 6, whose penalty has no gradient, they would turn the LR features opposite to the SR ones, and the push would
+    leave the pull without effect. ``joint`` is the paper's way: feature encoder, heads and the SR network's encoder all
+    learn by eq. 6 too. For ``warmup_steps`` steps the refinement has no weight, because eq. 6 needs SR features that
+    are already near the HR or the LR features (see :func:`~contrastive_sr.functional.srnce`).
 
     Terms: ``decoupling``, whose share is measured at the LR features, and ``refinement``, at the SR image. Metrics:
     ``decoupling_similarity``; ``positive_similarity`` and, with SRNCE, ``lr_similarity``. Trained parts:
@@ -77,24 +77,26 @@ class CRLSR(Method):
 
     Args:
         loss_weight: fixed weight of the refinement; the paper's is 1.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         decoupling_weight: fixed weight of the decoupling; the paper gives none.
-        decoupling_share: instead, its share. With neither it is 0.05.
-        variant: a letter of Table 1. ``"a"``: neither contrast. ``"b"``: SRNCE. ``"c"``: InfoNCE in its place. ``"d"``:
-            decoupling. ``"e"``: decoupling and InfoNCE. ``"f"``: decoupling and SRNCE, the paper's. Weights of what
-            a variant does not have are not used.
+        decoupling_share: instead of a fixed weight, the share to keep. If neither is given, the share is 0.05.
+        variant: a letter of Table 1. ``"a"``: neither contrast. ``"b"``: SRNCE. ``"c"``: InfoNCE instead. ``"d"``:
+            decoupling. ``"e"``: decoupling and InfoNCE. ``"f"``: decoupling and SRNCE, the paper's. Weights of parts
+            that a variant does not have are not used.
         srnce_variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see :func:`~contrastive_sr.functional.srnce`.
-        warmup_steps: SR steps before the refinement counts.
+        warmup_steps: number of SR steps before the refinement counts.
         penalty: whether eq. 6 has the penalty of eq. 5; without it, ``srnce_variant="paper"`` is eq. 4.
-        joint: whether all parts learn by the refinement, as in the paper, from the first step on and with the weight 1.
+        joint: whether all parts learn by the refinement too, as in the paper, from the first step on and with a weight
+            of 1.
         reduction: of both contrasts, over the positions of all layers and images: ``"mean"``, or ``"sum"`` as in eq. 2.
-        temperature: tau, above 0; the paper's 0.07.
-        dim: of the vectors behind the heads; the paper's 256.
+        temperature: tau, above 0; the paper's is 0.07.
+        dim: dimension of the vectors that the heads give; the paper's is 256.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         seed: seed of the positions.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of a share to the next; that of the decoupling is a backward pass of
-            the network.
+        share_interval: number of steps from one measurement of a share to the next; measuring that of the decoupling
+            takes a backward pass of the network.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.

@@ -50,14 +50,14 @@ class EncoderWithHead(nn.Module):
 
 
 class DegradationMethod(Method):
-    """What the methods share that contrast degradations: the keys, the momentum encoder and the queue.
+    """What the methods that contrast degradations share: the keys, the momentum encoder and the queue.
 
     A subclass gives :attr:`pair`.
 
     Args:
         name: prefix of everything that is logged.
         weights: of the terms.
-        encoder: of the shape of the momentum encoder, which begins as a copy of it.
+        encoder: an encoder; the momentum encoder begins as a copy of it.
         temperature: tau, above 0.
         queue_size: keys in the queue.
         momentum: of the momentum encoder.
@@ -174,42 +174,43 @@ class DegradationMethod(Method):
 class DASR(DegradationMethod):
     """DASR's training of :class:`contrastive_sr.networks.DASR`: its encoder learns by contrast and by the SR loss.
 
-    The query is the representation R that the SR network's encoder made of the LR images, in its one forward pass,
-    behind the encoder's head; the key is that of another LR crop of the same degradation by the momentum encoder; the
-    negatives are earlier keys. The contrastive term trains the encoder and its head; the host's losses train the SR
-    network and, through R, the encoder too. So this method has nothing for an optimizer of its own. It holds the
-    momentum encoder, a copy of the network's encoder from the first step on, and the queue.
+    The query is the representation R that the SR network's encoder made of the LR images in its one forward pass,
+    passed through the encoder's head; the key is what the momentum encoder makes of another LR crop with the same
+    degradation; the negatives are earlier keys. The contrastive term trains the encoder and its head; the host's losses
+    train the SR network and, through R, the encoder too. So this method has nothing that needs an optimizer of its own.
+    It holds the momentum encoder, a copy of the network's encoder from the first step on, and the queue.
 
     Schedule: for ``warmup_steps`` SR steps the host's own losses do not count and the encoder learns by contrast
     alone, then by both. The paper's learning rates belong to the host's scheduler: 1e-3 and, after 60 of 100 epochs,
     1e-4; then 1e-4 for 500 epochs, halved every 125.
 
-    Where we differ: see :class:`~contrastive_sr.losses.DegradationQueueLoss`; the paper adds L1 of images in 0-255 to
-    the contrastive loss, which for images in [0, 1] is ``loss_weight`` 1 / 255. In the warm-up the encoder alone is
-    run, and not the rest of the SR network.
+    Where we differ: see :class:`~contrastive_sr.losses.DegradationQueueLoss`; the paper adds the L1 loss of images in
+    0-255 to the contrastive loss, which for images in [0, 1] is a ``loss_weight`` of 1 / 255. In the warm-up only the
+    encoder is run, not the rest of the SR network.
 
     Terms: ``contrastive``, whose share is measured at R (with ``split_lr``: at the weights of the encoder's last
     convolution). Metrics: ``positive_similarity``, ``negative_similarity``, ``queue_fill`` (from 0 to 1),
     ``host_factor`` (0 in the warm-up, then 1).
 
     Args:
-        loss_weight: fixed weight of the term; with no ``loss_share`` either, the paper's 1 / 255. 0 (with no warm-up)
-            is Model 1 of Table 1.
-        loss_share: instead, the share to keep; 1 lets contrast and pixel loss pull at R equally hard. What the SR
-            image loses by a wrong R is little at first, so that with the paper's weight the share is far above 1. In
-            the warm-up, where there is nothing to have a share of, the weight is then 1.
+        loss_weight: fixed weight of the term. If ``loss_share`` is not given either, it is the paper's 1 / 255. 0 (with
+            no warm-up) is Model 1 of Table 1.
+        loss_share: instead of a fixed weight, the share to keep; 1 lets contrast and pixel loss pull at R equally hard.
+            At first a wrong R costs the SR image little, so that with the paper's weight the share is far above 1. If a
+            share is given, the weight in the warm-up, where there is no pixel loss to take a share of, is 1.
         warmup_steps: SR steps of contrast alone.
-        temperature: tau, above 0; the paper's 0.07.
-        queue_size: keys in the queue; the paper's 8192.
-        momentum: of the momentum encoder; MoCo's 0.999.
+        temperature: tau, above 0; the paper's is 0.07.
+        queue_size: number of keys in the queue; the paper's is 8192.
+        momentum: momentum of the momentum encoder; MoCo's is 0.999.
         positives_from: ``"same_image"``, the paper's: the key is another crop of the same image, ``batch["lr_key"]``.
             ``"same_degradation"``, ours: a crop of another image under the same degradation,
-            ``batch["lr_key_other"]``, so that what the images show is of no help.
-        split_lr: what to do without ``"lr_key"`` in the batch, as when LR images come from files. True: cut each LR
-            image into two halves, across its longer side; the first is encoded once more as the query and the second
-            is the key. False: an error.
+            ``batch["lr_key_other"]``, so that the content of the images does not help.
+        split_lr: what to do when the batch has no ``"lr_key"``, for example because LR images come from files. True:
+            cut each LR image into two halves, across its longer side; the first is encoded once more as the query and
+            the second is the key. False: an error.
         name: prefix of everything that is logged.
-        share_interval: steps from one measurement of the share to the next; each is a backward pass of the network.
+        share_interval: number of steps from one measurement of the share to the next; each measurement takes a backward
+            pass of the network.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -293,7 +294,7 @@ class DASR(DegradationMethod):
         self._encoder = (net.encoder,)
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """The contrastive term; in training mode momentum encoder and queue move on."""
+        """The contrastive term; in training mode momentum encoder and queue are updated."""
         pair = self.pair
         encoder = pair.encoder
         if self.training and self.loss.is_empty:
@@ -324,12 +325,12 @@ class DegradationContrast(DegradationMethod):
     and its head (``contrast``).
 
     Args:
-        temperature: tau, above 0; the paper's 0.07.
-        queue_size: keys in the queue; the paper's 8192.
-        momentum: of the momentum encoder; MoCo's 0.999.
+        temperature: tau, above 0; the paper's is 0.07.
+        queue_size: number of keys in the queue; the paper's is 8192.
+        momentum: momentum of the momentum encoder; MoCo's is 0.999.
         positives_from: as in :class:`DASR`.
         split_lr: as in :class:`DASR`.
-        weights: a file with trained weights of the encoder to start from.
+        weights: a file with trained weights of the encoder, to start from.
         name: prefix of everything that is logged.
 
     Raises:
@@ -382,7 +383,7 @@ class DegradationContrast(DegradationMethod):
         return {f"{self.name}_encoder": self.pair.encoder}
 
     def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """``contrast``: trains the encoder; in training mode momentum encoder and queue move on."""
+        """``contrast``: trains the encoder; in training mode momentum encoder and queue are updated."""
         images, key_images = self._crops(batch)
         query = self.pair(batch["lr"] if images is None else images)
         return {"contrast": self._with_fill(self.loss.contrast(query, key_images, self.pair))}

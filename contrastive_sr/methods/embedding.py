@@ -1,4 +1,4 @@
-"""What methods share whose contrast is in the space of an embedding, which may learn alongside."""
+"""What the methods share that contrast in the space of an embedding, which may learn alongside."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ class EmbeddingMethod(Method):
     """A method with one term, ``contrastive``, over an embedding, positives and negatives.
 
     An embedding that can learn is trained as PCL-SR does: at each step, before the SR network's, it learns to tell HR
-    from (detached) SR images by eq. 7, over the batches of all ranks. HR and SR images share one pass, and so one
-    normalisation, when it trains; in the contrastive term all images see its running statistics, unmoved.
+    from (detached) SR images by eq. 7, over the batches of all ranks. When it trains, HR and SR images share one pass,
+    and so one normalisation; in the contrastive term all images are normalised by its running statistics, which that
+    term does not change.
 
-    An embedding with strides, and the decimated Haar transform, see an image on a grid of their own. Where that grid
-    always lies alike on the SR image, a network can satisfy them by a pattern of dots that repeats with it, which
-    nothing but a pixel loss opposes. With the phase ``"random"``, ours, all images of a step's comparison, and those
-    that the embedding learns from, are moved by one offset that is drawn anew at each step. ``"fixed"`` is the papers'.
-    :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator` has a finer grid, and
-    :class:`~contrastive_sr.samples.PeriodicPattern` as a negative opposes dots itself.
+    An embedding with strides, or with the decimated Haar transform, sees an image on a grid of its own. If that grid
+    always has the same position on the SR image, a network can satisfy the embedding with a pattern of dots that
+    repeats with the grid, and only a pixel loss opposes it. With the phase ``"random"``, which is ours, all images of a
+    step's comparison, and those that the embedding learns from, are moved by one offset that is drawn anew at each
+    step. ``"fixed"`` is what the papers do. :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator` has a finer
+    grid, and :class:`~contrastive_sr.samples.PeriodicPattern` as a negative opposes dots itself.
 
-    A subclass makes the embedding part of a module of its own, and gives :meth:`terms`.
+    A subclass makes the embedding part of a module of its own, and defines :meth:`terms`.
 
     Attributes:
         trains_embedding: whether the embedding learns.
@@ -54,15 +55,15 @@ class EmbeddingMethod(Method):
     Args:
         name: prefix of everything that is logged.
         seed: seed of the samples' randomness.
-        weight: of the term.
+        weight: weight of the term.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether it learns. None: if it can.
+        train_embedding: whether it learns. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None for a method that
             has none.
         negatives: mappings or sample generators; None for a method that has none.
         phase: ``"random"`` or ``"fixed"``.
-        every: steps from one application of the term to the next.
+        every: apply the term only once in this many steps.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -121,7 +122,7 @@ class EmbeddingMethod(Method):
             sample.attach(net)
 
     def follow(self, net: nn.Module, step: Step) -> None:
-        """Show the samples what became of the SR network; see :meth:`Method.follow`."""
+        """Show the samples the current state of the SR network; see :meth:`Method.follow`."""
         for sample in self._samples():
             sample.follow(net, step.number)
 
@@ -149,11 +150,11 @@ class EmbeddingMethod(Method):
 
         Args:
             images: (..., H, W): the SR images, HR images, or samples.
-            batch: of the step.
+            batch: the batch of the step.
             step: the step.
 
         Returns:
-            (..., H, W), with mirrored rows and columns for those that moved in; by one offset for all images of a step.
+            (..., H, W), moved by the same offset for all images of a step; mirrored rows and columns fill the edges.
         """
         if self.phase == "fixed":
             return images

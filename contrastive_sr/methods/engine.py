@@ -75,27 +75,27 @@ class Methods(nn.Module):
         auxiliary = methods.auxiliary_losses(batch)       # to train the methods' own parts, parameters()
         contrast = methods.sr_losses(batch, pixel_loss)   # contrast.loss is added to the SR network's losses
 
-    Random draws depend on a method's seed and name, the step and the process alone; so ``state_dict()`` is all that a
+    Random draws depend only on a method's seed and name, the step and the process; so ``state_dict()`` is all that a
     resumed run needs to continue bit for bit. ``methods["pcl"]`` is the method of that name.
 
-    A network for images of one channel is called with those; methods see them as three equal channels.
+    A network for one-channel images is called with one-channel images; methods see them as three equal channels.
 
     Args:
         methods: the methods; their names must differ. With none, the network trains on the host's losses alone.
         sr_output: for a network that returns a tuple, list or mapping: the index or key of the SR image in it.
         image_range: the largest value of the images that :meth:`run` is given and that the network takes and returns;
-            255.0 in loops such as EDSR-PyTorch's. Those that :meth:`run` returns are in [0, 1]. A teacher
+            255.0 in loops such as EDSR-PyTorch's. The images that :meth:`run` returns are in [0, 1]. A teacher
             (:class:`~contrastive_sr.samples.TeacherOutput`) always takes images in [0, 1].
-        skip_nonfinite: how many SR steps may be survived in which a term or an auxiliary loss is NaN or infinite on any
-            rank; one more is an error. Such a term is left out of its step, and so are all auxiliary losses of a
-            method of which one is such. Where SR, HR or LR images are not finite, all methods sit the step out; the
-            host's own losses are its own affair. There is a warning, and ``nonfinite_steps`` in the log counts these
-            steps. Values are looked at, not gradients, and at once, which stalls a GPU some times in each step. 0:
-            each is an error.
+        skip_nonfinite: how many SR steps to tolerate in which a term or an auxiliary loss is NaN or infinite on any
+            rank; one more is an error. Such a term is left out of its step; if one auxiliary loss of a method is not
+            finite, all auxiliary losses of that method are left out. Where SR, HR or LR images are not finite, all
+            methods sit the step out; the host's own losses are up to the host. There is a warning, and
+            ``nonfinite_steps`` in the log counts these steps. Values are checked, not gradients, and at once, which
+            stalls a GPU several times in each step. 0: the first such step is an error.
 
     Raises:
-        ConfigError: no methods but something else, two of one name, or a name that this class needs itself; or an
-            option that makes no sense.
+        ConfigError: something that is not a method, two methods of the same name, a name that this class needs itself,
+            or an option that makes no sense.
 
     Example:
         >>> from contrastive_sr.methods import PCL
@@ -163,7 +163,7 @@ class Methods(nn.Module):
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """What the methods read of a batch beside ``"lr"`` and ``"hr"``; see :class:`Method`."""
+        """What the methods read from a batch besides ``"lr"`` and ``"hr"``; see :class:`Method`."""
         return tuple(dict.fromkeys(name for method in self for name in method.wants))
 
     @property
@@ -173,15 +173,15 @@ class Methods(nn.Module):
 
     @property
     def warming_up(self) -> bool:
-        """Whether this is a step in which the host's own losses rest; a batch need not have an SR image then.
+        """Whether this is a step in which the host's own losses do not count; a batch need not have an SR image then.
 
-        Never in eval mode, in which methods are looked at and the whole network is run.
+        Always False in eval mode, which is for inspecting methods and in which the whole network is run.
         """
         return self.training and any(self.step.value < method.warmup_steps for method in self)
 
     @property
     def loss_names(self) -> set[str]:
-        """Which of what is logged are values of losses, seen so far: weighted terms, and auxiliary losses."""
+        """Names of the logged values seen so far that are losses: weighted terms, and auxiliary losses."""
         terms = {f"{method.name}_{key}" for method in self for key in method.weights}
         return terms | self._auxiliary_names
 
@@ -197,12 +197,12 @@ class Methods(nn.Module):
     # ------------------------------------------------------------------------------------------- before the first step
 
     def attach(self, net: Callable[..., Any], inputs: Mapping[str, Any] | None = None) -> None:
-        """Prepare all methods for the SR network: once, before optimizers are made from ``parameters()`` and DDP.
+        """Prepare all methods for the SR network: once, before DDP and before optimizers take ``parameters()``.
 
         Args:
             net: the SR network, wrapped for several processes or not. With ``layers`` it is called once, on a small
                 black image.
-            inputs: what the network is called with beside one LR image, by keyword, such as ``{"idx_scale": 0}``.
+            inputs: what the network is called with besides one LR image, by keyword, such as ``{"idx_scale": 0}``.
 
         Raises:
             ConfigError: a network that a method cannot train or that lacks the layers it reads, or a second call.
@@ -320,9 +320,9 @@ class Methods(nn.Module):
         Args:
             net: the SR network, called as ``sr = net(lr)``, wrapped for several processes or not.
             batch: ``"lr"`` (B, C, h, w) and ``"hr"`` (B, C, s h, s w), RGB or of one channel, in [0, 1] (or, with
-                ``image_range``, up to that). If it has ``"sr"`` already, the network is not called again. The same
-                holds for whatever else has a name that begins with ``"lr_"``, such as ``"lr_key"``.
-            inputs: what the network is called with beside the LR images, by keyword, such as ``{"idx_scale": 0}``.
+                ``image_range``, up to that). If it has ``"sr"`` already, the network is not called again. The channels
+                and the range apply to every other entry whose name begins with ``"lr_"`` as well, such as ``"lr_key"``.
+            inputs: what the network is called with besides the LR images, by keyword, such as ``{"idx_scale": 0}``.
 
         Returns:
             The batch with ``"sr"`` (B, 3, s h, s w) in float32, and ``"features/<name>"`` of the methods' layers, all
@@ -332,7 +332,7 @@ class Methods(nn.Module):
 
         Raises:
             ConfigError: :meth:`attach` was not called, a layer that the network does not have, or a network that
-                returns more than an image, and ``sr_output`` does not say which of it.
+                returns more than an image, where ``sr_output`` does not say which part is the image.
             DataError: images of the wrong shape; in the first call also, values out of range.
             NonFiniteError: the SR images are not finite. On a GPU it is raised in the next step.
         """
@@ -391,7 +391,7 @@ class Methods(nn.Module):
         Raises:
             ConfigError: :meth:`attach` was not called, or a method returned something else or a loss that trains
                 nothing.
-            DataError: a batch of another kind.
+            DataError: a batch that :meth:`run` did not return.
             NonFiniteError: one of them is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
                 raised in the next step.
         """
@@ -444,15 +444,15 @@ class Methods(nn.Module):
 
         Returns:
             The sum of the weighted terms, to be added to the host's own losses; and what to log, the same names at
-            every step and on every rank: of each term its weighted and its raw value, its metrics, the weight and,
-            where there is a pixel loss (and in a warm-up), the share. Of a method that takes part in some steps alone
-            (``every``) all of that as it was in the latest such step, with its auxiliary losses; weights, weighted
-            values and shares are means over all steps.
+            every step and on every rank: for each term its weighted and its raw value, its metrics, the weight and,
+            where there is a pixel loss (and in a warm-up), the share. For a method that takes part only in some steps
+            (``every``), all of this is as it was in the latest such step, and so are its auxiliary losses; weights,
+            weighted values and shares are means over all steps.
 
         Raises:
             ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
                 ``loss_share`` without a pixel loss.
-            DataError: a batch of another kind, or a pixel loss that does not depend on the SR image.
+            DataError: a batch that :meth:`run` did not return, or a pixel loss that does not depend on the SR image.
             NonFiniteError: a term is NaN or infinite (and ``skip_nonfinite`` steps were survived). On a GPU it is
                 raised in the next step, so as not to stall it.
         """
@@ -524,7 +524,7 @@ class Methods(nn.Module):
         return Contrast(method.every * loss, metrics)
 
     def compared(self, batch: Batch) -> list[Comparison]:
-        """What all methods compare, for a person to look at, their names before the titles.
+        """What all methods compare, for a person to look at, with their names in front of the titles.
 
         To be called in eval mode and without gradients. Nothing is trained, and no state moves.
 
@@ -532,7 +532,7 @@ class Methods(nn.Module):
             batch: what :meth:`run` returned.
 
         Raises:
-            ConfigError: a method that does not say.
+            ConfigError: a method that does not implement this.
         """
         return [
             replace(comparison, title=f"{method.name}: {comparison.title}")

@@ -1,4 +1,4 @@
-"""What methods share whose loss is between the SR image and images to be close to and far from."""
+"""What the methods share that compare the SR image with images to be close to and images to be far from."""
 
 from __future__ import annotations
 

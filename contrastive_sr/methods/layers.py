@@ -40,7 +40,7 @@ def super_resolve(
         net: the SR network, wrapped for several processes or not.
         lr: (B, C, h, w), as the network takes it.
         layers: names of its modules, such as ``"body.15"``.
-        inputs: what the network is called with beside the LR images, by keyword.
+        inputs: what the network is called with besides the LR images, by keyword.
         call: says which of what the network returns is the SR image. None: all of it.
 
     Returns:
@@ -48,7 +48,7 @@ def super_resolve(
 
     Raises:
         ConfigError: a layer that is not there, that did not run exactly once, or whose output has no gradient; or a
-            network that returns more than an image, and it is not said which of it.
+            network that returns more than an image, where ``call`` does not say which part is the image.
     """
     with tapped(net, layers) as outputs:
         sr = (call or NetworkCall()).sr_image(net(lr, **(inputs or {})))
@@ -79,8 +79,8 @@ def run_module(net: nn.Module, name: str, lr: Tensor, layers: Sequence[str]) -> 
 def call_alone(module: nn.Module, x: Tensor) -> Tensor:
     """Call a part of the SR network on its own.
 
-    The wrapper around the network, which averages gradients over processes, does not see such a call; so it is done
-    here.
+    The wrapper around the network, which averages gradients over processes, does not see such a call; so the gradients
+    are averaged here.
 
     Args:
         module: the part.
@@ -116,7 +116,7 @@ def features_of(outputs: Mapping[str, list[object]], trained: bool) -> dict[str,
 def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[dict[str, list[object]]]:
     """Record what modules of a network return in a block of code; nothing is left on the network afterwards.
 
-    What torch.compile made of these modules, or of what they are in, runs uncompiled in the block, with a warning.
+    If torch.compile compiled these modules, or a module around them, they run uncompiled in the block, with a warning.
 
     Args:
         net: the network, wrapped for several processes or not.
@@ -151,14 +151,14 @@ def tapped(net: Callable[[Tensor], Tensor], layers: Sequence[str]) -> Iterator[d
 def dry_run(
     net: nn.Module, layers: Sequence[str], inputs: Callable[[Tensor], Mapping[str, Any]], call: NetworkCall
 ) -> dict[str, Tensor]:
-    """As :func:`super_resolve`, before anything is trained, without a graph, on a small black image.
+    """Like :func:`super_resolve`, but before anything is trained, without a graph, on a small black image.
 
-    A network may take images of some sizes alone, and of one channel: the first image that it takes is used.
+    A network may take only images of some sizes, or of one channel: the first image that it takes is used.
 
     Args:
         net: the SR network, without a wrapper. Its parameters, statistics and mode are left alone.
         layers: names of its modules.
-        inputs: from the image, what the network is called with beside it, by keyword.
+        inputs: makes from the image what the network is called with besides it, by keyword.
         call: says which of what the network returns is the SR image.
 
     Returns:

@@ -28,34 +28,37 @@ class MCL(EmbeddingMethod):
     """Model Contrastive Learning: away from the images of the network's own past; or plain feature matching.
 
     The term is the L1 distance of the SR image to its positives in the space of an embedding, minus that to its
-    negatives (:class:`~contrastive_sr.losses.FeatureDistanceLoss`). The paper's has no positives, its loss being the
-    pixel loss minus this distance to one or more pasts of the network. ``positives: [{type: HighResolution}]`` with
-    ``negatives: []`` is a perceptual loss, in any embedding, also in one that learns alongside; both together are
-    a contrast. Embedding, layers and their weights are those of the released options, which are for dehazing and have
-    0.001 as weight of the term; :class:`~contrastive_sr.samples.PastOutput` says what differs in the pasts.
+    negatives (:class:`~contrastive_sr.losses.FeatureDistanceLoss`). The paper has no positives: its loss is the pixel
+    loss minus this distance to the images of one or more past versions of the network.
+    ``positives: [{type: HighResolution}]`` with ``negatives: []`` is a perceptual loss, in any embedding, also in one
+    that learns alongside; both together are a contrast. The embedding, the layers and their weights are those of the
+    released options, which are for dehazing and give the term a weight of 0.001;
+    :class:`~contrastive_sr.samples.PastOutput` says how our past versions differ.
 
-    In the first step a past is the network itself, and is left out: between equal images the distance has no direction
-    but that of rounding. An embedding that can learn is trained as that of :class:`~contrastive_sr.methods.PCL`. The
-    distance to negatives has no bound and a gradient that does not shrink with it: keep its share well below 1.
+    In the first step a past version is the network itself, and is left out: between equal images the direction of the
+    distance's gradient is only rounding error. An embedding that can learn is trained like that of
+    :class:`~contrastive_sr.methods.PCL`. The distance to negatives has no bound and a gradient that does not shrink
+    with it: keep its share well below 1.
 
-    Terms: ``contrastive``. Metrics: ``positive_distance`` and ``negative_distance``, of what there is.
+    Terms: ``contrastive``. Metrics: ``positive_distance`` and ``negative_distance``, where there are such images.
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: ``relu1_2``, ``relu2_2``
             and ``relu3_3`` of VGG-16, whose weights are downloaded once.
-        train_embedding: whether the embedding learns. None: if it can.
+        train_embedding: whether the embedding learns. None: it learns if it can.
         layer_weights: one number of at least 0 for each layer of the embedding. None: 0.2, 0.3 and 0.5 with the default
             embedding, else 1 over the number of layers.
         positives: mappings such as ``{"type": "HighResolution"}``, or sample generators; ``[]`` for none, the default.
-        negatives: mappings or sample generators; ``[]`` for none. Default: one past.
+        negatives: mappings or sample generators; ``[]`` for none. Default: one past version of the network.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
+        share_interval: number of applications of the term from one measurement of the share to the next.
         phase: ``"random"``, or ``"fixed"`` as in the paper; see :class:`~contrastive_sr.methods.PCL`.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there. The pasts follow the network at each step.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there. The past versions follow the network at each step all the same.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -117,7 +120,7 @@ class MCL(EmbeddingMethod):
         self.metrics = {"contrastive": [metric for metric, samples in roles if samples]}
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """The contrastive term, over the samples of this step; in the first, without the pasts."""
+        """The contrastive term, over the samples of this step; in the first, without the past versions."""
         negatives = [sample for sample in self.negatives if step.number or not isinstance(sample, PastOutput)]
         if not self.positives and not negatives:
             return {}

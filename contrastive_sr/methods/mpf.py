@@ -66,14 +66,14 @@ class MPF(ImageMethod):
     filter: ours is PCL-SR's random sharpening (:class:`~contrastive_sr.samples.Sharpen`), which it follows. Without a
     teacher there are four positives.
 
-    Schedule: the first ``warmup_steps`` SR steps train the network by the host's own losses, the paper's L1, alone, and
-    nothing of the contrast is computed; from then on the contrast counts as well. The learning rate belongs to the
-    host's scheduler.
+    Schedule: in the first ``warmup_steps`` SR steps the network is trained by the host's own losses alone (L1 in the
+    paper), and nothing of the contrast is computed; from then on the contrast counts as well. The learning rate belongs
+    to the host's scheduler.
 
-    How the embedding learns is not said. ``"dual"``: as PCL-SR's, by eq. 7 there, to tell HR from SR images.
-    ``"contrad"``: as in the paper that it is taken from (ContraD), by finding the other view of an HR image
-    among all views, and by drawing SR images together and away from HR ones, behind a head each; the views of
-    :func:`~contrastive_sr.samples.random_view` are ours. ``"frozen"``: not at all.
+    The paper does not say how the embedding learns. ``"dual"``: like PCL-SR's, by eq. 7 there, to tell HR from SR
+    images. ``"contrad"``: as in the paper that it is taken from (ContraD), by finding the other view of an HR image
+    among all views, and by drawing SR images together and away from HR ones, each behind a head of its own; the views
+    of :func:`~contrastive_sr.samples.random_view` are ours. ``"frozen"``: not at all.
 
     Terms: ``contrastive``; none with variant 1. Metrics: ``positive_similarity``, ``negative_similarity``. In the
     warm-up all of these are 0. Trained parts: ``discriminator``, or with ``"contrad"`` ``simclr`` and
@@ -81,27 +81,29 @@ class MPF(ImageMethod):
 
     Args:
         loss_weight: fixed weight of the term; beta, the paper's is 1. Not used by variant 1.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         variant: a row of Table VII. 1: no contrast. 2: the embedding is VGG-19. 3: generated positives (high-passed,
             teacher) and negatives (blurred). 4: negatives are other images of the batch. 5: the negative is the LR
-            image. 6: the positive is HR. 7: all, the paper's.
+            image. 6: the positive is HR. 7: everything, the paper's.
         warmup_steps: SR steps before the contrast counts; the paper's is 200,000.
-        embedding_warmup_steps: SR steps before the embedding learns, at most ``warmup_steps``. None: as many; the first
-            contrasts are then in an embedding that has learnt next to nothing, at full weight. Fewer is better.
+        embedding_warmup_steps: SR steps before the embedding learns, at most ``warmup_steps``. None: the same number;
+            the first contrasts are then computed in an embedding that has learnt next to nothing, at full weight. A
+            smaller number is better.
         teacher: the arguments of :class:`~contrastive_sr.samples.TeacherOutput`, ``network`` and ``weights``, or a
-            built one. None: no teacher.
-        noise: (low, high) of the blurred images' noise, as a standard deviation for images in [0, 1]. The paper gives
+            ``TeacherOutput``. None: no teacher.
+        noise: (low, high) of the standard deviation of the blurred images' noise, for images in [0, 1]. The paper gives
             no level; ours is up to 10 / 255.
         temperature: tau, above 0. The paper gives none; ours is PCL-SR's.
         similarity: ``"cosine"``, or ``"dot"`` for eq. 10's dot product of whole maps.
-        embedding: a mapping such as ``{"type": "SNResNet18"}``, or an embedding. None: the row's.
+        embedding: a mapping such as ``{"type": "SNResNet18"}``, or an embedding. None: that of the row.
         embedding_training: ``"dual"``, ``"contrad"`` or ``"frozen"``. None: ``"dual"`` if it can learn.
         seed: seed of samples and views.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
+        share_interval: number of applications of the term from one measurement of the share to the next.
         phase: ``"random"``, or ``"fixed"`` as in the paper; see :class:`~contrastive_sr.methods.PCL`.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -242,7 +244,7 @@ class ContraD(torch.nn.Module):
     Heads and losses are computed in the precision of the weights, also under autocast.
 
     Args:
-        channels: of the vectors.
+        channels: dimension of the vectors.
     """
 
     def __init__(self, channels: int) -> None:

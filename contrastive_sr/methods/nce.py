@@ -34,9 +34,9 @@ class InfoNCE(PositionMethod):
     """Contrast of features with the HR image's features at the same place, in one direction (CRL-SR eq. 2).
 
     Without ``layers`` the SR image's features in the embedding are the anchors, and the gradient goes to the SR image.
-    With ``layers`` they are the outputs of the SR network's own modules of these names, in its one forward pass on the
-    LR images: what lies before them learns to carry what the HR image has at that place, as the paper's
-    decoupling encoders do, on a network that needs no change.
+    With ``layers`` the anchors are the outputs of the SR network's own modules of these names, in its one forward pass
+    on the LR images: the part of the network before them learns to carry what the HR image has at that place, as the
+    paper's decoupling encoders do. The network needs no change for that.
 
     Terms: ``contrastive``. Metrics: ``positive_similarity``. Trained parts: MLP heads, by the same loss on detached
     features (``contrast_head``), and an embedding that can learn, by PCL-SR's eq. 7 (``discriminator``). The paper
@@ -44,10 +44,11 @@ class InfoNCE(PositionMethod):
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep, at the SR image or, with ``layers``, at
-            their outputs. With neither it is 0.05.
-        temperature: tau, above 0; the paper's 0.07.
-        dim: of the vectors behind the heads; the paper's 256. None: no heads, features are compared as they are.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep, at the SR image or, with
+            ``layers``, at their outputs. If neither is given, the share is 0.05.
+        temperature: tau, above 0; the paper's is 0.07.
+        dim: dimension of the vectors that the heads give; the paper's is 256. None: no heads, features are compared as
+            they are.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         negatives_from: ``"image"``, other positions of the same image, as in the paper, or
             ``"batch"``, those of all images on all ranks.
@@ -56,16 +57,16 @@ class InfoNCE(PositionMethod):
             feature map of the embedding. None: the SR image's features in the embedding.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: if it can.
+        train_embedding: whether the embedding learns. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen"}``, or sample generators; the loss is the mean over all of
             them. Default: the HR image.
         seed: seed of the randomness of samples and positions.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
-        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
-            dots that repeat with it go unnoticed.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there.
+        share_interval: number of applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, so
+            that dots that repeat with it do not go unnoticed.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -147,34 +148,35 @@ class SRNCE(PositionMethod):
 
     For where features come from, what is trained and what it costs, see :class:`InfoNCE`. One more metric:
     ``lr_similarity``, to the condition. Which of the two is larger says little while the embedding learns; where
-    ``positive_similarity`` falls below 0, SR features are leaving HR.
+    ``positive_similarity`` falls below 0, SR features are moving away from those of HR.
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep, at the SR image or, with ``layers``, at
-            their outputs. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep, at the SR image or, with
+            ``layers``, at their outputs. If neither is given, the share is 0.05.
         temperature: tau, above 0; the paper has none in these equations.
         variant: ``"negative"``, ``"tempered"`` or ``"paper"``, see :func:`~contrastive_sr.functional.srnce`. The other
-            two need a warm start, which features behind new heads of ``layers`` are not.
+            two need a warm start, which new heads for ``layers`` do not give.
         penalty: whether there is the penalty of eq. 5; without it, the variant ``"paper"`` is eq. 4.
-        dim: of the vectors behind the heads; the paper's 256. None: no heads, features are compared as they are.
+        dim: dimension of the vectors that the heads give; the paper's is 256. None: no heads, features are compared as
+            they are.
         positions: how many positions of each layer to sample, anew at each step. None: all of them.
         negatives_from: ``"image"`` or ``"batch"``, as in :class:`InfoNCE`.
         reduction: ``"mean"`` or ``"sum"``, as in :class:`InfoNCE`.
         layers: names of the SR network's modules, as in :class:`InfoNCE`. None: the SR image's features.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: if it can.
+        train_embedding: whether the embedding learns. None: it learns if it can.
         positives: mappings or sample generators; the loss is the mean over all of them. Default: the HR image.
-        negatives: mappings or sample generators: the condition, what SR features are to leave. The loss is the mean
-            over all pairs with the positives. Default: the enlarged LR image.
+        negatives: mappings or sample generators: the condition, which SR features are to move away from. The loss is
+            the mean over all pairs with the positives. Default: the enlarged LR image.
         seed: seed of the randomness of samples and positions.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
-        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
-            dots that repeat with it go unnoticed.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there.
+        share_interval: number of applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, so
+            that dots that repeat with it do not go unnoticed.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.

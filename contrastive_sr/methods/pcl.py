@@ -25,41 +25,44 @@ class PCL(ImageMethod):
     """PCL-SR: contrast of the SR image with sharpened positives and blurred negatives, in a space learnt alongside.
 
     At each step the embedding first learns to tell HR from (detached) SR images by eq. 7, over the batches of all
-    ranks; then, frozen, it gives the contrastive term of eq. 8 to 10. HR and SR images share one pass, and so one
-    normalisation, when it trains; in the contrastive term all images see its running statistics, unmoved.
+    ranks; then, frozen, it gives the contrastive term of eq. 8 to 10. When it trains, HR and SR images share one pass,
+    and so one normalisation; in the contrastive term all images are normalised by its running statistics, which that
+    term does not change.
 
-    The paper's form at a share at which something is to be seen covers flat areas with dots, which perceptual metrics
-    reward. Three defaults are ours, so that it does not: the undecimated Haar transform in the embedding, the random
-    phase, and one negative that is the SR image under dots. The paper's are ``embedding={"type":
-    "HaarDiscriminator"}``, ``phase="fixed"`` and ``negatives=[{"type": "GaussianBlur", "count": 4}]``.
+    At a share that is large enough to have a visible effect, the paper's form covers flat areas with dots, which
+    perceptual metrics reward. To prevent that, three defaults are ours: the undecimated Haar transform in the
+    embedding, the random phase, and one negative that is the SR image with dots on it. The paper's are
+    ``embedding={"type": "HaarDiscriminator"}``, ``phase="fixed"`` and
+    ``negatives=[{"type": "GaussianBlur", "count": 4}]``.
 
     Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 
     Args:
         loss_weight: fixed weight of the term. The paper's 0.1 is for images in [0, 255]; for ours it is 0.1 / 255.
-        loss_share: instead, the share of the pixel loss's gradient to keep: the length of the weighted term's gradient
-            at the SR image over that of the pixel loss's. With neither it is 1, which made images sharper at about 0.1
-            dB in our runs; the paper's weight is a share of about 0.01.
-        temperature: tau, above 0; the paper names none and used 1.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep: the norm of the weighted
+            term's gradient at the SR image, divided by that of the pixel loss's gradient. If neither is given, the
+            share is 1, which made images sharper at a cost of about 0.1 dB in our runs; the paper's weight is a share
+            of about 0.01.
+        temperature: tau, above 0; the paper gives no value and used 1.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
             :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator`. The choices are the rows of
             Table IV: ``VGGFeatures`` (config 1), ``RGBDiscriminator`` (2), ``HaarDiscriminator`` (3),
             ``FourierDiscriminator`` (5). ``TimmFeatures`` is any network of timm.
-        train_embedding: whether the embedding learns. None: if it can. False with ``weights`` in the embedding is
-            PCL-F (Table V).
+        train_embedding: whether the embedding learns. None: it learns if it can. False with ``weights`` in the
+            embedding is PCL-F (Table V).
         train_on_samples: whether the embedding learns to tell positives (HR among them) from SR images and negatives,
             as in the authors' script for RCAN, instead of HR from SR images. It sees several times as many images.
-        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and
-            three sharpened, four in all.
-        negatives: mappings or sample generators. Default: four blurred HR images, the
-            paper's, and the SR image under a periodic pattern, ours.
+        positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
+            sharpened HR images, four in all.
+        negatives: mappings or sample generators. Default: four blurred HR images, as in the paper, and the SR image
+            under a periodic pattern, which is ours.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
-        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
-            dots that repeat with it go unnoticed.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there.
+        share_interval: number of applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, so
+            that dots that repeat with it do not go unnoticed.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.
@@ -112,7 +115,7 @@ class PCL(ImageMethod):
             raise ConfigError(f"{name}: train_on_samples: the embedding does not learn. Leave it out.")
 
     def discriminated(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """As in other methods, or the samples too."""
+        """As in other methods, or the samples as well."""
         if not self.train_on_samples:
             return super().discriminated(batch, step)
         positives, negatives = (samples.flatten(0, 1).to(batch["sr"]) for samples in self.drawn(batch, step))

@@ -1,4 +1,4 @@
-"""What methods share that contrast features position by position, on any SR network: CRL-SR (arXiv 2107.00708)."""
+"""What the methods share that contrast features position by position, on any SR network: CRL-SR (arXiv 2107.00708)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PositionMethod(EmbeddingMethod):
 
     Attributes:
         roles: the loss's names of the SR image's features, of those of positives and of negatives, by our role.
-        directions: the roles of the loss that are anchor and candidates; one pair a direction.
+        directions: the roles of the loss that are anchor and candidates; one pair for each direction.
     """
 
     roles: ClassVar[Mapping[str, str]]
@@ -51,7 +51,7 @@ class PositionMethod(EmbeddingMethod):
             loss: makes the loss, with ``channels``, ``anchor_channels`` and ``dim`` if it gets heads.
             layers: names of the SR network's modules, one for each feature map of the embedding. None: the SR image's
                 features in the embedding.
-            dim: of the vectors behind the heads. None: no heads.
+            dim: dimension of the vectors that the heads give. None: no heads.
 
         Raises:
             ConfigError: an argument that makes no sense; the message says which.
@@ -123,7 +123,7 @@ class PositionMethod(EmbeddingMethod):
         return images if self.layers else super().shifted(images, batch, step)
 
     def _anchors(self, batch: Batch, step: Step) -> list[Tensor]:
-        """The features that are to change, one a layer."""
+        """The features that are to change, one per layer."""
         if self.layers:
             anchors = [batch[feature_key(name)] for name in self.layers]
             size = batch["lr"].shape[-2:]

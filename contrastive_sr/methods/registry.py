@@ -24,8 +24,8 @@ def build_methods(
     """Build the ``methods:`` list of a config.
 
     Args:
-        configs: one mapping a method: ``type`` (e.g. ``"PCL"``) and its arguments.
-        optional: whether there may be none, as an empty list or as None.
+        configs: one mapping for each method: ``type`` (e.g. ``"PCL"``) and its arguments.
+        optional: whether there may be no methods, given as an empty list or as None.
         skip_nonfinite: see :class:`~contrastive_sr.methods.Methods`.
 
     Raises:
@@ -44,7 +44,7 @@ def build_methods(
 
 
 def build_quietly(configs: Sequence[Mapping[str, object]]) -> Methods:
-    """As :func:`build_methods`, to check them before a training: without warnings, and torch draws as if it was not.
+    """As :func:`build_methods`, to check them before training: without warnings, or effects on torch's draws.
 
     Raises:
         ConfigError: as there.

@@ -17,33 +17,35 @@ from contrastive_sr.samples import SampleConfig
 class ContrastiveRegularization(ImageMethod):
     """MPF-Net eq. 9 to 11: contrast of the SR image with any positives and negatives, in any embedding.
 
-    An embedding that can learn is trained as that of :class:`~contrastive_sr.methods.PCL`; with the similarity
-    ``"cosine"`` the loss is PCL's as well, over other samples. The paper's are HR, three high-passed HR images and a
-    teacher's output, against four blurred HR images with noise and the LR image (eq. 7 and 8). Ours are the same with
-    sharpened images for the high-passed ones, whose filters the paper does not give, without teacher and noise; with
-    all of it, the paper's embedding and its schedule it is :class:`~contrastive_sr.methods.MPF`.
+    An embedding that can learn is trained like that of :class:`~contrastive_sr.methods.PCL`; with the similarity
+    ``"cosine"`` the loss is PCL's as well, on other samples. The paper's samples are HR, three high-passed HR images
+    and a teacher's output, against four blurred HR images with noise and the LR image (eq. 7 and 8). Ours are the same
+    without teacher and noise, and with sharpened images in place of the high-passed ones, whose filters the paper does
+    not give. With a teacher and noise as well, and with the paper's embedding and schedule, it is
+    :class:`~contrastive_sr.methods.MPF`.
 
     Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given, the
+            share is 0.05.
         temperature: tau, above 0.
         similarity: ``"cosine"``, or ``"dot"`` for the paper's dot product of whole maps.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: if it can.
+        train_embedding: whether the embedding learns. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
-            sharpened.
+            sharpened HR images.
         negatives: mappings or sample generators. Default: four blurred HR images, the
-            enlarged LR image, and the SR image under a periodic pattern, ours.
+            enlarged LR image, and the SR image under a periodic pattern, which is ours.
         seed: seed of the samples' randomness.
         name: prefix of everything that is logged.
-        share_interval: applications of the term from one measurement of the share to the next.
-        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, lest
-            dots that repeat with it go unnoticed.
-        every: steps from one at which the term is applied, and the embedding learns, to the next; its weight is so
-            many times as large there.
+        share_interval: number of applications of the term from one measurement of the share to the next.
+        phase: ``"random"``, or ``"fixed"`` as in the paper: whether the embedding's grid moves from step to step, so
+            that dots that repeat with it do not go unnoticed.
+        every: apply the term, and train the embedding, only once in this many steps; the term's weight is this many
+            times as large there.
 
     Raises:
         ConfigError: an argument that makes no sense; the message says which.

@@ -1,4 +1,4 @@
-"""Notices a loss that no longer changes, as that of a contrast does when the training has diverged without a NaN."""
+"""Notices a loss that no longer changes, as happens to a contrast when the training has diverged without a NaN."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Still:
         self._said = False
 
     def is_dead(self, loss: Tensor) -> bool:
-        """Whether it has been the same for so long; True once. Of a CUDA device that is known some steps later.
+        """Whether it has been the same for so long; True once. On a CUDA device that is known some steps later.
 
         Args:
-            loss: of this step, a scalar without a gradient.
+            loss: the loss of this step, a scalar without a gradient.
         """
         if self._said:
             return False

@@ -22,34 +22,34 @@ _MANY = 10  # measurements left out, of the last 50
 class TermWeight(nn.Module):
     r"""Weighs one term of the SR network's loss, and measures how strongly it pulls.
 
-    The share of a term is the norm of its weighted gradient, over that of the host's pixel loss: at the SR images, or,
-    for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured; else the weight
-    is set such that the share has the value asked for. The ratio of the unweighted gradients is measured over the
-    batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns changes fast, and
-    of the first 25 after the warm-up; else every ``interval`` steps. Of a term that is applied lazily, the steps that
-    count are those at which it is, and weight and share are means over all steps. The weight follows the smoothed
-    ratio; the share that is logged is that of the latest measurement. Both lag: where the ratio grows from measurement
-    to measurement, the share is above the one asked for.
+    The share of a term is the norm of its weighted gradient, divided by that of the host's pixel loss: at the SR
+    images, or, for a term on layers of the SR network, at their outputs. With a fixed weight it is only measured;
+    otherwise the weight is set such that the share has the value asked for. The ratio of the unweighted gradients is
+    measured over the batches, of one size, of all ranks: at each of the first 25 steps, when an embedding that learns
+    changes fast, and of the first 25 after the warm-up; otherwise every ``interval`` steps. For a term that is applied
+    lazily, only the steps at which it is applied count, and weight and share are means over all steps. The weight
+    follows the smoothed ratio; the share that is logged is that of the latest measurement. Both lag: where the ratio
+    grows from measurement to measurement, the share is above the one asked for.
 
     Flat, black or repeated patches, of which a small batch may have nothing else, have hardly any gradient of the term
     or of the pixel loss, and must not set the weight of the patches that follow. So the ratio counts as no less than a
-    quarter of its largest value of late, and the pixel loss's gradient likewise; what was large of late fades by 3 % at
-    each measurement. If 10 of 50 measurements are left out by that, a warning says so, once. Where a term vanishes for
-    good, the weight grows to 100 times its smallest value and no further.
+    quarter of its recent maximum, and the same holds for the pixel loss's gradient; the recent maximum fades by 3 % at
+    each measurement. If 10 of 50 measurements are left out because of this, a warning says so, once. Where a term
+    vanishes for good, the weight grows to 100 times its smallest value and no further.
 
     Args:
         name: the term's name, for messages.
         weight: a fixed weight, at least 0.
-        share: the share to keep, above 0. With neither it is 0.05.
-        interval: steps from one measurement to the next.
-        warmup_steps: in the first so many SR steps the weight is ``warmup_weight``.
-        warmup_weight: 0: the term is measured and does not count.
+        share: the share to keep, above 0. If neither is given, the share is 0.05.
+        interval: number of steps from one measurement to the next.
+        warmup_steps: for this many SR steps at the beginning the weight is ``warmup_weight``.
+        warmup_weight: weight in these steps. 0: the term is measured and does not count.
         warn: whether to warn, once, where the share that a fixed weight gives is above 1. False for a term that does
             not reach the SR image.
-        key: what a config's keys for the two have before ``weight`` and ``share``, for messages.
+        key: what a config's keys for weight and share have in front of ``weight`` and ``share``, for messages.
 
     Raises:
-        ConfigError: both a weight and a share, or not such numbers.
+        ConfigError: both a weight and a share, or values that are not such numbers.
 
     Example:
         >>> TermWeight("pcl_contrastive", 0.1 / 255).at(0)
@@ -118,7 +118,7 @@ class TermWeight(nn.Module):
         return self.weight * self.latest
 
     def check_pixel_loss(self, pixel_loss: Tensor | None) -> None:
-        """Refuse a share of nothing.
+        """Refuse a share without a pixel loss to take it of.
 
         Raises:
             ConfigError: a share is asked for and there is no pixel loss.
@@ -140,7 +140,7 @@ class TermWeight(nn.Module):
             pixel_loss: the host's pixel loss, weighted as the host does, computed from ``points``.
             points: the SR images (B, C, H, W), or the outputs of layers that the term is computed from; part of the
                 graph.
-            every: the term is applied at each so many-th step alone; what counts here are its applications.
+            every: the term is applied only once in this many steps; its applications are what counts here.
 
         Raises:
             ConfigError: a share is asked for and there is no pixel loss.

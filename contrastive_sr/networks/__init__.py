@@ -1,4 +1,4 @@
-"""The SR networks that the papers bring: ``sr = net(lr)``, as any other."""
+"""The SR networks that the papers introduce: ``sr = net(lr)``, like any other."""
 
 from contrastive_sr.networks.criteria_branches import CriteriaBranches as CriteriaBranches
 from contrastive_sr.networks.crl_sr import CRLSR as CRLSR

@@ -16,12 +16,12 @@ class NetworkCall:
     """Translates between the images of a training's SR network, and RGB images in [0, 1].
 
     Args:
-        image_range: the largest value of the network's images, above 0; the least is 0.
+        image_range: the largest value of the network's images, above 0; the smallest is 0.
         sr_output: index or key of the SR image in what the network returns, if that is a tuple, list or mapping.
 
     Attributes:
-        channels: of the network's images, 1 or 3; those of the latest batch.
-        inputs: what the network is called with beside the LR images, by keyword; those of the latest batch.
+        channels: number of channels of the network's images, 1 or 3; that of the latest batch.
+        inputs: what the network is called with besides the LR images, by keyword; those of the latest batch.
 
     Raises:
         ConfigError: no such number, index or key.
@@ -48,7 +48,7 @@ class NetworkCall:
         """Super-resolve RGB images in [0, 1], as (B, 3, s h, s w) in [0, 1].
 
         Args:
-            net: a network that is called as the training's.
+            net: a network that is called like the training's.
             rgb: (B, 3, h, w) LR images in [0, 1].
         """
         lr = rgb[:, : self.channels]
@@ -64,7 +64,7 @@ class NetworkCall:
         """The SR image in what a network returned.
 
         Raises:
-            ConfigError: a tuple, list or mapping, and ``sr_output`` does not say which of it.
+            ConfigError: a tuple, list or mapping, where ``sr_output`` does not say which part is the image.
         """
         if isinstance(returned, Tensor) or not isinstance(returned, (Sequence, Mapping)):
             return returned  # networks that return more often do so in training mode alone
@@ -93,7 +93,7 @@ def check_channels(batch: Mapping[str, Tensor]) -> int:
     """How many channels the images of a batch have.
 
     Raises:
-        DataError: neither 3 nor 1, or not all of them as many.
+        DataError: neither 3 nor 1, or not the same number in all of them.
     """
     channels = {key: value.shape[1] for key, value in batch.items() if is_images(key, value)}
     if set(channels.values()) not in ({1}, {3}):

@@ -45,7 +45,7 @@ FIRST, BODY, AFTER = "conv_first", "body", ("conv_body", "conv_after_body")
 
 
 class ValueRange(nn.Module):
-    """Takes a mean colour off images in [0, 1] and multiplies by a gain; :meth:`undo` does the reverse."""
+    """Subtracts a mean colour from images in [0, 1] and multiplies by a gain; :meth:`undo` does the reverse."""
 
     def __init__(self, mean: Tensor, gain: Tensor) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class ValueRange(nn.Module):
 class Trunk(nn.Module):
     """The part of a stock SR network before its upsampling, from an image to feature maps at LR size.
 
-    Its parts have the names that they have in the stock network, and so that network's weights fit.
+    Its parts have the same names as in the stock network, so that network's weights fit.
 
     Args:
         net: an SR network with the modules ``conv_first``, ``body``, and ``conv_body`` or ``conv_after_body``. Its
@@ -119,7 +119,7 @@ class Trunk(nn.Module):
 
 
 class ImageBranch(nn.Module):
-    """Makes an image of a trunk's features, by three residual blocks and an upsampling of its own."""
+    """Makes an image from a trunk's features, with three residual blocks and an upsampling of its own."""
 
     def __init__(self, trunk: Trunk, factor: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class ImageBranch(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Makes two masks of the LR image: three residual blocks, upsampling, and softmax over both."""
+    """Makes two masks from the LR image: three residual blocks, upsampling, and softmax over both."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -196,34 +196,35 @@ class CriteriaBranches(LoadsReleased):
 
     .. math:: I_{SR} = I_{align}\, S + I_{uniformity}\, (1 - S)
 
-    The features behind a trunk's body go into two branches of three residual blocks each, which give two images; a
-    third branch of three residual blocks reads the LR image and gives the masks S and 1 - S. The rest is ours: blocks
-    without BatchNorm as in EDSR; branches as wide as the trunk, upsampled by convolutions and pixel shuffles; masks
-    from 64 channels, enlarged bilinearly, which are one half everywhere in a new network. With an RRDBNet of 19 blocks
-    there are 14.97 M parameters (Table VII: 14.8 M; the whole RRDBNet of 23 blocks: 16.7 M).
+    The features after a trunk's body go into two branches of three residual blocks each, which give two images; a third
+    branch of three residual blocks reads the LR image and gives the masks S and 1 - S. The rest is ours: blocks without
+    BatchNorm as in EDSR; branches as wide as the trunk, upsampled by convolutions and pixel shuffles; masks from 64
+    channels, enlarged bilinearly, which are one half everywhere in a new network. With an RRDBNet of 19 blocks there
+    are 14.97 M parameters (Table VII: 14.8 M; the whole RRDBNet of 23 blocks: 16.7 M).
 
-    To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.CriaCL` trains the network by the outputs of its
-    modules ``align``, ``uniformity`` and ``masks`` in the same forward pass.
+    To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.CriaCL` trains the network through the outputs of
+    its modules ``align``, ``uniformity`` and ``masks`` in the same forward pass.
 
-    The network that the authors released (RealSR-CCL) is another one, the variant ``"released"``. A whole SR network,
-    upsampling and all, makes an image; from this image each branch, and the mask, makes 64 channels by three blocks.
-    The mask is a softmax over its channels, and not over two masks. The masked branches, each behind a convolution, are
-    summed: they are no images of their own, so that the method's variants 1 to 5, which judge the SR image, train it.
-    With an RRDBNet of 23 blocks there are 17.29 M parameters, and the authors' checkpoint loads.
+    The network that the authors released (RealSR-CCL) is a different one, the variant ``"released"``. A whole SR
+    network, upsampling and all, makes an image; from this image each branch, and the mask, makes 64 channels with three
+    blocks. The mask is a softmax over its channels, and not over two masks. The masked branches, each followed by a
+    convolution, are summed: they are not images of their own, so this network is trained by the method's variants 1 to
+    5, which judge the SR image. With an RRDBNet of 23 blocks there are 17.29 M parameters, and the authors' checkpoint
+    loads.
 
     Args:
         trunk: the network whose features are taken, such as an RRDBNet, an EDSR or an RCAN: a built network, whose
             parts become this one's, or a mapping such as ``{"type": "RRDBNet", ...}``, by the names and keys of the
             training framework in use.
-        scale: of this network, 1 to 4. The trunk's own upsampling is not used; but an RRDBNet made for scale 1 or 2
-            works on fewer, larger pixels.
+        scale: the scale of this network, 1 to 4. The trunk's own upsampling is not used; but an RRDBNet made for scale
+            1 or 2 works on fewer, larger pixels.
         trunk_weights: a file to take the trunk's weights from: a checkpoint of the stock network, or a plain state
             dict; see :func:`contrastive_sr.embeddings.load_weights`. None: new weights.
         variant: ``"paper"``, or ``"released"``, whose trunk may be any SR network of this scale.
 
     Raises:
-        ConfigError: a trunk that cannot be split, another scale, weights that are missing or do not fit, or an unknown
-            variant.
+        ConfigError: a trunk that cannot be split, a scale that is not from 1 to 4 or does not fit the trunk, weights
+            that are missing or do not fit, or an unknown variant.
 
     Example:
         >>> from contrastive_sr.networks import CriteriaBranches

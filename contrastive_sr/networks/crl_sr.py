@@ -26,15 +26,15 @@ class ResidualBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """CRL-SR's encoders, from an image of HR size to feature maps at LR size.
+    """An encoder of CRL-SR, from an image of HR size to feature maps at LR size.
 
-    The paper gives 15 residual blocks and no more. Ours: space to depth by the scale (a lossless step to LR size, so
-    that a block costs as much as in EDSR), conv 3x3, the blocks, conv 3x3, and a skip from the first convolution to the
-    end. Feature maps are taken after one and two thirds of the blocks and at the end.
+    The paper says that there are 15 residual blocks, and nothing else. Ours: space to depth by the scale (a lossless
+    step to LR size, so that a block costs as much as in EDSR), conv 3x3, the blocks, conv 3x3, and a skip from the
+    first convolution to the end. Feature maps are taken after one and two thirds of the blocks and at the end.
 
     Args:
         scale: 2, 3 or 4.
-        channels: of the features.
+        channels: number of channels of the features.
         blocks: how many residual blocks.
 
     Example:
@@ -69,7 +69,7 @@ class ImageEncoder(nn.Module):
             Up to three maps (B, C, h, w); the last is what a decoder takes.
 
         Raises:
-            DataError: other shapes, or a height or width that is no multiple of the scale.
+            DataError: other shapes, or a height or width that is not a multiple of the scale.
         """
         check_shape(images, ("B", 3, "H", "W"), "ImageEncoder(images)")
         if images.shape[-2] % self.scale or images.shape[-1] % self.scale:
@@ -87,11 +87,11 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """CRL-SR's decoders, from a feature map to the image. Ours: residual blocks, convolutions and pixel shuffles.
+    """A decoder of CRL-SR, from a feature map to the image. Ours: residual blocks, convolutions and pixel shuffles.
 
     Args:
         scale: 2, 3 or 4.
-        channels: of the features.
+        channels: number of channels of the features.
         blocks: how many residual blocks.
 
     Example:
@@ -119,13 +119,13 @@ class CRLSR(nn.Module):
     refinement decoder. No skip leads from the LR image to the output: what the encoder leaves out is gone. Of the
     networks the paper says only "15 residual blocks and a decoder"; the rest is ours (see :class:`ImageEncoder` and
     :class:`ImageDecoder`): 64 features and five blocks in the decoder. The encoder takes the bicubically upsampled
-    image, as in the paper, and works at LR size. The parts that are needed in training alone (encoder of HR, feature
-    encoder, reconstruction) are in :class:`contrastive_sr.methods.CRLSR`; trained by a pixel loss alone this is Model a
-    of Table 1.
+    image, as in the paper, and works at LR size. The parts that are needed only in training (encoder of HR, feature
+    encoder, reconstruction) are in :class:`contrastive_sr.methods.CRLSR`; trained with a pixel loss alone, this is
+    Model a of Table 1.
 
     Args:
         scale: 2, 3 or 4.
-        channels: of the features.
+        channels: number of channels of the features.
         encoder_blocks: how many residual blocks the encoder has.
         decoder_blocks: how many residual blocks the decoder has.
 

@@ -62,8 +62,8 @@ class DegradationAwareConvolution(nn.Module):
     """F1 + F2 of Fig. 2(c): a depth-wise convolution whose kernels come from R, and channel weights that come from R.
 
     Args:
-        channels: of the features.
-        modulation: whether there is F2.
+        channels: number of channels of the features.
+        modulation: whether F2 is there.
     """
 
     def __init__(self, channels: int, modulation: bool) -> None:
@@ -150,14 +150,14 @@ class DASR(LoadsReleased):
     """A blind SR network that first encodes how the LR image was degraded, and adapts to it (DASR, Fig. 2).
 
     The degradation encoder gives R (256), which is compressed to 64; the SR network has RCAN's structure, with blocks
-    whose depth-wise kernels and channel weights are predicted from R. 4.69 M parameters and 1.28 M of the encoder at
-    x4. The paper takes images in [0, 255] less their mean colour, and inside so does this network (images in [0, 1] are
-    multiplied by 255 on the way in and divided on the way out). The encoder sees [0, 1]; BatchNorm makes it independent
-    of the range.
+    whose depth-wise kernels and channel weights are predicted from R. At x4 that is 4.69 M parameters, and 1.28 M more
+    in the encoder. The paper takes images in [0, 255] minus their mean colour, and internally so does this network
+    (images in [0, 1] are multiplied by 255 on the way in and divided by 255 on the way out). The encoder sees [0, 1];
+    BatchNorm makes it independent of the range.
 
-    To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.DASR` trains the encoder by contrast; trained by
-    a pixel loss alone this is Model 1 of the paper's Table 1. Checkpoints of the authors' code (``model_600.pt``) load
-    into the variant ``"full"``, with all other arguments but ``scale`` left out.
+    To super-resolve, call ``net(lr)``. :class:`contrastive_sr.methods.DASR` trains the encoder by contrast; trained
+    with a pixel loss alone, this is Model 1 of the paper's Table 1. Checkpoints of the authors' code (``model_600.pt``)
+    load into the variant ``"full"`` if no other argument but ``scale`` is given.
 
     Args:
         scale: 2, 3 or 4.
@@ -165,8 +165,8 @@ class DASR(LoadsReleased):
             and concatenated with the features before vanilla 3x3 convolutions. ``"unmodulated"``: Model 3, kernels
             without channel weights. ``"oracle"``: Model 5, R comes from the true blur kernel through 5 fully connected
             layers (widths are ours: 256 each, LeakyReLU 0.1 between) and there is no encoder.
-        channels: of the features. None: 64; with ``"concatenated"`` 55, which gives about as many parameters, as in the
-            paper.
+        channels: number of channels of the features. None: 64; with ``"concatenated"`` 55, which gives about the same
+            number of parameters, as in the paper.
         groups: how many residual groups.
         blocks: how many degradation-aware blocks each group has.
         kernel_size: side of the true kernel, for ``"oracle"``.
@@ -265,8 +265,8 @@ class DASR(LoadsReleased):
 
         Args:
             lr: (B, 3, h, w) RGB in [0, 1].
-            representation: (B, 256), from :meth:`encode`, of these images or others. None: of these.
-            kernel: (B, k, k), the true blur kernels, for the variant ``"oracle"`` alone.
+            representation: (B, 256), from :meth:`encode`, of these images or of others. None: of these images.
+            kernel: (B, k, k), the true blur kernels, only for the variant ``"oracle"``.
 
         Returns:
             (B, 3, s h, s w), unclamped.

@@ -52,8 +52,8 @@ class Block(nn.Sequential):
     """``Block`` of eq. 4 and 5: two convolutions 3x3, a SELU after each, and squeeze and excitation.
 
     Args:
-        inputs: how many channels come in.
-        channels: how many channels go out.
+        inputs: number of input channels.
+        channels: number of output channels.
     """
 
     def __init__(self, inputs: int, channels: int) -> None:
@@ -70,8 +70,8 @@ class CrossPerceptionBlock(nn.Module):
     """Eq. 4 to 6: joins each map with the map of the next larger receptive field, then with that of the next smaller.
 
     Args:
-        maps: how many maps.
-        channels: of each map.
+        maps: number of maps.
+        channels: number of channels of each map.
         cross_fusion: whether maps are joined; if not, each map goes through such blocks on its own.
     """
 
@@ -100,20 +100,21 @@ class MPFNet(nn.Module):
     """An SR network that looks at the LR image through several receptive fields and fuses what it sees (MPF-Net).
 
     Conv 3x3; one convolution for each perception (the unit MPFE); ten cross-perception blocks (eq. 4 to 6); a tail that
-    fuses the maps and enlarges them. The paper gives neither the widths nor the tail, but 5.95 M parameters and 327 G
-    multiply-adds for an LR image of 224 x 224 at x4. Ours: 50 channels; a SELU after each convolution of a block;
-    squeeze and excitation by 16; a 3x3 convolution that fuses the maps, pixel shuffles, and two convolutions at HR
-    size. That makes 5.85 M and 323 G, which ``contrastive-sr cost plugins/mpf_net_x4.yml`` prints.
+    fuses the maps and enlarges them. The paper gives neither the widths nor the tail, only the totals of 5.95 M
+    parameters and 327 G multiply-adds for an LR image of 224 x 224 at x4. Ours: 50 channels; a SELU after each
+    convolution of a block; squeeze and excitation by 16; a 3x3 convolution that fuses the maps, pixel shuffles, and two
+    convolutions at HR size. Together that is 5.85 M and 323 G, which ``contrastive-sr cost plugins/mpf_net_x4.yml``
+    prints.
 
     Args:
         scale: 2, 3 or 4.
-        channels: of each map.
+        channels: number of channels of each map.
         blocks: how many cross-perception blocks.
         perceptions: kernel and dilation of each map's convolution, e.g. ``[[1, 1], [3, 1], [3, 3]]``; or a name:
-            ``"mpfe"``, the paper's five; ``"vanilla"``, five 3x3 that are not dilated, the baseline of Table V;
-            ``"0+5"`` to ``"5+0"``, the rows of Table VI.
+            ``"mpfe"``, the paper's five; ``"vanilla"``, five 3x3 convolutions that are not dilated, the baseline of
+            Table V; ``"0+5"`` to ``"5+0"``, the rows of Table VI.
         cross_fusion: whether the maps are joined with each other. False: Table V without CPB, whose blocks have fewer
-            input channels (``channels=61`` gives about as many parameters again).
+            input channels (``channels=61`` brings the number of parameters back to about the same).
 
     Raises:
         ConfigError: an argument that makes no sense.

@@ -28,7 +28,7 @@ def upsampler(channels: int, scale: int) -> nn.Sequential:
 
 
 class ColourMean(nn.Module):
-    """Takes the mean colour of DIV2K off images in [0, 1] and multiplies by ``gain``; :meth:`undo` does the reverse."""
+    """Subtracts DIV2K's mean colour from images in [0, 1] and multiplies by ``gain``; :meth:`undo` does the reverse."""
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()

@@ -17,13 +17,13 @@ Batch = Mapping[str, Tensor]
 class SampleGenerator:
     """Makes ``count`` images for each HR image, on the device of the batch.
 
-    One that has a state is an ``nn.Module`` too: methods save it with their own.
+    A generator that has a state is an ``nn.Module`` too: methods save its state with their own.
 
     Args:
         count: how many images to make for each image of the batch.
 
     Raises:
-        ConfigError: no whole number of at least 1.
+        ConfigError: not a whole number of at least 1.
 
     Example:
         >>> class Dimmed(SampleGenerator):
@@ -41,7 +41,7 @@ class SampleGenerator:
 
         Args:
             batch: ``"hr"`` (B, C, H, W) and, for some generators, ``"lr"``, in [0, 1].
-            generator: source of randomness, on the batch's device; None takes torch's own.
+            generator: source of randomness, on the batch's device; None: torch's default generator.
 
         Returns:
             (B, count, C, H, W) images in [0, 1].
@@ -49,7 +49,7 @@ class SampleGenerator:
         raise NotImplementedError
 
     def attach(self, net: nn.Module) -> None:
-        """Make what depends on the SR network in training; called once, before optimizers are made. Most need nothing.
+        """Make what depends on the SR network in training; called once, before optimizers are made. Most do nothing.
 
         Args:
             net: the network, without a wrapper for several processes.
@@ -59,11 +59,11 @@ class SampleGenerator:
         """
 
     def follow(self, net: nn.Module, step: int) -> None:
-        """See the SR network at the beginning of a training step. Most look away.
+        """See the SR network at the beginning of a training step. Most generators ignore it.
 
         Args:
             net: the network, without a wrapper for several processes.
-            step: how many SR steps were done before it.
+            step: how many SR steps were done before this one.
         """
 
 
@@ -72,7 +72,7 @@ register_samples = SAMPLES.register
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Numbers drawn evenly from [low, high), in the dtype of ``like`` and on its device."""
+    """Numbers drawn uniformly from [low, high), in the dtype of ``like`` and on its device."""
     return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
 
 

@@ -46,7 +46,7 @@ def draw(samples: Sequence[SampleGenerator], batch: Batch, generator: torch.Gene
     Args:
         samples: at least one generator.
         batch: ``"hr"`` (B, C, H, W) and, for some generators, ``"lr"``, in [0, 1].
-        generator: source of randomness, on the batch's device; None takes torch's own.
+        generator: source of randomness, on the batch's device; None: torch's default generator.
 
     Returns:
         (B, K, C, H, W) with K the sum of the generators' counts, in their order, in [0, 1].

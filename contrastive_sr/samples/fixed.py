@@ -22,8 +22,8 @@ def fixed_output(
     Args:
         network: on the batch's device.
         batch: ``"lr"`` (B, C, h, w) and ``"hr"`` (B, C, s h, s w), in [0, 1].
-        name: of the sample generator, for messages.
-        role: what the network is there, for messages.
+        name: name of the sample generator, for messages.
+        role: the network's role there, for messages.
         hint: what to try where it fails, for messages.
         call: how it is called. None: as ``sr = network(lr)``.
 

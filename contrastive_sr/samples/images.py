@@ -75,13 +75,13 @@ class UpsampledLowResolution(SampleGenerator):
 class OtherInstances(SampleGenerator):
     """HR images of other instances of the batch ("Rand" in MPF-Net's Table VII, config 4).
 
-    Each is drawn anew from all other images of the same process's batch, so the same image may come twice.
+    Each is drawn anew from all other images of the same process's batch, so the same image may occur twice.
 
     Args:
         count: images for each image of the batch.
 
     Raises:
-        ConfigError: a count that is no whole number of at least 1.
+        ConfigError: a count that is not a whole number of at least 1.
 
     Example:
         >>> OtherInstances(count=2)({"hr": torch.rand(4, 3, 32, 32)}).shape

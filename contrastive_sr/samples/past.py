@@ -29,24 +29,25 @@ class PastOutput(SampleGenerator, nn.Module):
         \quad\text{after every } \kappa \text{ SR steps}
 
     The negative model of Model Contrastive Learning (arXiv 2309.06023): it lags behind the network, so that its images
-    are a little worse and get better as the network does. A past begins as the network is at the first SR step, also if
-    that was trained before. Then both images are the same, and as a negative it says nothing until the network has
-    moved; the released code mixes another network's random weights in, by :math:`\alpha`. That code averages parameters
-    alone. Here BatchNorm's statistics are averaged too, and those of all ranks; other buffers are the network's.
+    are a little worse and get better as the network does. A past begins as a copy of the network at the first SR step,
+    also if the network was trained before. At that step both images are the same, and the past is of no use as a
+    negative until the network has moved; the released code instead mixes in another network's random weights, by
+    :math:`\alpha`. That code averages parameters only. Here BatchNorm's statistics are averaged too, over all ranks;
+    other buffers are the network's.
 
-    It is for methods with an embedding, which know the network. It is used in eval mode, without gradient and, under
-    autocast too, in full precision; its images are not clamped, as those of the network in training are not. Each past
-    is a copy of the network in the method's saved state and in memory, and one more call of it in each step. Its
-    weights are held in float32 where the network's are in half precision.
+    It is for methods with an embedding, which know the network. A past is used in eval mode, without gradient and in
+    full precision, even under autocast; its images are not clamped, because those of the network in training are not
+    either. Each past costs a copy of the network in the method's saved state and in memory, and one more call of the
+    network in each step. Its weights are held in float32 where the network's are in half precision.
 
     Attributes:
-        call: how the network is called, and so its pasts; the engine says it.
+        call: how the network, and so its pasts, are called; set by the engine.
 
     Args:
         decay: alpha, at least 0 and below 1; or a list of them, one for each past.
-        interval: kappa, the SR steps from one update to the next; or a list of them, one for each past. The paper's
-            released options have four pasts, with 0.1 as decay and intervals of 100, 200, 500 and 1000: each is about
-            the network of so many steps ago.
+        interval: kappa, the number of SR steps from one update to the next; or a list of them, one for each past. The
+            paper's released options have four pasts, with a decay of 0.1 and intervals of 100, 200, 500 and 1000: each
+            is roughly the network as it was that many steps ago.
 
     Raises:
         ConfigError: a number out of bounds, or two lists of different lengths.
@@ -79,7 +80,7 @@ class PastOutput(SampleGenerator, nn.Module):
         """Copy the SR network; see :meth:`SampleGenerator.attach`.
 
         Raises:
-            ConfigError: it is no module, cannot be copied, or this sample generator has one already.
+            ConfigError: it is not a module, cannot be copied, or this sample generator has a network already.
         """
         if len(self.pasts):
             raise ConfigError("PastOutput: expected a new one for each list of samples, got one that is in use.")
@@ -99,7 +100,7 @@ class PastOutput(SampleGenerator, nn.Module):
 
     @torch.no_grad()
     def follow(self, net: nn.Module, step: int) -> None:
-        """Move the pasts on; see :meth:`SampleGenerator.follow`."""
+        """Update the pasts; see :meth:`SampleGenerator.follow`."""
         for past, decay, interval in zip(self.pasts, self.decays, self.intervals, strict=True):
             if step % interval == 0:
                 # Only now the network is what it begins as: hosts load weights behind attach().
@@ -113,7 +114,7 @@ class PastOutput(SampleGenerator, nn.Module):
             generator: not used.
 
         Returns:
-            (B, count, C, s h, s w), not clamped, as the SR images that they are compared with.
+            (B, count, C, s h, s w), not clamped, like the SR images that they are compared with.
 
         Raises:
             ConfigError: :meth:`attach` was not called.

@@ -17,15 +17,17 @@ from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, uniform
 class PeriodicPattern(SampleGenerator):
     """SR images under a random pattern that repeats, such as a network makes that follows an embedding too far.
 
-    No paper's. As a negative it pushes the SR image from what it would be with such a pattern, and so keeps flat areas
-    free of dots. Each sample of each image draws its own period p, p x p values for each channel, of mean 0, equal in
-    all channels for every other sample, and a strength; so the pattern lies at any phase and has any colour.
+    It is not from a paper. As a negative it pushes the SR image away from what it would be with such a pattern, and so
+    keeps flat areas free of dots. Each sample of each image draws its own period p, p x p values of mean 0 for each
+    channel (in half of the samples, at random, the same for all channels), and a strength; so the pattern can have any
+    phase and any colour.
 
     Args:
         count: images to make from each image.
         of: ``"sr"``, the images to put the pattern on, or ``"hr"``.
-        periods: in pixels, to choose from. None: 2 and 4, of an embedding's strides, and the scale, of pixel shuffle.
-        strength: (low, high) of the pattern's rms, for images in [0, 1]; drawn evenly in its logarithm.
+        periods: periods in pixels to choose from. None: 2 and 4, from an embedding's strides, and the scale, from pixel
+            shuffle.
+        strength: (low, high) of the pattern's rms, for images in [0, 1]; drawn uniformly in its logarithm.
 
     Raises:
         ConfigError: a count, period or range that makes no sense.
@@ -64,7 +66,7 @@ class PeriodicPattern(SampleGenerator):
         """Patterned images, without a gradient.
 
         Args:
-            batch: ``"sr"`` or ``"hr"`` (B, C, H, W), in [0, 1] or about so; and ``"lr"``, which tells the scale.
+            batch: ``"sr"`` or ``"hr"`` (B, C, H, W), in or near [0, 1]; and ``"lr"``, which gives the scale.
             generator: source of randomness, on the batch's device.
 
         Returns:

@@ -17,8 +17,8 @@ class Sharpen(SampleGenerator):
     .. math:: f(x) = \mathrm{clamp}(b + a (x - b), 0, 1)
 
     b is x smoothed by the kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13, with mirrored edges; every sample of every
-    image draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Apart from
-    the outermost pixels the values are those of torchvision's ``adjust_sharpness``.
+    image draws its own a. The paper does not give a; below 1 it would blur, so ours starts above 1. Except at the
+    outermost pixels, the values are those of torchvision's ``adjust_sharpness``.
 
     Args:
         count: images to make from each HR image.

@@ -21,17 +21,17 @@ from contrastive_sr.samples.fixed import fixed_output
 class TeacherOutput(SampleGenerator):
     """The SR image that a trained network, the teacher, makes of the LR image (MPF-Net eq. 7).
 
-    The teacher is fixed: eval mode, no gradient. It is part of no module, and so of no optimizer and no checkpoint of
-    the training. Its images are clamped to [0, 1].
+    The teacher is fixed: eval mode, no gradient. It is not part of any module, and so of no optimizer and no checkpoint
+    of the training. Its images are clamped to [0, 1].
 
     Args:
-        network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, of one of our networks or of the training
+        network: a mapping such as ``{"type": "MPFNet", "scale": 4}``, for one of our networks or one of the training
             framework in use; or a network, called as ``sr = network(lr)``.
         weights: its trained weights: the checkpoint of a training, or a plain state dict; see
             :func:`contrastive_sr.embeddings.load_weights`. May be left out for a network that is built already.
 
     Raises:
-        ConfigError: an unknown network, one without weights, or a file that is missing or does not fit.
+        ConfigError: an unknown network, a network without weights, or a file that is missing or does not fit.
 
     Example:
         >>> teacher = TeacherOutput(nn.Upsample(scale_factor=4))

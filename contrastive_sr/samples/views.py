@@ -21,13 +21,13 @@ def view_size(side: int) -> int:
 def random_view(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """A random view of each image: a crop, which may be flipped, with other colours.
 
-    SimCLR's augmentations without resizing and blur, which would change the sharpness, and that is what tells HR from
-    SR images. The crop has 7/8 of height and width; brightness, contrast and saturation are each multiplied by a number
+    SimCLR's augmentations without resizing and blur: those would change the sharpness, which is what tells HR from SR
+    images. The crop has 7/8 of height and width; brightness, contrast and saturation are each multiplied by a number
     from 0.6 to 1.4, and one image in five becomes grey. Each image draws its own numbers.
 
     Args:
         images: (B, 3, H, W) RGB in [0, 1].
-        generator: source of randomness, on the images' device; None takes torch's own.
+        generator: source of randomness, on the images' device; None: torch's default generator.
 
     Returns:
         (B, 3, H - H // 8, W - W // 8) in [0, 1].
