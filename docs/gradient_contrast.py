@@ -16,11 +16,11 @@ def gradients(images: torch.Tensor) -> torch.Tensor:
 
 @register_method
 class GradientContrast(Method):
-    """Edges of the SR image should run as those of the HR image, and not as those of the enlarged LR image.
+    """The edges of the SR image should be like those of the HR image, not like those of the enlarged LR image.
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead, the share of the pixel loss's gradient to keep. With neither it is 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given: 0.05.
         temperature: above 0.
         name: prefix of everything that is logged.
     """
