@@ -20,7 +20,7 @@ class GradientContrast(Method):
 
     Args:
         loss_weight: fixed weight of the term.
-        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given: 0.05.
+        loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep. If neither is given 0.05.
         temperature: above 0.
         name: prefix of everything that is logged.
     """

@@ -35,7 +35,13 @@ HELD_OUT = "held-out"
 """Name of the data set."""
 MEASURED = ("psnr_y", "ssim_y", "niqe", "lpips", "blur", "pattern_scale")
 """What is reported, as far as it is there."""
-_SAID = {"psnr_y": ("PSNR", 2, " dB"), "niqe": ("NIQE", 2, ""), "lpips": ("LPIPS", 3, ""), "blur": ("blur", 3, "")}
+_SAID = {
+    "psnr_y": ("PSNR", 2, " dB"),
+    "niqe": ("NIQE", 2, ""),
+    "lpips": ("LPIPS", 3, ""),
+    "blur": ("blur", 3, ""),
+    "pattern_scale": ("dots", 2, " grey levels"),
+}
 _SIDE = 64  # of the crops
 _FLAT = ("motorcycle_left.png", (56, 28, 56 + _SIDE, 28 + _SIDE))  # the tank, where dots would be seen
 CURVES = {

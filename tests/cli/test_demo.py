@@ -123,4 +123,5 @@ def test_the_verdict_says_which_way_each_figure_went() -> None:
     assert "PSNR -0.14 dB (worse), NIQE +0.20 (worse), LPIPS -0.024 (better)" in said
     assert "500 steps each from one start" in said
     assert "PSNR +0.00 dB (equal), NIQE -1.00 (better)." in verdict(before, {"psnr_y": 27.199, "niqe": 6.0}, 500)
+    assert "dots +0.29 grey levels (worse)" in verdict({"pattern_scale": 0.06}, {"pattern_scale": 0.35}, 500)
     assert "LPIPS +0.080 (worse)" in verdict(before, {"psnr_y": 27.2, "niqe": None, "lpips": 0.5}, 500)

@@ -437,7 +437,7 @@ def test_a_key_that_stands_twice(demo_data: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     options = write_options(tmp_path, "demo_pcl_edsr", demo_data, {})
     options.write_text(options.read_text() + "scale: 2\n")
-    with pytest.raises(ConfigError, match="the key 'scale' stands there twice"):
+    with pytest.raises(ConfigError, match=r"lines \d+ and \d+ of the option file: the key 'scale' stands there twice"):
         runner.train(options, [])
 
 

@@ -30,11 +30,15 @@ class OptionLoader(yaml.SafeLoader):
 def _ordered(loader: OptionLoader, node: yaml.MappingNode) -> OrderedDict[Any, Any]:
     pairs = loader.construct_pairs(node, deep=True)
     mapping: OrderedDict[Any, Any] = OrderedDict()
-    for key, value in pairs:
+    lines: dict[Any, int] = {}
+    for (key, value), (key_node, _) in zip(pairs, node.value, strict=True):
+        line = key_node.start_mark.line + 1
         if key in mapping:
-            line = node.start_mark.line + 1
-            raise ConfigError(f"line {line} of the option file: the key {key!r} stands there twice.")
-        mapping[key] = value
+            raise ConfigError(
+                f"lines {lines[key]} and {line} of the option file: the key {key!r} stands there twice. Merge both, or "
+                "remove one."
+            )
+        mapping[key], lines[key] = value, line
     return mapping
 
 
