@@ -7,8 +7,9 @@ import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Sequence
 from email import message_from_string
-from importlib.metadata import distribution
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
@@ -23,22 +24,48 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def _link_needed(wheel: Path, site: Path) -> None:
-    """Link what the wheel declares, and what that needs, into an environment; gigabytes take long to install."""
+def _link_needed(wheel: Path, site: Path, *more: str, extras: Sequence[str] = ()) -> None:
+    """Link what the wheel declares, and what that needs, into an environment; gigabytes take long to install.
+
+    Args:
+        wheel: ours.
+        site: where the environment has its packages.
+        more: names of packages to link without what they need.
+        extras: of the wheel.
+    """
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
-    pending = message_from_string(text).get_all("Requires-Dist", [])
+    ours = message_from_string(text).get_all("Requires-Dist", [])
+    pending = [(requirement, extra) for requirement in ours for extra in ("", *extras)]
     seen = set()
     while pending:
-        needed = Requirement(pending.pop())
-        if needed.name in seen or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+        requirement, extra = pending.pop()
+        needed = Requirement(requirement)
+        if (requirement, extra) in seen or (needed.marker and not needed.marker.evaluate({"extra": extra})):
             continue
-        seen.add(needed.name)
+        seen.add((requirement, extra))
+        if needed.name == "contrastive-sr":
+            pending += [(each, own) for each in ours for own in needed.extras]
+            continue
         package = distribution(needed.name)
-        pending += package.requires or []
-        for top in {Path(file.parts[0]) for file in package.files or []} - {Path(".."), Path("__pycache__")}:
-            if not (site / top).exists():
-                (site / top).symlink_to(package.locate_file(top))
+        pending += [(each, own) for each in package.requires or [] for own in ("", *needed.extras)]
+        _link(package, site)
+    for name in more:
+        _link(distribution(name), site)
+
+
+def _link(package: Distribution, site: Path) -> None:
+    for top in {Path(file.parts[0]) for file in package.files or []} - {Path(".."), Path("__pycache__")}:
+        if not (site / top).exists():
+            (site / top).symlink_to(package.locate_file(top))
+
+
+def _environment(wheel: Path, folder: Path) -> tuple[Path, Path]:
+    """A fresh one with the wheel alone: its commands, and where it has its packages."""
+    venv.create(folder / "venv", with_pip=True)
+    _run(folder / "venv/bin/python", "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    return folder / "venv/bin", site
 
 
 def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
@@ -63,11 +90,8 @@ def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
 @pytest.mark.timeout(900)
 def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) -> None:
     """With its declared dependencies only: a missing one, or a host that is imported by mistake, shows here."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    binaries = tmp_path / "venv" / "bin"
+    binaries, site = _environment(wheel, tmp_path)
     python = binaries / "python"
-    _run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=tmp_path)
-    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     _link_needed(wheel, site)
 
     code = (
@@ -109,6 +133,41 @@ def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) ->
     assert "contrastive-sr[basicsr]" in refused("train", "plugins/demo_pcl_edsr.yml")
     assert "contrastive-sr[mmagic]" in refused("train", "configs/demo_pcl_edsr.py")
     assert "not installed" in _run(binaries / "contrastive-sr", "doctor", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("host", "beside", "config", "shorter"),
+    [
+        pytest.param(
+            "basicsr",
+            ["basicsr"],
+            "plugins/demo_pcl_edsr.yml",
+            ["--force_yml", "train:total_iter=2", "val:val_freq=2"],
+            marks=pytest.mark.basicsr,
+        ),
+        pytest.param(
+            "mmagic",
+            [],
+            "configs/demo_pcl_edsr.py",
+            ["--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2"],
+            marks=pytest.mark.mmagic,
+        ),
+    ],
+    ids=["basicsr", "mmagic"],
+)
+def test_installed_with_a_host_it_trains(
+    host: str, beside: list[str], config: str, shorter: list[str], wheel: Path, tmp_path: Path
+) -> None:
+    """With what the extra declares and nothing else; `make test-pythons` installs the same from the index."""
+    binaries, site = _environment(wheel, tmp_path)
+    _link_needed(wheel, site, *beside, extras=[host, "demo"])
+    command = binaries / "contrastive-sr"
+    _run(command, "configs", ".", cwd=tmp_path)
+    _run(command, "prepare", "demo", cwd=tmp_path)
+    _run(command, "train", config, *shorter, cwd=tmp_path)
+    assert [*tmp_path.rglob("net_g_latest.pth"), *tmp_path.rglob("iter_2.pth")], "no checkpoint"
 
 
 def test_importing_pulls_in_no_host() -> None:
