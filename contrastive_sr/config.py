@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from contrastive_sr._checks import describe, describe_error
@@ -141,6 +141,22 @@ def build(registry: Registry[T], config: object, where: str) -> T:
             f"{where}: {name} cannot be built with these arguments ({describe_error(error)}); got "
             f"{describe(arguments)}."
         ) from error
+
+
+def missing(key: str, got: Iterable[Any]) -> str:
+    """The end of a sentence that asks for a key: the keys that are there, and which of them may be it, misspelt.
+
+    Args:
+        key: the key.
+        got: the keys that are there.
+
+    Returns:
+        The text, from "expected the key" on.
+    """
+    names = [str(name) for name in got]
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
+    guess = f" Is {close[0]!r} misspelt?" if close else ""
+    return f"expected the key {key!r}, got {', '.join(names)}.{guess}"
 
 
 def unknown(kind: str, name: Any, accepted: list[str], also: str = "", more: Sequence[str] = ()) -> str:

@@ -311,6 +311,7 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("scale", None, "expected the key 'scale'"),
         ("model_type", "SRModel", "model_type: SRModel does not train with `methods:`"),
         ("train:total_iter", None, "train: expected the key 'total_iter'"),
+        ("train", {"total_iters": 4}, "got total_iters. Is 'total_iters' misspelt?"),
         ("network_g", "EDSR", "network_g: expected a mapping of keys to values, got 'EDSR'"),
         ("path", "experiments", "path: expected a mapping of keys to values"),
         ("train:pixel_opt", None, "train: expected pixel_opt, by which the methods enter the step, got ema_decay"),

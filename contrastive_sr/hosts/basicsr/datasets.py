@@ -15,6 +15,7 @@ from basicsr.utils import FileClient, imfrombytes, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from contrastive_sr._checks import check_count
+from contrastive_sr.config import missing
 from contrastive_sr.data.crops import two_corners
 from contrastive_sr.data.images import IMAGE_SUFFIXES, check_readable, is_hidden, list_images
 from contrastive_sr.data.pairs import check_high_resolution, check_pairs, check_template, pair_folders
@@ -175,7 +176,7 @@ def _check_keys(opt: dict[str, Any], name: str, needed: Sequence[str]) -> str:
     """Require keys of a dataset's options, and return the type of its io_backend."""
     for key in needed:
         if not opt.get(key):
-            raise ConfigError(f"dataset {name}: expected the key {key!r}, got {', '.join(sorted(opt))}.")
+            raise ConfigError(f"dataset {name}: {missing(key, sorted(opt))}")
     backend = opt["io_backend"].get("type") if isinstance(opt["io_backend"], dict) else None
     if backend not in ("disk", "lmdb"):
         raise ConfigError(f"dataset {name}: expected io_backend: {{type: disk}} or lmdb, got {opt['io_backend']}.")

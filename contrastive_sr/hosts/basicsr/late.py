@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from contrastive_sr._checks import check_choice, check_count, check_number, describe
-from contrastive_sr.config import unknown
+from contrastive_sr.config import missing, unknown
 from contrastive_sr.errors import ConfigError
 
 # What BasicSR's models, trainer and data sets for images read. Others may read more: a key of another name is refused
@@ -230,7 +230,7 @@ def _are_numbers(value: object) -> bool:
 
 def _check_step(part: Mapping[str, Any], key: str, where: str) -> None:
     if key not in part:
-        raise ConfigError(f"{where}: expected the key {key!r}, got {', '.join(map(str, part))}.")
+        raise ConfigError(f"{where}: {missing(key, part)}")
     check_number(part[key], f"{where}: {key}", at_least=1)
 
 

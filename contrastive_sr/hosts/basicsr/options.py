@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from contrastive_sr._checks import check_count, check_number, describe, describe_error
-from contrastive_sr.config import unknown
+from contrastive_sr.config import missing, unknown
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr.late import check_late, may_be_read
@@ -105,7 +105,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
         )
     for key in ("name", "model_type", "scale", "num_gpu", "datasets", "network_g", "path", "train", "logger"):
         if key not in opt:
-            raise ConfigError(f"the option file: expected the key {key!r}, got {', '.join(map(str, opt))}.")
+            raise ConfigError(f"the option file: {missing(key, opt)}")
     for key in ("name", "model_type"):
         if not isinstance(opt[key], str) or not opt[key]:
             raise ConfigError(f"{key}: expected a name, got {describe(opt[key])}.")
@@ -135,7 +135,7 @@ def check_options(opt: object, models: Collection[str], networks: Collection[str
     train = opt["train"]
     for key in ("total_iter", "optim_g", "scheduler"):
         if key not in train:
-            raise ConfigError(f"train: expected the key {key!r}, got {', '.join(map(str, train))}.")
+            raise ConfigError(f"train: {missing(key, train)}")
     check_number(train["total_iter"], "train: total_iter", at_least=1)  # the host cuts off what is behind the point
     for key in ("optim_g", "optim_d"):
         if train.get(key) is not None:
