@@ -174,11 +174,14 @@ def pytest(setting: Setting) -> Any:
         text=True,
         timeout=240,
     )
-    summary = ended.stdout.strip().splitlines()[-1] if ended.stdout.strip() else ended.stderr[-500:]
-    if " passed" in summary and " failed" not in summary:
-        return summary  # errors are modules that need packages which are missing
+    lines = ended.stdout.strip().splitlines() or [ended.stderr[-500:]]
+    summary = lines[-1]
+    # An error of a whole module is one that needs a package which is missing; "::" names a test.
+    broken = [line for line in lines if line.startswith(("FAILED ", "ERROR ")) and "::" in line]
+    if " passed" in summary and not broken:
+        return summary
     if setting.on_gpu:
-        raise AssertionError("\n".join(ended.stdout.splitlines()[-40:]))
+        raise AssertionError("\n".join(lines[-40:]))
     raise SkippedError(f"not on a CPU: {summary}")
 
 
@@ -545,6 +548,10 @@ def main() -> int:
     parser.add_argument("--page", type=Path, help="only write what --out has into this page, docs/gpu.md")
     arguments = parser.parse_args()
     if arguments.page:
+        for file in (arguments.out, arguments.page):
+            if not file.is_file():
+                print(f"error: {file}: there is no such file. `make test-gpu` writes build/gpu.json.", file=sys.stderr)
+                return 2
         write_page(json.loads(arguments.out.read_text()), arguments.page)
         return 0
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,9 @@ def test_what_was_found_is_written_into_the_page(
     assert "Not run yet" not in written
     assert written.startswith("# On a GPU\n")
     assert written.endswith(whole[whole.index(gpu.END) :])
+    out.rename(tmp_path / "elsewhere.json")
+    assert gpu.main() == 2
+    (tmp_path / "elsewhere.json").rename(out)
     page.write_text("# Another page")
     with pytest.raises(SystemExit, match="expected <!-- found on a GPU -->"):
         gpu.main()
@@ -139,3 +143,26 @@ def test_the_tests_for_a_gpu_are_collected(setting: gpu.Setting, tmp_path: Path)
     result = json.loads(out.read_text())["pytest"]
     said = result.get("found") or result["skipped"]
     assert "1 skipped" in said or "passed" in said, said
+
+
+@pytest.mark.parametrize(
+    ("printed", "passes"),
+    [
+        ("..\nERROR tests/losses/test_a.py\n2 passed, 1 error in 1s", True),
+        ("..\nERROR tests/losses/test_a.py::test_b - CUDA error\n2 passed, 1 error in 1s", False),
+        ("..\nFAILED tests/losses/test_a.py::test_b - assert\n2 passed, 1 failed in 1s", False),
+        ("3 skipped in 1s", False),
+    ],
+)
+def test_what_pytest_prints_is_judged(
+    printed: str, passes: bool, setting: gpu.Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module whose packages are missing is left out; a test that ends in an error is a failure."""
+    setting.on_gpu = True
+    ended = subprocess.CompletedProcess([], 1, stdout=printed, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: ended)
+    if passes:
+        assert gpu.pytest(setting) == "2 passed, 1 error in 1s"
+    else:
+        with pytest.raises(AssertionError):
+            gpu.pytest(setting)
