@@ -1,5 +1,6 @@
 """``python -m benchmarks``: contrastive step, samples, degradations; ``python -m benchmarks nce``: contrast over M;
-``python -m benchmarks memory``: whether memory stays flat."""
+``python -m benchmarks layout``: SR networks in channels_last; ``python -m benchmarks memory``: whether memory stays
+flat."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import degradations, memory, nce, pcl
+from benchmarks import degradations, layout, memory, nce, pcl
 from contrastive_sr.errors import ConfigError
 
 app = typer.Typer(add_completion=False, help="Speed and memory as ratios measured in one process.")
@@ -72,6 +73,19 @@ def contrast(
     console.print(table)
     nce.plot(rows, out / "nce.png")
     console.print(f"Written: {out / 'nce.csv'} and {out / 'nce.png'}")
+
+
+@app.command("layout")
+def layouts(
+    patch: Annotated[int, typer.Option(min=8, help="Side of the LR patch, in pixels.")] = 48,
+) -> None:
+    """A training step of SR networks in PyTorch's default layout, divided by one in channels_last."""
+    console = Console()
+    table = Table("network", "default / channels_last", title=_title())
+    with console.status("measuring ..."):
+        for name, ratio in layout.report(patch):
+            table.add_row(name, f"{ratio:.2f}")
+    console.print(table)
 
 
 @app.command("memory")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks nce` on one small size: that it measures what it says; no test asserts a time."""
+"""The benchmarks on small sizes: that they measure what they say; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import nce
+from benchmarks import layout, nce
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +64,9 @@ def test_all_ways_to_one_loss_agree() -> None:
         for case in cases:
             if case.limit >= 300:
                 torch.testing.assert_close(case.loss(a, b).double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_every_network_is_measured_in_both_layouts() -> None:
+    ratios = dict(layout.report(patch=8, repeats=1))
+    assert ratios.keys() == {"EDSR-baseline", "RCAN", "RRDBNet"}
+    assert all(ratio > 0 for ratio in ratios.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,17 @@ def test_a_steady_step_reads_nothing(host: str, tmp_path: Path, monkeypatch: pyt
     with Operations() as operations:
         in_one_copy(model.log_dict)
     assert sum(operations.mixed.values()) == 1
+
+
+def test_networks_in_channels_last_train_as_in_the_default_layout(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(make(tmp_path, False), 3).net_g
+    base = import_basicsr("basicsr.models.base_model").BaseModel
+    monkeypatch.setattr(base, "model_to_device", base.model_to_device)  # given back after the test
+    runpy.run_path(str(project / "benchmarks/studies/channels_last.py"))
+    net = train(make(tmp_path, False), 3).net_g
+    assert net.conv_first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.conv_first.weight.is_contiguous(memory_format=torch.channels_last)
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-4)
