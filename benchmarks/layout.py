@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.networks import edsr, rcan, rrdb
 from benchmarks.timing import DEVICE, Run, compare
 
-NETWORKS = {"EDSR-baseline": edsr, "RCAN": rcan, "RRDBNet": rrdb}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"EDSR-baseline": edsr, "RCAN": rcan, "RRDBNet": rrdb}
 
 
 def _step(net: nn.Module, lr: torch.Tensor, hr: torch.Tensor) -> Run:
@@ -36,7 +36,7 @@ def report(patch: int = 48, repeats: int = 5) -> Iterator[tuple[str, float]]:
     hr = torch.rand(1, 3, 4 * patch, 4 * patch, device=DEVICE)
     for name, build in NETWORKS.items():
         runs = {
-            str(layout): _step(build().to(DEVICE, memory_format=layout), lr, hr)
+            str(layout): _step(build().to(DEVICE).to(memory_format=layout), lr, hr)
             for layout in (torch.contiguous_format, torch.channels_last)
         }
         default, last = compare(runs, repeats).values()
