@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from cria_models import save_random_vgg
 
 from contrastive_sr.cli.study import Settings, study_host, together
+from contrastive_sr.embeddings import StationaryHaarDiscriminator
 from contrastive_sr.hosts.study import Plan, Study
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +32,9 @@ def test_every_arm_can_be_trained(file: Path, demo_data: Path, tmp_path: Path, m
             (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
             os.symlink(demo_data / "train" / part, tmp_path / folder)
     save_random_vgg(tmp_path / "vgg16.pth", "vgg16")
+    for embedding in set(re.findall(r"experiments/\S*_embedding_\d+\.pth", file.read_text())):
+        (tmp_path / embedding).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"params": StationaryHaarDiscriminator().state_dict()}, tmp_path / embedding)
 
     settings = together(file, Settings())
     assert settings.base is not None
