@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_choice, describe
+from contrastive_sr._checks import check_choice, check_count, describe
 from contrastive_sr._random import seed_of
 from contrastive_sr.config import build
 from contrastive_sr.embeddings import EMBEDDINGS, Embedding, TrainableEmbedding, training_mode
@@ -51,6 +51,7 @@ class EmbeddingMethod(Method):
 
     Attributes:
         trains_embedding: whether the embedding learns.
+        embedding_ends: how many steps there are until it stops learning, infinity if it does not.
 
     Args:
         name: prefix of everything that is logged.
@@ -58,7 +59,8 @@ class EmbeddingMethod(Method):
         weight: weight of the term.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether it learns. None: it learns if it can.
+        train_embedding: whether it learns; a whole number: only in this many steps at the beginning. None: it learns
+            if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None for a method that
             has none.
         negatives: mappings or sample generators; None for a method that has none.
@@ -76,7 +78,7 @@ class EmbeddingMethod(Method):
         seed: int,
         weight: TermWeight,
         embedding: EmbeddingConfig | None,
-        train_embedding: bool | None,
+        train_embedding: bool | int | None,
         positives: Sequence[SampleConfig] | None,
         negatives: Sequence[SampleConfig] | None = None,
         phase: Phase,
@@ -92,14 +94,19 @@ class EmbeddingMethod(Method):
         embedding = DEFAULT if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
         can_train = isinstance(network, TrainableEmbedding)
-        if not isinstance(train_embedding, (bool, type(None))):
-            raise ConfigError(f"{name}: train_embedding: expected true or false, got {describe(train_embedding)}.")
+        self.embedding_ends = math.inf
+        if isinstance(train_embedding, int) and not isinstance(train_embedding, bool):
+            self.embedding_ends = check_count(train_embedding, f"{name}: train_embedding")
+        elif not isinstance(train_embedding, (bool, type(None))):
+            raise ConfigError(
+                f"{name}: train_embedding: expected true, false or a number of steps, got {describe(train_embedding)}."
+            )
         if train_embedding and not can_train:
             raise ConfigError(
                 f"{name}: {type(network).__name__} cannot be trained; leave out train_embedding, or choose "
                 "HaarDiscriminator."
             )
-        self.trains_embedding = can_train if train_embedding is None else train_embedding
+        self.trains_embedding = can_train if train_embedding is None else bool(train_embedding)
         self._is_new = can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None
         if not self.trains_embedding:
             network.requires_grad_(False)
@@ -170,8 +177,8 @@ class EmbeddingMethod(Method):
         return {f"{self.name}_embedding": self.embedding} if self.trains_embedding else {}
 
     def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """``discriminator``: eq. 7 on HR and detached SR images; nothing if the embedding is fixed."""
-        if not self.trains_embedding:
+        """``discriminator``: eq. 7 on HR and detached SR images; nothing if the embedding does not learn (any more)."""
+        if not self.trains_embedding or step.number >= self.embedding_ends:
             return {}
         embedding = self.embedding
         assert isinstance(embedding, TrainableEmbedding)

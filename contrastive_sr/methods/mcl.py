@@ -48,7 +48,8 @@ class MCL(EmbeddingMethod):
             share is 0.05.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: ``relu1_2``, ``relu2_2``
             and ``relu3_3`` of VGG-16, whose weights are downloaded once.
-        train_embedding: whether the embedding learns. None: it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
+            it learns if it can.
         layer_weights: one number of at least 0 for each layer of the embedding. None: 0.2, 0.3 and 0.5 with the default
             embedding, else 1 over the number of layers.
         positives: mappings such as ``{"type": "HighResolution"}``, or sample generators; ``[]`` for none, the default.
@@ -81,7 +82,7 @@ class MCL(EmbeddingMethod):
         loss_weight: float | None = None,
         loss_share: float | None = None,
         embedding: EmbeddingConfig | None = None,
-        train_embedding: bool | None = None,
+        train_embedding: bool | int | None = None,
         layer_weights: Sequence[float] | None = None,
         positives: Sequence[SampleConfig] = (),
         negatives: Sequence[SampleConfig] = PAST,

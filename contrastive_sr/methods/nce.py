@@ -57,7 +57,8 @@ class InfoNCE(PositionMethod):
             feature map of the embedding. None: the SR image's features in the embedding.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
+            it learns if it can.
         positives: mappings such as ``{"type": "Sharpen"}``, or sample generators; the loss is the mean over all of
             them. Default: the HR image.
         seed: seed of the randomness of samples and positions.
@@ -101,7 +102,7 @@ class InfoNCE(PositionMethod):
         reduction: PositionReduction = "mean",
         layers: Sequence[str] | None = None,
         embedding: EmbeddingConfig | None = None,
-        train_embedding: bool | None = None,
+        train_embedding: bool | int | None = None,
         positives: Sequence[SampleConfig] = HIGH_RESOLUTION,
         seed: int = 0,
         name: str = "nce",
@@ -166,7 +167,8 @@ class SRNCE(PositionMethod):
         layers: names of the SR network's modules, as in :class:`InfoNCE`. None: the SR image's features.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
+            it learns if it can.
         positives: mappings or sample generators; the loss is the mean over all of them. Default: the HR image.
         negatives: mappings or sample generators: the condition, which SR features are to move away from. The loss is
             the mean over all pairs with the positives. Default: the enlarged LR image.
@@ -210,7 +212,7 @@ class SRNCE(PositionMethod):
         reduction: PositionReduction = "mean",
         layers: Sequence[str] | None = None,
         embedding: EmbeddingConfig | None = None,
-        train_embedding: bool | None = None,
+        train_embedding: bool | int | None = None,
         positives: Sequence[SampleConfig] = HIGH_RESOLUTION,
         negatives: Sequence[SampleConfig] = UPSAMPLED,
         seed: int = 0,

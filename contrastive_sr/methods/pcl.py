@@ -48,8 +48,8 @@ class PCL(ImageMethod):
             :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator`. The choices are the rows of
             Table IV: ``VGGFeatures`` (config 1), ``RGBDiscriminator`` (2), ``HaarDiscriminator`` (3),
             ``FourierDiscriminator`` (5). ``TimmFeatures`` is any network of timm.
-        train_embedding: whether the embedding learns. None: it learns if it can. False with ``weights`` in the
-            embedding is PCL-F (Table V).
+        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
+            it learns if it can. False with ``weights`` in the embedding is PCL-F (Table V).
         train_on_samples: whether the embedding learns to tell positives (HR among them) from SR images and negatives,
             as in the authors' script for RCAN, instead of HR from SR images. It sees several times as many images.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
@@ -86,7 +86,7 @@ class PCL(ImageMethod):
         loss_share: float | None = None,
         temperature: float = 1.0,
         embedding: EmbeddingConfig | None = None,
-        train_embedding: bool | None = None,
+        train_embedding: bool | int | None = None,
         train_on_samples: bool = False,
         positives: Sequence[SampleConfig] = SHARPENED,
         negatives: Sequence[SampleConfig] = (*BLURRED, *PATTERNED),

@@ -34,7 +34,8 @@ class ContrastiveRegularization(ImageMethod):
         similarity: ``"cosine"``, or ``"dot"`` for the paper's dot product of whole maps.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns. None: it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
+            it learns if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
             sharpened HR images.
         negatives: mappings or sample generators. Default: four blurred HR images, the
@@ -70,7 +71,7 @@ class ContrastiveRegularization(ImageMethod):
         temperature: float = 1.0,
         similarity: Similarity = "cosine",
         embedding: EmbeddingConfig | None = None,
-        train_embedding: bool | None = None,
+        train_embedding: bool | int | None = None,
         positives: Sequence[SampleConfig] = SHARPENED,
         negatives: Sequence[SampleConfig] = (*BLURRED, *UPSAMPLED, *PATTERNED),
         seed: int = 0,
