@@ -260,20 +260,20 @@ def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds of the command line: a count, or several seeds.
+    """Seeds of the command line: a count, or a list, which a comma makes even of one seed.
 
     Raises:
         ConfigError: anything else.
 
     Example:
-        >>> parse_seeds("3"), parse_seeds("4,7"), parse_seeds("0 1")
-        ([0, 1, 2], [4, 7], [0, 1])
+        >>> parse_seeds("3"), parse_seeds("4,7"), parse_seeds("0 1"), parse_seeds("1,")
+        ([0, 1, 2], [4, 7], [0, 1], [1])
     """
     parts = text.replace(",", " ").split()
     if not parts or not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--seeds: expected how many, such as 3, or several such as 0,1,2; got {text!r}.")
     numbers = [int(part) for part in parts]
-    return _distinct(list(range(numbers[0])) if len(numbers) == 1 else numbers)
+    return _distinct(list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers)
 
 
 def _distinct(seeds: list[int]) -> list[int]:
