@@ -65,13 +65,13 @@ class CriteriaByName(nn.ModuleDict):
                 return known
         try:
             module = build(CRITERIA, config, where)
+            criterion = module if isinstance(module, Criterion) else Registered(module)
         except ConfigError as error:
             said = str(error) if str(error).startswith(where) else f"{where}: {error}"
             if isinstance(error.__cause__, OSError) and "VGGFeatures" not in said:
                 # from urllib, by which torchvision downloads weights
                 said += " If it cannot download its weights: the criterion VGG takes them from a local file."
             raise ConfigError(said) from error
-        criterion = module if isinstance(module, Criterion) else Registered(module)
         name = criterion.label if name is None else name
         if isinstance(name, str) and name in self:
             raise ConfigError(
