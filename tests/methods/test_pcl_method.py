@@ -501,9 +501,15 @@ def test_samples_are_the_same_under_autocast() -> None:
         assert torch.equal(images, other)
 
 
-@pytest.mark.parametrize("value", ["false", 0, -1, 2.0, "no"])
-def test_a_flag_that_is_none_is_refused(value: object) -> None:
-    with pytest.raises(ConfigError, match="train_embedding: expected "):
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((value, "true, false or a number of steps") for value in ("false", 2.0, "no")),
+        *((value, "a whole number of at least 1") for value in (0, -1)),
+    ],
+)
+def test_a_flag_that_is_none_is_refused(value: object, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"train_embedding: expected {expected}, got"):
         pcl(train_embedding=value)
 
 
