@@ -26,6 +26,7 @@ from benchmarks.__main__ import app as benchmarks
 from contrastive_sr import functional, losses
 from contrastive_sr.cli.app import app
 from contrastive_sr.errors import ContrastiveSRError
+from contrastive_sr.evaluation.jaggedness import jaggedness_warning
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.amp import check_amp
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
@@ -290,6 +291,9 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "second crop": lambda: _queue(16),
     "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, METHODS_OPTIMIZER, ("Adam",)),
     "dots": lambda: warnings.warn(str(excess_warning("Validation Set5, pattern", 3.18, 4)), stacklevel=2),
+    "teeth": lambda: warnings.warn(
+        str(jaggedness_warning("PCL on Set14", {"jaggedness": 0.218, "hr_jaggedness": 0.094})), stacklevel=2
+    ),
     "optimizer": lambda: methods_optimizer(
         build_methods([{"type": "PCL", "loss_weight": 1.0}]), None, METHODS_OPTIMIZER
     ),

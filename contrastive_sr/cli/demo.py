@@ -100,6 +100,7 @@ def _run_in(
     console: Console,
 ) -> None:
     from contrastive_sr.evaluation import given_lr
+    from contrastive_sr.evaluation.jaggedness import jaggedness_warnings
     from contrastive_sr.evaluation.pattern import pattern_warnings
     from contrastive_sr.hosts.demo import LABELS, compare, device_name, draw, plan_study, results_of, verdict
     from contrastive_sr.hosts.launch import console_log, is_finished
@@ -133,7 +134,8 @@ def _run_in(
             unfinished.write_text(json.dumps(results, indent=2) + "\n")
         draw(folder, evaluation, results, metrics.get("lpips"), f"Fine-tuning of EDSR, {framework}, seed {seed}")
     _report(console, results)
-    for warning in pattern_warnings(evaluation.results(), evaluation.scale):
+    means = evaluation.results()
+    for warning in pattern_warnings(means, evaluation.scale) + jaggedness_warnings(means):
         _say(console, f"- {warning}")
     for line in left_out:
         _say(console, f"- {line}")

@@ -86,6 +86,7 @@ def run_evaluation(
     from contrastive_sr.evaluation import compare_networks
     from contrastive_sr.evaluation.blur import blur_note
     from contrastive_sr.evaluation.comparison import CHECKING, check_networks
+    from contrastive_sr.evaluation.jaggedness import jaggedness_note, jaggedness_warnings
     from contrastive_sr.evaluation.pattern import pattern_note, pattern_warnings
     from contrastive_sr.evaluation.report import COLOURS, COLOURS_WITH_HR, write_reports
     from contrastive_sr.evaluation.tiles import check_tiles
@@ -127,11 +128,11 @@ def run_evaluation(
             on_progress=show,
         )
     results = evaluation.results()
-    of_metrics = {**NOTES, "pattern_2": pattern_note(results, scale)}
+    of_metrics = {**NOTES, "pattern_2": pattern_note(results, scale), "jaggedness": jaggedness_note(results)}
     if "blur" in metrics:
         of_metrics["blur"] = blur_note(results)
     notes = evaluation.notes(of_metrics) + left_out
-    warnings = pattern_warnings(results, scale)
+    warnings = pattern_warnings(results, scale) + jaggedness_warnings(results)
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
     try:
         write_reports(
@@ -393,7 +394,7 @@ def _print_table(
     console = for_tables(console)
     columns = list(every)
     # a narrow screen keeps the columns of quality
-    for name in ("multiply_adds", "parameters", "memory_mib", "seconds", "pattern_2", "pattern_scale"):
+    for name in ("multiply_adds", "parameters", "memory_mib", "seconds", "pattern_2", "jaggedness", "pattern_scale"):
         if Measurement.get(console, console.options, table_of(columns)).maximum < console.width:
             break
         columns = [column for column in columns if column != name]

@@ -14,6 +14,7 @@ from contrastive_sr.evaluation.evaluate import (
     evaluate,
     summary,
 )
+from contrastive_sr.evaluation.jaggedness import jaggedness, jaggedness_note, jaggedness_warnings, load_jaggedness
 from contrastive_sr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.pattern import (
     load_pattern,
@@ -51,7 +52,11 @@ __all__ = [
     "degraded_lr",
     "evaluate",
     "given_lr",
+    "jaggedness",
+    "jaggedness_note",
+    "jaggedness_warnings",
     "load_blur",
+    "load_jaggedness",
     "load_pattern",
     "luma",
     "paired_difference",

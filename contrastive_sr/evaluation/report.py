@@ -61,6 +61,7 @@ COLUMNS = {
     "blur": Column("blur", "{:.3f}".format, -1),
     "pattern_2": Column("pattern 2", "{:.2f}".format, -1),
     "pattern_scale": Column("pattern scale", "{:.2f}".format, -1),
+    "jaggedness": Column("jaggedness", "{:.3f}".format, -1),
     "seconds": Column("s / image", "{:.3f}".format, -1),
     "memory_mib": Column("memory, MiB", "{:.0f}".format, -1),
     "parameters": Column("parameters, M", lambda value: f"{value / 1e6:.3f}", -1),

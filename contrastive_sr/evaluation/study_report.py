@@ -11,6 +11,7 @@ from typing import Any
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.evaluation.evaluate import Score
+from contrastive_sr.evaluation.jaggedness import jaggedness_warning
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.evaluation.plots import Frontier, save_frontier, save_grid
 from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html, most_detailed
@@ -171,7 +172,7 @@ def difference_text(name: str, difference: Difference) -> str:
 
 
 def warnings_of(summary: Summary) -> list[str]:
-    """A sentence for each arm on each data set whose images have more of a periodic pattern than HR has."""
+    """A sentence for each arm on each data set whose images have more dots, or more jagged edges, than HR has."""
     found = []
     for dataset, arms in summary.measured.items():
         for arm, of in arms.items():
@@ -183,6 +184,8 @@ def warnings_of(summary: Summary) -> list[str]:
             if excess:
                 worst = max(excess, key=excess.__getitem__)
                 found.append(excess_warning(f"{arm} on {dataset}", excess[worst], worst))
+            means = {name: measured.mean for name, measured in of.items()}
+            found.append(jaggedness_warning(f"{arm} on {dataset}", means))
     return [warning for warning in found if warning is not None]
 
 

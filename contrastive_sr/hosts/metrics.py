@@ -11,6 +11,7 @@ import torch
 from contrastive_sr.errors import HostError
 from contrastive_sr.evaluation import Metric, MetricNote, NoReference, psnr_rgb, ssim_rgb
 from contrastive_sr.evaluation.blur import load_blur
+from contrastive_sr.evaluation.jaggedness import load_jaggedness
 from contrastive_sr.evaluation.lpips import NOTE as LPIPS_NOTE
 from contrastive_sr.evaluation.lpips import cached_weights, load_lpips
 from contrastive_sr.evaluation.pattern import load_pattern
@@ -28,7 +29,7 @@ NOTES: Mapping[str, MetricNote] = {
 def load_metrics(
     scale: int, lpips_weights: Path | None, device: torch.device, *, rgb: bool = False, with_hr: bool = True
 ) -> tuple[dict[str, Metric], list[str]]:
-    """Periodic patterns; NIQE, LPIPS and blur if what they need is there, and else a line for each.
+    """Periodic patterns and jagged edges; NIQE, LPIPS and blur if what they need is there, and else a line for each.
 
     Args:
         scale: how many times larger HR is; the border that NIQE, blur, and PSNR and SSIM on RGB leave out.
@@ -71,5 +72,5 @@ def load_metrics(
         metrics |= load_blur(scale)
     except HostError as error:
         left_out.append(f"Blur is left out: {error}")
-    metrics |= load_pattern(scale)
+    metrics |= load_pattern(scale) | load_jaggedness(scale)
     return {name: metric for name, metric in metrics.items() if with_hr or isinstance(metric, NoReference)}, left_out

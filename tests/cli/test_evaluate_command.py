@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,7 +94,8 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     first = content["first"]["bicubic"]
     patterns = ["pattern_2", "hr_pattern_2", "pattern_scale", "hr_pattern_scale"]
     blur = ["blur", "hr_blur"]
-    assert list(first)[:11] == ["psnr_y", "ssim_y", "niqe", *blur, *patterns, "seconds", "memory_mib"]
+    edges = ["jaggedness", "hr_jaggedness"]
+    assert list(first)[:13] == ["psnr_y", "ssim_y", "niqe", *blur, *patterns, *edges, "seconds", "memory_mib"]
     assert (first["images"], first["scale"], first["parameters"]) == (2, 4, None)
     assert content["second"]["bicubic"]["niqe"] is None
 
@@ -104,7 +106,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         ("second", "cat.png"),
     ]
     assert (rows[1]["width"], rows[1]["height"]) == ("128", "148")
-    for name in ("psnr_y", "ssim_y", "niqe", *blur, *patterns):
+    for name in ("psnr_y", "ssim_y", "niqe", *blur, *patterns, *edges):
         assert first[name] == pytest.approx((float(rows[0][name]) + float(rows[1][name])) / 2, rel=1e-5)
 
     # BasicSR's own functions, on images that its own bicubic made
@@ -128,6 +130,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         "96 pixels are left out: 1",
         f"HR's own: first {first['hr_pattern_2']:.2f} and {first['hr_pattern_scale']:.2f}, second ",
         "pattern scale ↓",
+        f"relative to that across them; HR's own: first {first['hr_jaggedness']:.3f}, second ",
         "border of 4 pixels",
     ):
         assert words in text
@@ -328,6 +331,23 @@ def test_checkpoints_of_all_kinds(photos: Path, checkpoints: Path, tmp_path: Pat
         assert (f"- {sentence}" in printed) == (name in warned)
         assert (f"- **{sentence}" in (tmp_path / "r.md").read_text()) == (name in warned)
         assert (f"<strong>{sentence}" in (tmp_path / "r.html").read_text()) == (name in warned)
+
+
+@pytest.mark.basicsr
+def test_jagged_edges_are_warned_about(photos: Path, checkpoints: Path, tmp_path: Path) -> None:
+    outputs = {kind: tmp_path / f"r.{end}" for kind, end in (("json", "json"), ("markdown", "md"), ("html", "html"))}
+    (tmp_path / "colour").mkdir()
+    shutil.copy(photos / "first" / "astronaut.png", tmp_path / "colour")
+    noise = f"noise={checkpoints / 'plain.pth'}"  # an untrained network ends in a pixel shuffle of noise
+    printed = evaluate(
+        "bicubic", checkpoints=[noise], networks=[EDSR_TEXT], hr=[str(tmp_path / "colour")], outputs=outputs
+    )
+    row = read_json(outputs["json"])["colour"]["noise"]
+    sentence = f"noise on colour: jagged edges, {row['jaggedness']:.3f} where HR itself has {row['hr_jaggedness']:.3f}."
+    assert f"- {sentence}" in printed
+    assert f"- **{sentence}" in outputs["markdown"].read_text()
+    assert f"<strong>{sentence}" in outputs["html"].read_text()
+    assert "bicubic on colour: jagged" not in printed
 
 
 @pytest.mark.basicsr

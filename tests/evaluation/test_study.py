@@ -249,14 +249,18 @@ def test_a_row_of_the_picture_may_be_shorter(tmp_path: Path) -> None:
     assert short[short.shape[0] // 4, short.shape[1] * 3 // 4] == 255
 
 
-def test_dots_are_warned_about() -> None:
+def test_dots_and_jagged_edges_are_warned_about() -> None:
     lines = []
     for arm, (two, scale) in {"l1": (0.1, 0.2), "pcl": (0.5, 1.4), "fine": (0.5, 0.6)}.items():
         values = {"pattern_2": two, "pattern_scale": scale, "hr_pattern_2": 0.1, "hr_pattern_scale": 0.2}
         for metric, value in values.items():
             lines += results(arm, {0: [value, value], 1: [value, value]}, metric)
-    (warning,) = warnings_of(summarise(lines))
+    for arm, value in {"l1": 0.09, "pcl": 0.15, "fine": 0.2}.items():
+        for metric, one in {"jaggedness": value, "hr_jaggedness": 0.1}.items():
+            lines += results(arm, {0: [one, one], 1: [one, one]}, metric)
+    warning, jagged = warnings_of(summarise(lines))
     assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
+    assert jagged.startswith("fine on Set5: jagged edges, 0.200 where HR itself has 0.100.")
     assert f"- **{warning}**" in as_markdown("title", [], ["note"], [], [warning])
 
 

@@ -1,0 +1,157 @@
+"""Jagged edges: how much an image changes along edges that are straight in HR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrastive_sr._checks import check_count
+from contrastive_sr.data.images import UInt8Image
+from contrastive_sr.errors import DataError
+from contrastive_sr.evaluation.comparison import MetricNote
+from contrastive_sr.evaluation.evaluate import Metric
+from contrastive_sr.evaluation.metrics import luma
+from contrastive_sr.evaluation.report import Results, own_values
+
+MOST_MORE_JAGGED = 0.06
+"""Above HR's own, as a mean over images, from which on jagged edges are warned about."""
+_COHERENCE = 0.95
+_STRENGTH = 6.0
+_FEWEST = 256
+
+
+def jaggedness(sr: UInt8Image, hr: UInt8Image, scale: int) -> float | None:
+    r"""The rms change along the straight edges of HR, relative to that across them.
+
+    .. math::
+
+        J = w * w * \nabla y_{HR} \nabla y_{HR}^\top, \quad \text{eigenvalues } \lambda_1 \ge \lambda_2, \quad
+        \text{eigenvectors } n, t; \qquad
+        \mathrm{jaggedness} = \sqrt{\frac{\sum_E (t \cdot \nabla y_{SR})^2}{\sum_E (n \cdot \nabla y_{SR})^2}}
+
+    with Y as PSNR has it, gradients of 2 x 2 pixels, which see a change at each second pixel, and a box :math:`w` of
+    twice the scale, at least 8 pixels, taken twice. Straight edges :math:`E` are where
+    :math:`\lambda_1 - \lambda_2 \ge 0.95 \, (\lambda_1 + \lambda_2)` and :math:`\sqrt{\lambda_1} \ge 6` grey levels a
+    pixel: J is the structure tensor (Bigün and Granlund, "Optimal orientation detection of linear symmetry", 1987),
+    and the first its coherence.
+
+    Where a network sharpens each pixel of the shuffle by itself, edges get teeth, or stairs of the scale. Dots have one
+    phase all over the image, which `periodic_pattern` finds; teeth follow their edge and have none. The blur of an edge
+    changes both sums alike.
+
+    Args:
+        sr: RGB, (H, W, 3), uint8. HR itself gives the value to compare with.
+        hr: of the same shape; it says where straight edges are, and in which direction.
+        scale: how many times larger HR is than LR. As many pixels are left out at every edge of the image.
+
+    Returns:
+        0 for smooth edges, 1 for as much change along as across; None for an image with fewer than 256 pixels on
+        straight edges.
+
+    Raises:
+        ConfigError: a scale below 1.
+        DataError: images of another shape or dtype, or of two shapes.
+
+    Example:
+        >>> import numpy as np
+        >>> hr = np.zeros((64, 64, 3), dtype=np.uint8)
+        >>> hr[:, 32:] = 200
+        >>> sr = hr.copy()
+        >>> sr[::2, 32] = 0  # in every second row the edge is one pixel further right
+        >>> jaggedness(hr, hr, 4), jaggedness(sr, hr, 4)
+        (0.0, 1.0)
+    """
+    check_count(scale, "jaggedness(scale)")
+    if sr.shape != hr.shape:
+        raise DataError(f"Expected two images of one shape, got {sr.shape} and {hr.shape}.")
+    box = 2 * max(scale, 4)
+    sr_y, hr_y = (torch.from_numpy(luma(image)[scale:-scale, scale:-scale]) for image in (sr, hr))
+    if min(hr_y.shape) < 2 * box:
+        return None
+    xx, xy, yy = _structure_tensor(hr_y, box)
+    half_difference, half_sum = torch.hypot((xx - yy) / 2, xy), (xx + yy) / 2
+    straight = (half_difference >= _COHERENCE * half_sum) & (half_sum + half_difference >= _STRENGTH**2)
+    if int(straight.sum()) < _FEWEST:
+        return None
+    angle = torch.atan2(2 * xy, xx - yy)[straight] / 2
+    inside = slice(box - 1, 1 - box)
+    across, down = (part[inside, inside][straight] for part in _gradient(sr_y))
+    along = (down * angle.cos() - across * angle.sin()).square().sum()
+    over = (across * angle.cos() + down * angle.sin()).square().sum()
+    return float((along / over).sqrt()) if along > 0 else 0.0
+
+
+def _gradient(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Across and down, (H - 1, W - 1) each, between the pixels: central differences are blind to a period of 2."""
+    across, down = y.diff(dim=1), y.diff(dim=0)
+    return (across[:-1] + across[1:]) / 2, (down[:, :-1] + down[:, 1:]) / 2
+
+
+def _structure_tensor(y: Tensor, box: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Its three entries, where the mean lies inside the image."""
+    across, down = _gradient(y)
+    products = torch.stack([across * across, across * down, down * down])
+    xx, xy, yy = F.avg_pool2d(F.avg_pool2d(products, box, stride=1), box, stride=1)
+    return xx, xy, yy
+
+
+def load_jaggedness(scale: int) -> dict[str, Metric]:
+    """The metrics ``jaggedness`` and ``hr_jaggedness``, see :func:`jaggedness`, of the SR image and of HR itself.
+
+    Args:
+        scale: how many times larger HR is.
+
+    Returns:
+        Each from (SR image, HR image), both (H, W, 3) uint8, to a value; None for images without straight edges.
+    """
+    return {"jaggedness": partial(jaggedness, scale=scale), "hr_jaggedness": lambda sr, hr: jaggedness(hr, hr, scale)}
+
+
+def jaggedness_note(results: Results) -> MetricNote:
+    """What has to be said of the metrics of :func:`load_jaggedness`, with HR's own values, to compare with.
+
+    Args:
+        results: data set to method to means.
+    """
+    return MetricNote(
+        "Jaggedness is the change along the straight edges of HR, relative to that across them"
+        + own_values(results, ("hr_jaggedness",), 3),
+        f"images with fewer than {_FEWEST} pixels on straight edges",
+    )
+
+
+def jaggedness_warnings(results: Results) -> list[str]:
+    """A sentence for each method and data set whose edges are more jagged than HR's, see :func:`jaggedness_warning`.
+
+    Args:
+        results: data set to method to means.
+    """
+    found = [
+        jaggedness_warning(f"{method} on {data}", row) for data, of in results.items() for method, row in of.items()
+    ]
+    return [warning for warning in found if warning is not None]
+
+
+def jaggedness_warning(what: str, row: Mapping[str, float | None]) -> str | None:
+    """A sentence on edges that are more jagged than HR's by :data:`MOST_MORE_JAGGED`; None if they are not.
+
+    Args:
+        what: whose, for the sentence.
+        row: means by name, with ``jaggedness`` and ``hr_jaggedness`` if they were measured.
+
+    Example:
+        >>> jaggedness_warning("PCL on Set5", {"jaggedness": 0.182, "hr_jaggedness": 0.102})[:58]
+        'PCL on Set5: jagged edges, 0.182 where HR itself has 0.102'
+        >>> jaggedness_warning("L1 on Set5", {"jaggedness": 0.093, "hr_jaggedness": 0.102})
+    """
+    value, own = row.get("jaggedness"), row.get("hr_jaggedness")
+    if value is None or own is None or value - own <= MOST_MORE_JAGGED:
+        return None
+    return (
+        f"{what}: jagged edges, {value:.3f} where HR itself has {own:.3f}. Look at edges of the images; LPIPS rewards "
+        "such teeth."
+    )
