@@ -14,7 +14,13 @@ from contrastive_sr.evaluation.evaluate import (
     evaluate,
     summary,
 )
-from contrastive_sr.evaluation.jaggedness import jaggedness, jaggedness_note, jaggedness_warnings, load_jaggedness
+from contrastive_sr.evaluation.jaggedness import (
+    jaggedness,
+    jaggedness_excess,
+    jaggedness_note,
+    jaggedness_warnings,
+    load_jaggedness,
+)
 from contrastive_sr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.pattern import (
     load_pattern,
@@ -53,6 +59,7 @@ __all__ = [
     "evaluate",
     "given_lr",
     "jaggedness",
+    "jaggedness_excess",
     "jaggedness_note",
     "jaggedness_warnings",
     "load_blur",

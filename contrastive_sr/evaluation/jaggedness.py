@@ -124,34 +124,49 @@ def jaggedness_note(results: Results) -> MetricNote:
     )
 
 
-def jaggedness_warnings(results: Results) -> list[str]:
-    """A sentence for each method and data set whose edges are more jagged than HR's, see :func:`jaggedness_warning`.
+def jaggedness_excess(sr: UInt8Image, hr: UInt8Image, scale: int) -> float:
+    """How much more jagged the edges of an SR image are than those of its HR image; 0 where HR has no straight ones.
+
+    Args:
+        sr: RGB, (H, W, 3), uint8.
+        hr: of the same shape.
+        scale: see :func:`jaggedness`.
+
+    Raises:
+        ConfigError: a scale below 1.
+        DataError: images of another shape or dtype, or of two shapes.
+    """
+    value, own = jaggedness(sr, hr, scale), jaggedness(hr, hr, scale)
+    return 0.0 if value is None or own is None else value - own
+
+
+def jaggedness_warnings(results: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[str]:
+    """A sentence for each method and data set with edges more jagged than HR's by :data:`MOST_MORE_JAGGED`.
 
     Args:
         results: data set to method to means.
     """
-    found = [
-        jaggedness_warning(f"{method} on {data}", row) for data, of in results.items() for method, row in of.items()
-    ]
+    found = []
+    for data, methods in results.items():
+        for method, row in methods.items():
+            value, own = row.get("jaggedness"), row.get("hr_jaggedness")
+            if value is not None and own is not None:
+                found.append(jaggedness_warning(f"{method} on {data}", value - own))
     return [warning for warning in found if warning is not None]
 
 
-def jaggedness_warning(what: str, row: Mapping[str, float | None]) -> str | None:
+def jaggedness_warning(what: str, excess: float) -> str | None:
     """A sentence on edges that are more jagged than HR's by :data:`MOST_MORE_JAGGED`; None if they are not.
 
     Args:
         what: whose, for the sentence.
-        row: means by name, with ``jaggedness`` and ``hr_jaggedness`` if they were measured.
+        excess: see :func:`jaggedness_excess`; the mean over images.
 
     Example:
-        >>> jaggedness_warning("PCL on Set5", {"jaggedness": 0.182, "hr_jaggedness": 0.102})[:58]
-        'PCL on Set5: jagged edges, 0.182 where HR itself has 0.102'
-        >>> jaggedness_warning("L1 on Set5", {"jaggedness": 0.093, "hr_jaggedness": 0.102})
+        >>> jaggedness_warning("PCL on Set5", 0.084)[:48]
+        "PCL on Set5: jagged edges, 0.084 above HR's own."
+        >>> jaggedness_warning("L1 on Set5", -0.009)
     """
-    value, own = row.get("jaggedness"), row.get("hr_jaggedness")
-    if value is None or own is None or value - own <= MOST_MORE_JAGGED:
+    if excess <= MOST_MORE_JAGGED:
         return None
-    return (
-        f"{what}: jagged edges, {value:.3f} where HR itself has {own:.3f}. Look at edges of the images; LPIPS rewards "
-        "such teeth."
-    )
+    return f"{what}: jagged edges, {excess:.3f} above HR's own. Look at edges of the images; LPIPS rewards such teeth."

@@ -11,7 +11,7 @@ from typing import Any
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.evaluation.evaluate import Score
-from contrastive_sr.evaluation.jaggedness import jaggedness_warning
+from contrastive_sr.evaluation.jaggedness import jaggedness_warnings
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.evaluation.plots import Frontier, save_frontier, save_grid
 from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html, most_detailed
@@ -184,9 +184,11 @@ def warnings_of(summary: Summary) -> list[str]:
             if excess:
                 worst = max(excess, key=excess.__getitem__)
                 found.append(excess_warning(f"{arm} on {dataset}", excess[worst], worst))
-            means = {name: measured.mean for name, measured in of.items()}
-            found.append(jaggedness_warning(f"{arm} on {dataset}", means))
-    return [warning for warning in found if warning is not None]
+    means = {
+        dataset: {arm: {name: measured.mean for name, measured in of.items()} for arm, of in arms.items()}
+        for dataset, arms in summary.measured.items()
+    }
+    return [*(warning for warning in found if warning is not None), *jaggedness_warnings(means)]
 
 
 def notes_of(summary: Summary) -> list[str]:

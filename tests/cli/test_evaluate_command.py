@@ -343,8 +343,8 @@ def test_jagged_edges_are_warned_about(photos: Path, checkpoints: Path, tmp_path
         "bicubic", checkpoints=[noise], networks=[EDSR_TEXT], hr=[str(tmp_path / "colour")], outputs=outputs
     )
     row = read_json(outputs["json"])["colour"]["noise"]
-    sentence = f"noise on colour: jagged edges, {row['jaggedness']:.3f} where HR itself has {row['hr_jaggedness']:.3f}."
-    assert f"- {sentence}" in printed
+    sentence = f"noise on colour: jagged edges, {row['jaggedness'] - row['hr_jaggedness']:.3f} above HR"
+    assert f"- {sentence}'s own." in printed
     assert f"- **{sentence}" in outputs["markdown"].read_text()
     assert f"<strong>{sentence}" in outputs["html"].read_text()
     assert "bicubic on colour: jagged" not in printed

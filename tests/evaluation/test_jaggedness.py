@@ -19,6 +19,7 @@ from contrastive_sr.evaluation import bicubic, bicubic_pair, evaluate, luma, sum
 from contrastive_sr.evaluation.jaggedness import (
     MOST_MORE_JAGGED,
     jaggedness,
+    jaggedness_excess,
     jaggedness_note,
     jaggedness_warning,
     jaggedness_warnings,
@@ -97,6 +98,7 @@ def test_teeth_are_found_on_upright_and_on_slanted_edges(period: int) -> None:
         hr = edge(angle)
         small, large = (of(edge(angle, shift=size * teeth(period)), hr) for size in (0.25, 1.0))
         assert of(hr, hr) + MOST_MORE_JAGGED < small < large / 2
+        assert jaggedness_excess(edge(angle, shift=teeth(period)), hr, 4) == large - of(hr, hr)
 
 
 def test_a_turned_image_has_the_same() -> None:
@@ -131,8 +133,8 @@ def test_enlarged_pixels_are_warned_about_and_bicubic_is_not() -> None:
     assert smooth["hr_jaggedness"] == jagged["hr_jaggedness"] == jaggedness(photo, photo, 4)
     (warning,) = jaggedness_warnings(results)
     assert warning == (
-        f"nearest on Set: jagged edges, {jagged['jaggedness']:.3f} where HR itself has {jagged['hr_jaggedness']:.3f}. "
-        "Look at edges of the images; LPIPS rewards such teeth."
+        f"nearest on Set: jagged edges, {jagged['jaggedness'] - jagged['hr_jaggedness']:.3f} above HR's own. Look at "
+        "edges of the images; LPIPS rewards such teeth."
     )
     note = jaggedness_note(results)
     assert note.text.endswith(f"relative to that across them; HR's own: Set {smooth['hr_jaggedness']:.3f}")
@@ -140,10 +142,10 @@ def test_enlarged_pixels_are_warned_about_and_bicubic_is_not() -> None:
 
 
 def test_where_there_is_nothing_to_warn_about() -> None:
-    own = 0.1
-    assert jaggedness_warning("a", {"jaggedness": own + MOST_MORE_JAGGED + 1e-6, "hr_jaggedness": own}) is not None
-    assert jaggedness_warning("a", {"jaggedness": own + MOST_MORE_JAGGED - 1e-6, "hr_jaggedness": own}) is None
-    for row in ({}, {"jaggedness": None, "hr_jaggedness": None}, {"jaggedness": 0.5}):
+    assert jaggedness_warning("a", MOST_MORE_JAGGED + 1e-6) is not None
+    assert jaggedness_warning("a", MOST_MORE_JAGGED) is None
+    rows: list[dict[str, float | None]] = [{}, {"jaggedness": None, "hr_jaggedness": None}, {"jaggedness": 0.5}]
+    for row in rows:
         assert jaggedness_warnings({"Set": {"a": row}}) == []
 
 
@@ -151,6 +153,7 @@ def test_images_without_straight_edges_have_no_value() -> None:
     flat, noise = np.full((90, 90, 3), 100, np.uint8), np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
     for image in (flat, noise, edge(0.0, 23), np.zeros((1, 1, 3), np.uint8)):
         assert jaggedness(image, image, 4) is None
+        assert jaggedness_excess(image, image, 4) == 0
     assert jaggedness(flat, edge(0.0, 90), 4) == 0
     assert [metric(flat, flat) for metric in load_jaggedness(3).values()] == [None, None]
 

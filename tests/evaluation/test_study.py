@@ -260,7 +260,7 @@ def test_dots_and_jagged_edges_are_warned_about() -> None:
             lines += results(arm, {0: [one, one], 1: [one, one]}, metric)
     warning, jagged = warnings_of(summarise(lines))
     assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
-    assert jagged.startswith("fine on Set5: jagged edges, 0.200 where HR itself has 0.100.")
+    assert jagged.startswith("fine on Set5: jagged edges, 0.100 above HR's own.")
     assert f"- **{warning}**" in as_markdown("title", [], ["note"], [], [warning])
 
 

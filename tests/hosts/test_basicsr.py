@@ -106,6 +106,7 @@ def stock(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "val:val_freq": 2,
         "logger:print_freq": 1,
         "logger:save_checkpoint_freq": 2,
+        "val:metrics:jaggedness": {"type": "calculate_jaggedness", "scale": 4, "better": "lower"},
     }
     options = write_options(checkout, "demo_pcl_edsr", demo_data, changes)
     command: list[str | Path] = [sys.executable, "basicsr/train.py", "-opt", options]
@@ -123,12 +124,15 @@ def test_stock_trainer_logs_every_figure(stock: tuple[Path, str, str]) -> None:
     logged = scalars(checkout / "tb_logger" / "demo_pcl_edsr")
     for tag in (*(f"losses/{key}" for key in TERMS), *FIGURES):
         assert logged[tag][:4] == [1, 2, 3, 4], tag
-    for metric in ("psnr", "pattern"):
+    for metric in ("psnr", "pattern", "jaggedness"):
         assert logged[f"metrics/held-out/{metric}"][:2] == [2, 4]
     # an untrained network ends in a pixel shuffle of noise
     first = float(printed.partition(" # pattern: ")[2].split()[0])
     assert first > 0.5
     assert f"Validation held-out, pattern: periodic dots, {first:.2f} grey levels above HR's own" in printed
+    jagged = float(printed.partition(" # jaggedness: ")[2].split()[0])
+    assert jagged > 0.06
+    assert f"Validation held-out, jaggedness: jagged edges, {jagged:.3f} above HR's own" in printed
 
 
 def test_stock_trainer_validates_and_keeps_the_best(stock: tuple[Path, str, str]) -> None:

@@ -19,9 +19,10 @@ import mmagic_helpers as helpers
 import pytest
 import torch
 from full_disk import small_disk
-from mmagic.registry import DATASETS, HOOKS, MODELS
+from mmagic.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.fileio import get_file_backend
+from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage, MMSeparateDistributedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -29,10 +30,12 @@ from mmengine.runner import load_checkpoint
 from mmengine.runner.amp import autocast
 from mmengine.runner.checkpoint import load_state_dict
 from same import assert_same
+from skimage import data
 
 import contrastive_sr.hosts.mmagic  # noqa: F401
 from contrastive_sr.data.files import locked
 from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteError, SaveError
+from contrastive_sr.evaluation import jaggedness_excess
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.mmagic import runner
 
@@ -74,6 +77,22 @@ def batch(size: int = 32, factor: float = 255.0) -> dict[str, Any]:
     hr = [torch.rand(3, size, size, generator=generator) * factor for _ in range(2)]
     lr = [torch.nn.functional.avg_pool2d(image, 4) for image in hr]
     return {"inputs": lr, "data_samples": [DataSample(gt_img=image) for image in hr]}
+
+
+def test_jagged_edges_in_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    """A photograph and a picture without edges; square pixels in place of both."""
+    photo = torch.from_numpy(data.coffee()[:320, :320].copy()).permute(2, 0, 1)
+    jagged = photo[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    metric = METRICS.build({"type": "contrastive_sr.Jaggedness", "scale": 4})
+    for sr, hr in ((jagged, photo), (torch.zeros_like(photo), torch.zeros_like(photo))):
+        metric.process([], [{"output": {"pred_img": sr}, "gt_img": hr}])
+    MMLogger.get_instance("jaggedness")  # the current one, which writes to where this test looks
+    metric.size = 2
+    (value,) = metric.evaluate().values()
+    one = jaggedness_excess(*(image.permute(1, 2, 0).numpy() for image in (jagged, photo)), 4)
+    assert value == pytest.approx(one / 2)
+    assert value > 0.06
+    assert f"Validation: jagged edges, {value:.3f} above HR's own" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------- EDSR: train and resume

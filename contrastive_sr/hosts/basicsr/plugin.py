@@ -8,8 +8,9 @@ import_basicsr("basicsr.models")
 from basicsr.utils.registry import METRIC_REGISTRY  # noqa: E402 - BasicSR must be importable first
 
 from contrastive_sr.hosts.basicsr import datasets, models, networks, prefetch  # noqa: E402
-from contrastive_sr.hosts.basicsr.pattern import calculate_pattern  # noqa: E402
+from contrastive_sr.hosts.basicsr.pattern import calculate_jaggedness, calculate_pattern  # noqa: E402
 
 METRIC_REGISTRY.register(calculate_pattern)
+METRIC_REGISTRY.register(calculate_jaggedness)
 
 __all__ = ["__version__", "datasets", "models", "networks", "prefetch"]

@@ -16,11 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastive_sr.distributed import sum_over_ranks, unwrapped, world_size
 from contrastive_sr.embeddings.weights import read_sections
 from contrastive_sr.errors import ConfigError
+from contrastive_sr.evaluation.jaggedness import jaggedness_warning
 from contrastive_sr.evaluation.padding import Sizes, any_size, needed_sizes
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.amp import mixed_precision
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
-from contrastive_sr.hosts.basicsr.pattern import calculate_pattern
+from contrastive_sr.hosts.basicsr.pattern import calculate_jaggedness, calculate_pattern
 from contrastive_sr.hosts.basicsr.saving import ProvenSaves
 from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, in_one_copy, methods_optimizer, with_inputs
 from contrastive_sr.hosts.kernels import kernel_size, true_kernels
@@ -187,13 +188,16 @@ class WithMethods(ProvenSaves, InHostStep, Host):
                 averaged.copy_(live)
 
     def _log_validation_metric_values(self, current_iter: int, dataset_name: str, tb_logger: Any) -> None:
-        """As in the host; the means over a data set tell of periodic dots."""
+        """As in the host; the means over a data set tell of periodic dots and jagged edges."""
         super()._log_validation_metric_values(current_iter, dataset_name, tb_logger)
         for name, options in self.opt["val"]["metrics"].items():
+            what, excess, warning = f"Validation {dataset_name}, {name}", self.metric_results[name], None
             if options["type"] == calculate_pattern.__name__:
-                excess = self.metric_results[name]
-                if warning := excess_warning(f"Validation {dataset_name}, {name}", excess, options["period"]):
-                    self.logger.warning(warning)
+                warning = excess_warning(what, excess, options["period"])
+            elif options["type"] == calculate_jaggedness.__name__:
+                warning = jaggedness_warning(what, excess)
+            if warning:
+                self.logger.warning(warning)
 
     def save(self, epoch: int, current_iter: int) -> None:
         self.methods.check_finite()

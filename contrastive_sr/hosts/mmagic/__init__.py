@@ -4,8 +4,8 @@
 
 Then `type="contrastive_sr.X"` names any model of MMagic with methods (`ContrastiveBaseEditModel`, `ContrastiveESRGAN`,
 `ContrastiveRealESRGAN` ...), the generators `RCAN`, `DASR`, `CRLSR`, `CriteriaBranches` and `MPFNet`, the datasets
-`PairedImageDataset` and `HighResolutionImageDataset`, the transform `TwoCrops`, the metric `Pattern`, the hook
-`CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
+`PairedImageDataset` and `HighResolutionImageDataset`, the transform `TwoCrops`, the metrics `Pattern` and `Jaggedness`,
+the hook `CheckpointHook`, and the constructor of optimizers `MultiOptimWrapperConstructor`.
 """
 
 from contrastive_sr.hosts.mmagic.host import allow_own_checkpoints, load_host
@@ -16,7 +16,7 @@ allow_own_checkpoints()
 
 from contrastive_sr.hosts.mmagic.dataset import HighResolutionImageDataset, PairedImageDataset, TwoCrops  # noqa: E402
 from contrastive_sr.hosts.mmagic.hooks import CheckpointHook, ProgressHook  # noqa: E402
-from contrastive_sr.hosts.mmagic.metrics import Pattern  # noqa: E402
+from contrastive_sr.hosts.mmagic.metrics import Jaggedness, Pattern  # noqa: E402
 from contrastive_sr.hosts.mmagic.models import WithMethods  # noqa: E402
 from contrastive_sr.hosts.mmagic.optimizers import MultiOptimWrapperConstructor  # noqa: E402
 from contrastive_sr.hosts.mmagic.rcan import rcan  # noqa: E402
@@ -31,6 +31,7 @@ use_names()
 __all__ = [
     "CheckpointHook",
     "HighResolutionImageDataset",
+    "Jaggedness",
     "MultiOptimWrapperConstructor",
     "PairedImageDataset",
     "Pattern",
