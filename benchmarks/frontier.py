@@ -22,6 +22,7 @@ from contrastive_sr.evaluation.blur import load_blur
 from contrastive_sr.evaluation.evaluate import Metric
 from contrastive_sr.evaluation.lpips import load_lpips
 from contrastive_sr.evaluation.metrics import psnr_y
+from contrastive_sr.evaluation.jaggedness import jaggedness_excess
 from contrastive_sr.evaluation.pattern import pattern_excess
 
 SCALE = 4
@@ -120,10 +121,11 @@ def measure(net: nn.Module, tests: list[Tensor], metrics: Mapping[str, Metric]) 
 
 
 def available_metrics(lpips_weights: Path | None, device: torch.device) -> dict[str, Metric]:
-    """PSNR on Y, the excess of dots, and what the installed packages allow."""
+    """PSNR on Y, the excess of dots and of jagged edges, and what the installed packages allow."""
     metrics: dict[str, Metric] = {
         "psnr_y": partial(psnr_y, border=SCALE),
         "pattern_scale over HR": partial(pattern_excess, period=SCALE),
+        "jaggedness over HR": partial(jaggedness_excess, scale=SCALE),
     }
     more: list[Callable[[], Mapping[str, Metric]]] = [lambda: {"blur": load_blur(SCALE)["blur"]}]
     if lpips_weights is not None:
