@@ -21,7 +21,7 @@ MOST_MORE_JAGGED = 0.06
 """Above HR's own, as a mean over images, from which on jagged edges are warned about."""
 _COHERENCE = 0.95
 _STRENGTH = 6.0
-_FEWEST = 256
+_FEWEST = 64
 
 
 def jaggedness(sr: UInt8Image, hr: UInt8Image, scale: int) -> float | None:
@@ -49,7 +49,7 @@ def jaggedness(sr: UInt8Image, hr: UInt8Image, scale: int) -> float | None:
         scale: how many times larger HR is than LR. As many pixels are left out at every edge of the image.
 
     Returns:
-        0 for smooth edges, 1 for as much change along as across; None for an image with fewer than 256 pixels on
+        0 for smooth edges, 1 for as much change along as across; None for an image with fewer than 64 pixels on
         straight edges.
 
     Raises:

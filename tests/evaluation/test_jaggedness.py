@@ -138,7 +138,7 @@ def test_enlarged_pixels_are_warned_about_and_bicubic_is_not() -> None:
     )
     note = jaggedness_note(results)
     assert note.text.endswith(f"relative to that across them; HR's own: Set {smooth['hr_jaggedness']:.3f}")
-    assert note.absent == "images with fewer than 256 pixels on straight edges"
+    assert note.absent == "images with fewer than 64 pixels on straight edges"
 
 
 def test_where_there_is_nothing_to_warn_about() -> None:
