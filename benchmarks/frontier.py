@@ -20,9 +20,9 @@ from contrastive_sr.degradations import bicubic_downsample
 from contrastive_sr.errors import DataError, HostError
 from contrastive_sr.evaluation.blur import load_blur
 from contrastive_sr.evaluation.evaluate import Metric
+from contrastive_sr.evaluation.jaggedness import jaggedness_excess
 from contrastive_sr.evaluation.lpips import load_lpips
 from contrastive_sr.evaluation.metrics import psnr_y
-from contrastive_sr.evaluation.jaggedness import jaggedness_excess
 from contrastive_sr.evaluation.pattern import pattern_excess
 
 SCALE = 4

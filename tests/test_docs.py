@@ -291,7 +291,7 @@ SYMPTOMS: dict[str, Callable[[], object]] = {
     "second crop": lambda: _queue(16),
     "yaml number": lambda: check_optimizer({"type": "Adam", "lr": "1e-4"}, METHODS_OPTIMIZER, ("Adam",)),
     "dots": lambda: warnings.warn(str(excess_warning("Validation Set5, pattern", 3.18, 4)), stacklevel=2),
-    "teeth": lambda: warnings.warn(str(jaggedness_warning("PCL on Set14", 0.124)), stacklevel=2),
+    "teeth": lambda: warnings.warn(str(jaggedness_warning("PCL on Set14", 0.084)), stacklevel=2),
     "optimizer": lambda: methods_optimizer(
         build_methods([{"type": "PCL", "loss_weight": 1.0}]), None, METHODS_OPTIMIZER
     ),

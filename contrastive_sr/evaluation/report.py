@@ -137,13 +137,14 @@ def lines_of(results: Results) -> list[Line]:
     return lines
 
 
-def own_values(results: Results, names: Sequence[str], digits: int) -> str:
+def own_values(results: Results, names: Sequence[str], digits: int, whose: str = "HR's own") -> str:
     """What a note says of the values of HR images, to compare with; nothing where no data set has any.
 
     Args:
         results: data set to method to values.
         names: of the values of HR images, the same for all methods.
         digits: behind the point.
+        whose: they are, in words.
 
     Example:
         >>> own_values({"Set5": {"a": {"hr_blur": 0.31}}}, ["hr_blur"], 3)
@@ -156,7 +157,7 @@ def own_values(results: Results, names: Sequence[str], digits: int) -> str:
     if not any(own.values()):
         return ""
     texts = [f"{data} {' and '.join(values) or '-'}" for data, values in own.items()]
-    return f"; HR's own: {', '.join(texts)}"
+    return f"; {whose}: {', '.join(texts)}"
 
 
 def _text(column: Column, value: float | None) -> str:

@@ -94,8 +94,8 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     first = content["first"]["bicubic"]
     patterns = ["pattern_2", "hr_pattern_2", "pattern_scale", "hr_pattern_scale"]
     blur = ["blur", "hr_blur"]
-    edges = ["jaggedness", "hr_jaggedness"]
-    assert list(first)[:13] == ["psnr_y", "ssim_y", "niqe", *blur, *patterns, *edges, "seconds", "memory_mib"]
+    edges = ["jaggedness", "hr_jaggedness", "bicubic_jaggedness"]
+    assert list(first)[:14] == ["psnr_y", "ssim_y", "niqe", *blur, *patterns, *edges, "seconds", "memory_mib"]
     assert (first["images"], first["scale"], first["parameters"]) == (2, 4, None)
     assert content["second"]["bicubic"]["niqe"] is None
 
@@ -130,7 +130,8 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         "96 pixels are left out: 1",
         f"HR's own: first {first['hr_pattern_2']:.2f} and {first['hr_pattern_scale']:.2f}, second ",
         "pattern scale ↓",
-        f"relative to that across them; HR's own: first {first['hr_jaggedness']:.3f}, second ",
+        "relative to that across them; HR's own and that of bicubic enlargement: "
+        f"first {first['hr_jaggedness']:.3f} and {first['bicubic_jaggedness']:.3f}, second ",
         "border of 4 pixels",
     ):
         assert words in text
@@ -343,8 +344,9 @@ def test_jagged_edges_are_warned_about(photos: Path, checkpoints: Path, tmp_path
         "bicubic", checkpoints=[noise], networks=[EDSR_TEXT], hr=[str(tmp_path / "colour")], outputs=outputs
     )
     row = read_json(outputs["json"])["colour"]["noise"]
-    sentence = f"noise on colour: jagged edges, {row['jaggedness'] - row['hr_jaggedness']:.3f} above HR"
-    assert f"- {sentence}'s own." in printed
+    excess = row["jaggedness"] - row["bicubic_jaggedness"]
+    sentence = f"noise on colour: jagged edges, {excess:.3f} above bicubic enlargement"
+    assert f"- {sentence}'s." in printed
     assert f"- **{sentence}" in outputs["markdown"].read_text()
     assert f"<strong>{sentence}" in outputs["html"].read_text()
     assert "bicubic on colour: jagged" not in printed

@@ -98,7 +98,9 @@ def test_teeth_are_found_on_upright_and_on_slanted_edges(period: int) -> None:
         hr = edge(angle)
         small, large = (of(edge(angle, shift=size * teeth(period)), hr) for size in (0.25, 1.0))
         assert of(hr, hr) + MOST_MORE_JAGGED < small < large / 2
-        assert jaggedness_excess(edge(angle, shift=teeth(period)), hr, 4) == large - of(hr, hr)
+        assert jaggedness_excess(edge(angle, shift=teeth(period)), hr, 1) == of(
+            edge(angle, shift=teeth(period)), hr, 1
+        ) - of(hr, hr, 1)
 
 
 def test_a_turned_image_has_the_same() -> None:
@@ -130,21 +132,23 @@ def test_enlarged_pixels_are_warned_about_and_bicubic_is_not() -> None:
     }
     smooth, jagged = results["Set"]["bicubic"], results["Set"]["nearest"]
     assert jagged["jaggedness"] > 0.3 > 0.15 > smooth["jaggedness"]
+    assert smooth["bicubic_jaggedness"] == jagged["bicubic_jaggedness"] == smooth["jaggedness"]
     assert smooth["hr_jaggedness"] == jagged["hr_jaggedness"] == jaggedness(photo, photo, 4)
     (warning,) = jaggedness_warnings(results)
     assert warning == (
-        f"nearest on Set: jagged edges, {jagged['jaggedness'] - jagged['hr_jaggedness']:.3f} above HR's own. Look at "
-        "edges of the images; LPIPS rewards such teeth."
+        f"nearest on Set: jagged edges, {jagged['jaggedness'] - smooth['jaggedness']:.3f} above bicubic enlargement's. "
+        "Look at edges; LPIPS rewards teeth."
     )
     note = jaggedness_note(results)
-    assert note.text.endswith(f"relative to that across them; HR's own: Set {smooth['hr_jaggedness']:.3f}")
+    own = f"Set {smooth['hr_jaggedness']:.3f} and {smooth['jaggedness']:.3f}"
+    assert note.text.endswith(f"relative to that across them; HR's own and that of bicubic enlargement: {own}")
     assert note.absent == "images with fewer than 64 pixels on straight edges"
 
 
 def test_where_there_is_nothing_to_warn_about() -> None:
     assert jaggedness_warning("a", MOST_MORE_JAGGED + 1e-6) is not None
     assert jaggedness_warning("a", MOST_MORE_JAGGED) is None
-    rows: list[dict[str, float | None]] = [{}, {"jaggedness": None, "hr_jaggedness": None}, {"jaggedness": 0.5}]
+    rows: list[dict[str, float | None]] = [{}, {"jaggedness": None, "bicubic_jaggedness": None}, {"jaggedness": 0.5}]
     for row in rows:
         assert jaggedness_warnings({"Set": {"a": row}}) == []
 
@@ -155,7 +159,7 @@ def test_images_without_straight_edges_have_no_value() -> None:
         assert jaggedness(image, image, 4) is None
         assert jaggedness_excess(image, image, 4) == 0
     assert jaggedness(flat, edge(0.0, 90), 4) == 0
-    assert [metric(flat, flat) for metric in load_jaggedness(3).values()] == [None, None]
+    assert [metric(flat, flat) for metric in load_jaggedness(3).values()] == [None, None, None]
 
 
 def test_bad_input_is_explained() -> None:

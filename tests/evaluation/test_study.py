@@ -256,11 +256,11 @@ def test_dots_and_jagged_edges_are_warned_about() -> None:
         for metric, value in values.items():
             lines += results(arm, {0: [value, value], 1: [value, value]}, metric)
     for arm, value in {"l1": 0.09, "pcl": 0.15, "fine": 0.2}.items():
-        for metric, one in {"jaggedness": value, "hr_jaggedness": 0.1}.items():
+        for metric, one in {"jaggedness": value, "bicubic_jaggedness": 0.12}.items():
             lines += results(arm, {0: [one, one], 1: [one, one]}, metric)
     warning, jagged = warnings_of(summarise(lines))
     assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
-    assert jagged.startswith("fine on Set5: jagged edges, 0.100 above HR's own.")
+    assert jagged.startswith("fine on Set5: jagged edges, 0.080 above bicubic enlargement's.")
     assert f"- **{warning}**" in as_markdown("title", [], ["note"], [], [warning])
 
 

@@ -91,8 +91,8 @@ def test_jagged_edges_in_validation(capsys: pytest.CaptureFixture[str]) -> None:
     (value,) = metric.evaluate().values()
     one = jaggedness_excess(*(image.permute(1, 2, 0).numpy() for image in (jagged, photo)), 4)
     assert value == pytest.approx(one / 2)
-    assert value > 0.06
-    assert f"Validation: jagged edges, {value:.3f} above HR's own" in capsys.readouterr().out
+    assert value > 0.04
+    assert f"Validation: jagged edges, {value:.3f} above bicubic enlargement's" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------- EDSR: train and resume
