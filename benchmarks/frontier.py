@@ -125,7 +125,7 @@ def available_metrics(lpips_weights: Path | None, device: torch.device) -> dict[
     metrics: dict[str, Metric] = {
         "psnr_y": partial(psnr_y, border=SCALE),
         "pattern_scale over HR": partial(pattern_excess, period=SCALE),
-        "jaggedness over HR": partial(jaggedness_excess, scale=SCALE),
+        "jaggedness over bicubic": partial(jaggedness_excess, scale=SCALE),
     }
     more: list[Callable[[], Mapping[str, Metric]]] = [lambda: {"blur": load_blur(SCALE)["blur"]}]
     if lpips_weights is not None:

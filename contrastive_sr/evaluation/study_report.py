@@ -172,7 +172,7 @@ def difference_text(name: str, difference: Difference) -> str:
 
 
 def warnings_of(summary: Summary) -> list[str]:
-    """A sentence for each arm on each data set whose images have more dots, or more jagged edges, than HR has."""
+    """A sentence for each arm on each data set whose images have too many dots, or edges that are too jagged."""
     found = []
     for dataset, arms in summary.measured.items():
         for arm, of in arms.items():

@@ -27,10 +27,10 @@ def calculate_pattern(img: UInt8Image, img2: UInt8Image, *, period: int, better:
 
 
 def calculate_jaggedness(img: UInt8Image, img2: UInt8Image, *, scale: int, better: str = "lower") -> float:
-    """How much more jagged the edges of an SR image are than HR's: ``{type: calculate_jaggedness, scale: 4}``.
+    """How much more jagged edges are than bicubic enlargement makes them: ``{type: calculate_jaggedness, scale: 4}``.
 
-    See :func:`contrastive_sr.evaluation.jaggedness.jaggedness`. Our models warn in the log if the mean over a data set
-    is above :data:`contrastive_sr.evaluation.jaggedness.MOST_MORE_JAGGED`.
+    See :func:`contrastive_sr.evaluation.jaggedness.jaggedness_excess`. Our models warn in the log if the mean over a
+    data set is above :data:`contrastive_sr.evaluation.jaggedness.MOST_MORE_JAGGED`.
 
     Args:
         img: SR, (H, W, 3), uint8, BGR.

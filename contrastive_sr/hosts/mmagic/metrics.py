@@ -19,7 +19,7 @@ from contrastive_sr.hosts.mmagic.registry import METRICS
 
 
 class _Excess(BaseSampleWiseMetric):
-    """What SR images have more of than HR: the mean over images, with a warning in the log where it is too much."""
+    """What SR images have too much of: the mean over images, with a warning in the log."""
 
     def excess(self, sr: UInt8Image, hr: UInt8Image) -> float:
         """Of one image."""
@@ -91,10 +91,10 @@ class Pattern(_Excess):
 
 @METRICS.register_module()
 class Jaggedness(_Excess):
-    """How much more jagged edges of SR images are than HR's: logged as ``JAGGEDNESS``, the mean over images.
+    """How much more jagged edges are than bicubic enlargement makes them: logged as ``JAGGEDNESS``, a mean over images.
 
-    See :func:`contrastive_sr.evaluation.jaggedness.jaggedness`; images are RGB, and one without straight edges counts
-    as 0. Above :data:`contrastive_sr.evaluation.jaggedness.MOST_MORE_JAGGED` there is a warning in the log.
+    See :func:`contrastive_sr.evaluation.jaggedness.jaggedness_excess`; images are RGB, and one without straight edges
+    counts as 0. Above :data:`contrastive_sr.evaluation.jaggedness.MOST_MORE_JAGGED` there is a warning in the log.
 
     Args:
         scale: how many times larger HR is than LR.
