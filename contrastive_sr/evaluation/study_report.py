@@ -211,11 +211,12 @@ def notes_of(summary: Summary) -> list[str]:
             f"Stopped and gone on from a checkpoint, where a host may deal other batches from then on: {which}."
         )
     for dataset, arms in summary.measured.items():
-        of = next(iter(arms.values()))  # HR is the same for all
-        own = [(name, of[f"hr_{name}"]) for name in COLUMNS if f"hr_{name}" in of]
-        if own:
-            values = ", ".join(f"{COLUMNS[name].title} {COLUMNS[name].text(hr.mean)}" for name, hr in own)
-            notes.append(f"HR's own on {dataset}: {values}.")
+        of = next(iter(arms.values()))  # what HR images give is the same for all
+        for prefix, whose in (("hr_", "HR's own"), ("bicubic_", "Bicubic enlargement's")):
+            own = [(name, of[prefix + name]) for name in COLUMNS if prefix + name in of]
+            if own:
+                values = ", ".join(f"{COLUMNS[name].title} {COLUMNS[name].text(value.mean)}" for name, value in own)
+                notes.append(f"{whose} on {dataset}: {values}.")
     if START in summary.arms:
         notes.append(f"{START}: what every arm of a seed starts from.")
     return notes

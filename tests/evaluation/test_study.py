@@ -30,6 +30,7 @@ from contrastive_sr.evaluation.study import (
 from contrastive_sr.evaluation.study_report import (
     as_markdown,
     difference_text,
+    notes_of,
     rows_of,
     tables_of,
     warnings_of,
@@ -261,6 +262,11 @@ def test_dots_and_jagged_edges_are_warned_about() -> None:
     warning, jagged = warnings_of(summarise(lines))
     assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
     assert jagged.startswith("fine on Set5: jagged edges, 0.080 above bicubic enlargement's.")
+    own = [note for note in notes_of(summarise(lines)) if "on Set5: " in note]
+    assert own == [
+        "HR's own on Set5: pattern 2 0.10, pattern scale 0.20.",
+        "Bicubic enlargement's on Set5: jaggedness 0.120.",
+    ]
     assert f"- **{warning}**" in as_markdown("title", [], ["note"], [], [warning])
 
 
