@@ -132,7 +132,7 @@ def run_evaluation(
     if "blur" in metrics:
         of_metrics["blur"] = blur_note(results)
     notes = evaluation.notes(of_metrics) + left_out
-    warnings = pattern_warnings(results, scale) + jaggedness_warnings(results)
+    warnings = pattern_warnings(results, scale) + jaggedness_warnings(results, BUILT_IN[0])
     title = f"x{scale} super-resolution: {', '.join(network.name for network in compared)}"
     try:
         write_reports(

@@ -168,27 +168,37 @@ def jaggedness_excess(sr: UInt8Image, hr: UInt8Image, scale: int) -> float:
     return 0.0 if value is None or bicubic_value is None else value - bicubic_value
 
 
-def jaggedness_warnings(results: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[str]:
+def jaggedness_warnings(
+    results: Mapping[str, Mapping[str, Mapping[str, float | None]]], reference: str = ""
+) -> list[str]:
     """A sentence for each method and data set with edges by :data:`MOST_MORE_JAGGED` more jagged than bicubic's.
 
     Args:
         results: data set to method to means.
+        reference: a method to compare with where it is more jagged than bicubic enlargement of clean LR images is:
+            noise in LR makes any SR image jagged.
     """
     found = []
     for data, methods in results.items():
+        of_reference = methods.get(reference, {}).get("jaggedness")
         for method, row in methods.items():
-            value, bicubic_value = row.get("jaggedness"), row.get("bicubic_jaggedness")
-            if value is not None and bicubic_value is not None:
-                found.append(jaggedness_warning(f"{method} on {data}", value - bicubic_value))
+            value, of_bicubic = row.get("jaggedness"), row.get("bicubic_jaggedness")
+            if value is None or of_bicubic is None:
+                continue
+            if of_reference is not None and of_reference > of_bicubic:
+                found.append(jaggedness_warning(f"{method} on {data}", value - of_reference, reference))
+            else:
+                found.append(jaggedness_warning(f"{method} on {data}", value - of_bicubic))
     return [warning for warning in found if warning is not None]
 
 
-def jaggedness_warning(what: str, excess: float) -> str | None:
+def jaggedness_warning(what: str, excess: float, than: str = "bicubic enlargement") -> str | None:
     """A sentence on edges more jagged than bicubic enlargement by :data:`MOST_MORE_JAGGED`; None if they are not.
 
     Args:
         what: whose, for the sentence.
         excess: see :func:`jaggedness_excess`; the mean over images.
+        than: what it is compared with, for the sentence.
 
     Example:
         >>> jaggedness_warning("PCL on Set5", 0.084)[:41]
@@ -197,4 +207,4 @@ def jaggedness_warning(what: str, excess: float) -> str | None:
     """
     if excess <= MOST_MORE_JAGGED:
         return None
-    return f"{what}: jagged edges, {excess:.3f} above bicubic enlargement's. Look at edges; LPIPS rewards teeth."
+    return f"{what}: jagged edges, {excess:.3f} above {than}'s. Look at edges; LPIPS rewards teeth."

@@ -188,7 +188,7 @@ def warnings_of(summary: Summary) -> list[str]:
         dataset: {arm: {name: measured.mean for name, measured in of.items()} for arm, of in arms.items()}
         for dataset, arms in summary.measured.items()
     }
-    return [*(warning for warning in found if warning is not None), *jaggedness_warnings(means)]
+    return [*(warning for warning in found if warning is not None), *jaggedness_warnings(means, summary.reference)]
 
 
 def notes_of(summary: Summary) -> list[str]:

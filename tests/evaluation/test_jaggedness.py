@@ -145,6 +145,20 @@ def test_enlarged_pixels_are_warned_about_and_bicubic_is_not() -> None:
     assert note.absent == "images with fewer than 64 pixels on straight edges"
 
 
+def test_noise_in_lr_is_not_blamed_on_a_network() -> None:
+    """It makes bicubic enlargement of that LR as jagged; the metric's own is of a clean one."""
+
+    def rows(**values: float) -> dict[str, dict[str, dict[str, float | None]]]:
+        return {"Set": {name: {"jaggedness": value, "bicubic_jaggedness": 0.12} for name, value in values.items()}}
+
+    noisy = rows(bicubic=0.22, smooth=0.21, teeth=0.3)
+    assert len(jaggedness_warnings(noisy)) == 3
+    (warning,) = jaggedness_warnings(noisy, "bicubic")
+    assert warning.startswith("teeth on Set: jagged edges, 0.080 above bicubic's.")
+    clean = rows(l1=0.09, pcl=0.15)
+    assert jaggedness_warnings(clean, "l1") == jaggedness_warnings(clean, "absent") == []
+
+
 def test_where_there_is_nothing_to_warn_about() -> None:
     assert jaggedness_warning("a", MOST_MORE_JAGGED + 1e-6) is not None
     assert jaggedness_warning("a", MOST_MORE_JAGGED) is None
