@@ -188,7 +188,10 @@ def warnings_of(summary: Summary) -> list[str]:
         dataset: {arm: {name: measured.mean for name, measured in of.items()} for arm, of in arms.items()}
         for dataset, arms in summary.measured.items()
     }
-    return [*(warning for warning in found if warning is not None), *jaggedness_warnings(means, summary.reference)]
+    reference = summary.reference
+    alone = {dataset: {reference: arms[reference]} for dataset, arms in means.items() if reference in arms}
+    jagged = jaggedness_warnings(alone) + jaggedness_warnings(means, reference)
+    return [*(warning for warning in found if warning is not None), *jagged]
 
 
 def notes_of(summary: Summary) -> list[str]:

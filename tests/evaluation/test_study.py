@@ -262,6 +262,8 @@ def test_dots_and_jagged_edges_are_warned_about() -> None:
     warning, jagged = warnings_of(summarise(lines))
     assert warning.startswith("pcl on Set5: periodic dots, 1.20 grey levels above HR's own at a period of the scale.")
     assert jagged.startswith("fine on Set5: jagged edges, 0.080 above bicubic enlargement's.")
+    first = [line for line in lines if line.arm == "fine"] + [line for line in lines if line.arm != "fine"]
+    assert warnings_of(summarise(first))[1:] == [jagged], "a reference hides its own teeth"
     own = [note for note in notes_of(summarise(lines)) if "on Set5: " in note]
     assert own == [
         "HR's own on Set5: pattern 2 0.10, pattern scale 0.20.",
