@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from forked import run_python
+from quicker import quicker
 
 from contrastive_sr.data.demo import prepare_demo_data
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    quicker()
 
 
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]

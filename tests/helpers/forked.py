@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from quicker import quicker
 from torch.multiprocessing import start_processes
 
 HOSTS = {"basicsr": "contrastive_sr.hosts.basicsr.plugin", "mmagic": "contrastive_sr.hosts.mmagic.models"}
@@ -73,6 +74,7 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], out: str, err:
     os.environ.update(environment)
     os.chdir(cwd)
     multiprocessing.set_start_method(None, force=True)  # that of the tests would be inherited
+    quicker()
     is_module = words[0] == "-m"
     sys.argv = words[1:] if is_module else words
     own = [cwd if is_module else str(Path(words[0]).resolve().parent), *environment.get("PYTHONPATH", "").split(":")]
