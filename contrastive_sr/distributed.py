@@ -15,14 +15,21 @@ from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.reduction import Reduction, check_reduction, reduce
 
 
+def is_distributed() -> bool:
+    """Whether torch.distributed is running, be it for one process: DistributedDataParallel wants there what it wants of
+    several.
+    """
+    return dist.is_available() and dist.is_initialized()
+
+
 def world_size() -> int:
     """Number of processes that train together, 1 without torch.distributed."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def rank() -> int:
     """Number of this process among them, 0 without torch.distributed."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
 def check_same_on_ranks(settings: Mapping[str, Any]) -> None:

@@ -296,8 +296,8 @@ class _Compared(NamedTuple):
     seeds: list[Tensor]
 
 
-# of the anchors' maps, the keys' maps (b K, C, H, W), K, and the factor of the seeds, or None if they are not wanted
-Compare = Callable[[Sequence[Tensor], Sequence[Tensor], int, float | None], _Compared]
+# of the anchors' maps, the keys' maps (b K, C, H, W), K, and whether seeds are wanted
+Compare = Callable[[Sequence[Tensor], Sequence[Tensor], int, bool], _Compared]
 
 
 class _Embedded(torch.autograd.Function):
@@ -349,9 +349,6 @@ def _embed_and_compare(
     anchor = at_least_float32(sr.detach()).requires_grad_(fill is not None)
     with torch.set_grad_enabled(fill is not None):
         anchor_maps = embed_maps(embed, anchor)
-    # A float16 backward pass underflows on gradients of about 1 / (H W); a power of two is exact to undo.
-    half = anchor_maps[0].dtype == torch.float16
-    scale = 2.0 ** anchor_maps[0][0, 0].numel().bit_length() if half else 1.0
     detached = [maps.detach() for maps in anchor_maps]
     of_an_image = keys.shape[1] * sum(maps[0].numel() * maps.element_size() for maps in detached)
     at_once = max(1, int(KEYS_AT_ONCE_MIB * 2**20 // of_an_image))
@@ -361,13 +358,35 @@ def _embed_and_compare(
         key_maps = embed_maps(embed, keys[part].flatten(0, 1))
         with torch.autocast(sr.device.type, enabled=False):  # it would compute the dot products in half precision
             anchors = [maps[part] for maps in detached]
-            parts.append(compare(anchors, key_maps, keys.shape[1], None if fill is None else scale))
+            parts.append(compare(anchors, key_maps, keys.shape[1], fill is not None))
         del key_maps  # before the next are made
     losses, values, seeds = parts[0] if len(parts) == 1 else _joined_parts(parts)
     if fill is not None:
-        seeds = [seed.to(maps.dtype) for seed, maps in zip(seeds, anchor_maps, strict=True)]
-        fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0]).div_(scale)
+        half = _autocasts_to_float16(sr.device) or any(maps.dtype == torch.float16 for maps in anchor_maps)
+        scale = _scale(seeds) if half else None
+        seeds = [
+            (seed if scale is None else seed * scale).to(maps.dtype)
+            for seed, maps in zip(seeds, anchor_maps, strict=True)
+        ]
+        fill.copy_(torch.autograd.grad(anchor_maps, anchor, seeds)[0])
+        if scale is not None:
+            fill.div_(scale)
     return losses, values
+
+
+def _autocasts_to_float16(device: torch.device) -> bool:
+    x = torch.empty(0, 0, device=device)  # how torch is asked for this differs from version to version
+    return (x @ x).dtype == torch.float16
+
+
+def _scale(seeds: Sequence[Tensor]) -> Tensor:
+    """The power of two that brings the largest seed to 16 or more, and below 32.
+
+    Seeds of about 1 / (H W) underflow in a float16 backward pass; those of vectors, which are far larger, would
+    overflow if they were scaled by as much.
+    """
+    largest = torch.stack([torch.linalg.vector_norm(seed, torch.inf) for seed in seeds]).amax()
+    return torch.exp2(4 - torch.log2(largest.clamp(min=1e-30)).floor())
 
 
 def _joined_parts(parts: Sequence[_Compared]) -> _Compared:
@@ -380,7 +399,7 @@ def _compare_by_nce(
     anchor_maps: Sequence[Tensor],
     key_maps: Sequence[Tensor],
     count: int,
-    scale: float | None,
+    train: bool,
     *,
     positives: int,
     temperature: float,
@@ -388,14 +407,14 @@ def _compare_by_nce(
     """PCL-SR eq. 8 to 10; the values are similarities."""
     layers = [_LayerContrast(*maps, count) for maps in zip(anchor_maps, key_maps, strict=True)]
     # All layers' similarities (L, b, K) as one batch. No gradient runs from here to the maps: it is formed below.
-    similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(scale is not None)
-    with torch.set_grad_enabled(scale is not None):
+    similarity = torch.stack([layer.similarity for layer in layers]).requires_grad_(train)
+    with torch.set_grad_enabled(train):
         rows = similarity.flatten(0, 1)
         nce = multi_positive_nce(rows[:, :positives], rows[:, positives:], temperature, reduction="none")
     seeds = []
-    if scale is not None:
+    if train:
         (slope,) = torch.autograd.grad(nce, similarity, torch.ones_like(nce))
-        weights = slope * (scale / len(layers))
+        weights = slope / len(layers)
         seeds = [layer.anchor_gradient(weight) for layer, weight in zip(layers, weights, strict=True)]
     return _Compared(nce.detach().view(len(layers), -1).mean(0), similarity.detach().mean(0), seeds)
 
@@ -404,7 +423,7 @@ def _compare_by_distance(
     anchor_maps: Sequence[Tensor],
     key_maps: Sequence[Tensor],
     count: int,
-    scale: float | None,
+    train: bool,
     *,
     signs: Sequence[float],
     weights: Sequence[float] | None,
@@ -425,8 +444,8 @@ def _compare_by_distance(
         for key, sign in zip(at_least_float32(keys).unflatten(0, (-1, count)).unbind(1), signs, strict=True):
             difference = anchor - key
             columns.append(weight * difference.abs().flatten(1).mean(1))
-            if scale is not None:
-                seed.add_(difference.sign_(), alpha=sign * weight * scale / anchor[0].numel())
+            if train:
+                seed.add_(difference.sign_(), alpha=sign * weight / anchor[0].numel())
         layers.append(torch.stack(columns, 1))
         seeds.append(seed)
     distances = torch.stack(layers).sum(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contrastive_sr._checks import check_count, check_shape, describe
 from contrastive_sr._random import seed_of
 from contrastive_sr.config import unknown
-from contrastive_sr.distributed import average_statistics_over_ranks, rank, sum_over_ranks, unwrapped, world_size
+from contrastive_sr.distributed import average_statistics_over_ranks, is_distributed, rank, sum_over_ranks, unwrapped
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.losses import Contrast
@@ -133,7 +133,7 @@ class Methods(nn.Module):
         self._auxiliary_log: dict[str, dict[str, Tensor]] = {}  # by method
         self._latest: dict[str, dict[str, Tensor]] = {}  # what lazy methods logged when they last took part
         self._auxiliary_names: set[str] = set()
-        self._idle: list[nn.Parameter] = []
+        self._idle: set[nn.Parameter] | None = None  # what no auxiliary loss reached since gradients were dropped
         self._depends: set[str] = set()  # terms whose gradient was seen to reach their points
         self._watched: list[tuple[str, Later]] = []
         self._still: defaultdict[str, Still] = defaultdict(Still)  # by term
@@ -400,7 +400,6 @@ class Methods(nn.Module):
         self._auxiliary_log = {}
         active = self._active()
         batch = {key: x.detach() if isinstance(x, Tensor) else x for key, x in batch.items()}
-        self._idle = []
         for method in self:
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
@@ -414,20 +413,23 @@ class Methods(nn.Module):
                 log |= _named(method, contrast.metrics)
                 if method.every > 1:  # its callers have no auxiliary loss to log at every step
                     log[label] = contrast.loss.detach()
-            if not contrasts:
-                self._idle += [p for p in method.parameters() if p.requires_grad]
-        if losses and self._idle and world_size() > 1:  # DistributedDataParallel waits for every parameter
+        learning = _leaves(losses.values())
+        idle = [p for p in self.parameters() if p.requires_grad and p not in learning]
+        self._idle = set(idle) if self._idle is None else self._idle & set(idle)
+        if losses and idle and is_distributed():  # DistributedDataParallel waits for every parameter
             first = next(iter(losses))
-            losses[first] = losses[first] + 0 * torch.stack([p.flatten()[0] for p in self._idle]).sum()
+            losses[first] = losses[first] + 0 * torch.stack([p.flatten()[0] for p in idle]).sum()
         return losses
 
     def drop_idle_gradients(self) -> None:
-        """Take away the zeros that parts without a loss in this step got as gradients, between backward and step.
+        """Take away the zeros that parts without a loss got as gradients, between backward and step.
 
         DistributedDataParallel gives them to every parameter, and an optimizer with momentum would move the parts.
+        With gradients that are accumulated over several batches, a part without a loss in all of them is meant.
         """
-        for parameter in self._idle:
+        for parameter in self._idle or ():
             parameter.grad = None
+        self._idle = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """:meth:`auxiliary_losses`, so that DistributedDataParallel synchronises their gradients."""
@@ -459,7 +461,7 @@ class Methods(nn.Module):
         self._check_ran(batch)
         active = self._active()
         total = zero = batch["hr"].new_zeros((), dtype=torch.float32)
-        if self.warming_up and "sr" in batch and world_size() > 1 and not self._sits_out:
+        if self.warming_up and "sr" in batch and is_distributed() and not self._sits_out:
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
         for method in self:
@@ -722,6 +724,20 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
             "method's parameters, got one without a gradient. The batch is detached there; is the loss computed under "
             "torch.no_grad(), or are the parts frozen? Return no loss for parts that do not learn."
         )
+
+
+def _leaves(losses: Iterable[Tensor]) -> set[Tensor]:
+    """The parameters that a backward pass of the losses reaches."""
+    nodes = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
+    seen, found = set(nodes), set()
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        before = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= before
+        nodes += before
+    return found
 
 
 def _require_finite(name: str, value: Later) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from loss_oracles import dot_loops
 from oracles import cosine_loops, nce_loops, plain_contrast, relative_distance
 from small_models import IdentityEmbedding, SmoothEmbedding, settled
@@ -376,6 +377,33 @@ def test_float16_gradients_do_not_underflow(device: str) -> None:
     (gradient,) = torch.autograd.grad(embedded_nce(sr, near, far, HalfEmbedding(), 10.0)[0], sr)
     (expected,) = torch.autograd.grad(plain_embedded_nce(sr, near, far, IdentityEmbedding(), 10.0)[0], sr)
     assert expected.abs().mean() < 1e-6  # float16 has steps of 6e-8 there
+    assert relative_distance(gradient, expected) < tolerance(torch.float16, "loose")
+
+
+def convolved(x: Tensor) -> Tensor:
+    kernel = torch.linspace(-1, 1, 8 * 3 * 9, device=x.device).view(8, 3, 3, 3).sin()
+    return F.leaky_relu(F.conv2d(x, kernel, padding=1), 0.2)
+
+
+LAYERS = {
+    "images before maps": lambda x: [x, 20 * convolved(x)],
+    "maps before unit vectors": lambda x: [convolved(x), F.normalize(3e-4 * convolved(x).mean((2, 3)), dim=1)],
+    "vectors before maps": lambda x: [convolved(x).mean((2, 3)), convolved(x)],
+    "maps in float32": lambda x: [convolved(x).float()],
+}
+
+
+@autocast_to_float16
+@pytest.mark.parametrize("layers", LAYERS)
+def test_layers_of_unlike_sizes_and_types_are_scaled_alike_in_float16(layers: str, device: str) -> None:
+    torch.manual_seed(0)
+    images = 0.9 * torch.rand(2, 4, 3, 1, 1) + 0.1 * torch.rand(2, 4, 3, 128, 128)
+    sr, near, far = (x.to(device) for x in (images[:, 0], images[:, 1:2], images[:, 2:]))
+    sr.requires_grad_()
+    with torch.autocast(device, torch.float16):
+        loss, _ = embedded_nce(sr, near, far, LAYERS[layers], 0.07)
+    (gradient,) = torch.autograd.grad(loss, sr)
+    (expected,) = torch.autograd.grad(embedded_nce(sr, near, far, LAYERS[layers], 0.07)[0], sr)
     assert relative_distance(gradient, expected) < tolerance(torch.float16, "loose")
 
 

@@ -23,11 +23,13 @@ CONFIGS = [
     {"type": "PCL", "embedding": EMBEDDING},
     {"type": "MPF", "variant": 6, "embedding": EMBEDDING, "warmup_steps": 2, "loss_weight": 0.001},
     {"type": "PCL", "name": "rare", "every": 3, "embedding": EMBEDDING, "loss_weight": 0.001},
+    {"type": "InfoNCE", "embedding": EMBEDDING, "dim": 4, "train_embedding": 2, "loss_weight": 0.001},
 ]
 
 
 def work(index: int, folder: str) -> None:
-    """Four steps with three methods: the second begins at the third, the third takes part in the first and the last.
+    """Four steps with four methods. The second begins at the third step, the third takes part in the first and the
+    last, and of the fourth the embedding, but not the heads, learns in the first two alone.
 
     Saves all states and the logs.
     """

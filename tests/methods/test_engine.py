@@ -661,6 +661,7 @@ def test_zeros_are_no_gradients_of_parts_that_rest() -> None:
     network = net()
     methods = attached(network, PCL(loss_weight=0.1), PCL(loss_weight=0.1, name="rare", every=2))
     step(methods, network, 0)
+    methods.drop_idle_gradients()
     batch = methods.run(network, images_batch(1))
     losses = methods.auxiliary_losses(batch)
     for parameter in methods.parameters():
@@ -669,6 +670,41 @@ def test_zeros_are_no_gradients_of_parts_that_rest() -> None:
     methods.drop_idle_gradients()
     assert all(p.grad is not None for p in methods["pcl"].parameters())
     assert all(p.grad is None for p in methods["rare"].parameters())
+
+
+def test_a_part_that_learnt_from_one_of_several_batches_keeps_its_gradient() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, PCL(loss_weight=0.1), PCL(loss_weight=0.1, name="rare", every=2))
+    for number in range(2):  # of which one optimizer step follows
+        batch = methods.run(network, images_batch(number))
+        sum(methods.auxiliary_losses(batch).values()).backward()
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    methods.drop_idle_gradients()
+    assert all(p.grad is not None for p in methods.parameters())
+    batch = methods.run(network, images_batch(2))
+    methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+    batch = methods.run(network, images_batch(3))
+    methods.auxiliary_losses(batch)
+    methods.drop_idle_gradients()
+    assert {p.grad is None for p in methods["rare"].parameters()} == {True}
+
+
+def test_a_part_that_no_longer_learns_beside_one_that_does_is_at_rest() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, InfoNCE(loss_weight=0.1, embedding=SmoothEmbedding(), train_embedding=1, dim=4))
+    for number in range(2):
+        batch = methods.run(network, images_batch(number))
+        losses = methods.auxiliary_losses(batch)
+        assert ("nce_discriminator" in losses) == (number == 0)
+        for parameter in methods.parameters():
+            parameter.grad = torch.zeros_like(parameter)  # what DistributedDataParallel does
+        sum(losses.values()).backward()
+        methods.drop_idle_gradients()
+        assert {p.grad is None for p in methods["nce"].embedding.parameters()} == {number == 1}
+        assert all(p.grad is not None for p in methods["nce"].loss.heads.parameters())
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2"])

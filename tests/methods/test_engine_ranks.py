@@ -13,11 +13,17 @@ def test_a_method_may_rest_while_another_learns(tmp_path: Path) -> None:
     run_ranks(engine_ranks.work, tmp_path, engine_ranks.WORLD)
     (before, states, logs), (_, other_states, other_logs) = (torch.load(tmp_path / f"{i}.pt") for i in range(2))
     names = {method: f"{method}.loss.embedding.blocks.0.conv.weight" for method in ("pcl", "mpf", "rare")}
+    names |= {"nce": "nce.features.blocks.0.conv.weight", "head": "nce.loss.heads.0.hidden.weight"}
     for step, (state, other) in enumerate(zip(states, other_states, strict=True)):
         assert not torch.equal(state[names["pcl"]], before[names["pcl"]])
         assert torch.equal(state[names["mpf"]], before[names["mpf"]]) == (step < 2)
         learnt = not torch.equal(state[names["rare"]], (states[step - 1] if step else before)[names["rare"]])
         assert learnt == (step % 3 == 0)
+        learnt, head_learnt = (
+            not torch.equal(state[names[name]], (states[step - 1] if step else before)[names[name]])
+            for name in ("nce", "head")
+        )
+        assert (learnt, head_learnt) == (step < 2, True)
         for name in names.values():
             assert torch.equal(state[name], other[name])
     assert all(set(log) == set(logs[0]) for log in (*logs, *other_logs))
