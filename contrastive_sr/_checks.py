@@ -7,7 +7,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrastive_sr.errors import ConfigError, DataError
 
@@ -136,6 +136,17 @@ def check_flag(value: object, name: str) -> bool:
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: expected true or false, got {describe(value)}.")
+    return value
+
+
+def check_module(value: object, name: str) -> nn.Module:
+    """Require a network and return it.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not isinstance(value, nn.Module):
+        raise ConfigError(f"{name}: expected an nn.Module, got {describe(value)}.")
     return value
 
 

@@ -261,7 +261,7 @@ def _place(wanted: Mapping[str, Tensor], sections: Mapping[str, Mapping[str, Ten
             suffixes = (".".join(parts[index:]) for index in range(len(parts)))
             held.update(Place(section, name.removesuffix(suffix)) for suffix in suffixes if suffix in wanted)
     whole = [place for place, count in held.items() if count == len(wanted)]
-    places = [place for place in whole if not place.has("key_encoder")]
+    places = [place for place in whole if not (place.has("key_encoder") or place.has("pasts"))]
     places = [place for place in places if place.has("ema")] or places
     places = [place for place in places if not any(_wraps(place, other) for other in places)]
     if len(places) == 1:
@@ -270,7 +270,8 @@ def _place(wanted: Mapping[str, Tensor], sections: Mapping[str, Mapping[str, Ten
         under = ", ".join(map(str, places))
         raise ConfigError(f"{expected}, got {len(places)} sets of them, under {under}. Save the one you mean alone.")
     if whole:
-        raise ConfigError(f"{expected}, got a momentum encoder's alone, under {whole[0]}.")
+        other = "a past version" if whole[0].has("pasts") else "a momentum encoder"
+        raise ConfigError(f"{expected}, got {other}'s alone, under {whole[0]}.")
     section, prefix = max(held, key=held.__getitem__, default=Place(next(iter(sections)), ""))
     state = sections[section]
     missing = next((layer for layer in wanted if prefix + layer not in state), "any weight")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_flag, check_number, describe
+from contrastive_sr._checks import check_count, check_flag, check_number, describe
 from contrastive_sr.distributed import sum_over_ranks, world_size
 from contrastive_sr.errors import DataError
 from contrastive_sr.functional.criteria import criteria_alignment, criteria_uniformity
@@ -129,7 +129,9 @@ class CriteriaLoss(nn.Module):
         self.t = check_number(t, "CriteriaLoss(t)", above=0)
         self.detach_anchor = check_flag(detach_anchor, "CriteriaLoss(detach_anchor)")
         self.normalize = check_flag(normalize, "CriteriaLoss(normalize)")
-        self.scales = RunningScales(count)  # of anchor, positives and negatives
+        self.scales = RunningScales(
+            check_count(count, "CriteriaLoss(count)", at_least=0)
+        )  # of anchor, positives and negatives
         self.anchor_name = anchor_name
         check_reduction(reduction, "CriteriaLoss(reduction)")
         self.reduction: Reduction = reduction

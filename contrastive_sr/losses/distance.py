@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from contrastive_sr._checks import check_module
 from contrastive_sr.embeddings import frozen
 from contrastive_sr.functional import embedded_distance
 from contrastive_sr.functional.embedded import check_layer_weights
@@ -36,7 +37,7 @@ class FeatureDistanceLoss(nn.Module):
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ConfigError: weights that are not such numbers, or an unknown reduction.
+        ConfigError: an embedding that is no ``nn.Module``, weights that are not such numbers, or an unknown reduction.
 
     Example:
         >>> import torch
@@ -61,7 +62,7 @@ class FeatureDistanceLoss(nn.Module):
         self.layer_weights = check_layer_weights(layer_weights, f"{type(self).__name__}(layer_weights)")
         check_reduction(reduction, f"{type(self).__name__}(reduction)")
         self.reduction: Reduction = reduction
-        self.embedding = embedding
+        self.embedding = check_module(embedding, f"{type(self).__name__}(embedding)")
 
     def forward(self, sr: Tensor, positives: Tensor | None = None, negatives: Tensor | None = None) -> Tensor:
         """The loss.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_number
+from contrastive_sr._checks import check_module, check_number
 from contrastive_sr.embeddings import frozen
 from contrastive_sr.functional import embedded_nce, plain_embedded_nce
 from contrastive_sr.functional.embedded import Similarity, check_similarity
@@ -41,7 +41,8 @@ class ImageContrastLoss(nn.Module):
             taken.
 
     Raises:
-        ConfigError: a temperature of 0 or less, or an unknown similarity or reduction.
+        ConfigError: an embedding that is no ``nn.Module``, a temperature of 0 or less, or an unknown similarity or
+            reduction.
 
     Example:
         >>> import torch
@@ -70,7 +71,7 @@ class ImageContrastLoss(nn.Module):
         self.similarity: Similarity = similarity
         check_reduction(reduction, f"{name}(reduction)")
         self.reduction: Reduction = reduction
-        self.embedding = embedding
+        self.embedding = check_module(embedding, f"{name}(embedding)")
 
     def forward(self, sr: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """The loss.

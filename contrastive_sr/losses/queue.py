@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_sr._checks import check_count, check_flag, check_number, check_shape, describe
+from contrastive_sr._checks import check_count, check_flag, check_module, check_number, check_shape, describe
 from contrastive_sr.distributed import average_statistics_over_ranks, gather_rows, reduce_over_ranks, unwrapped
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.functional.graphs import outside_graphs
@@ -90,7 +90,8 @@ class DegradationQueueLoss(nn.Module):
         self.gather = check_flag(gather, f"{name}(gather)")
         check_reduction(reduction, f"{name}(reduction)")
         self.reduction: Reduction = reduction
-        self.key_encoder = copy.deepcopy(unwrapped(encoder)).requires_grad_(False)
+        bare = unwrapped(check_module(encoder, f"{name}(encoder)"))
+        self.key_encoder = copy.deepcopy(bare).requires_grad_(False)
         self.queue: Tensor
         self.pointer: Tensor
         self.fill: Tensor

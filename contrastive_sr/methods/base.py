@@ -21,7 +21,7 @@ class Step:
     """A training step, as a method sees it.
 
     Attributes:
-        number: how many SR steps were done before it.
+        number: how many SR steps were done before it, without those in which other methods warmed up and this one not.
         seed: seed of the method's random draws in this step; different for each method, step and process.
 
     Example:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from contrastive_sr.functional.similarity import unit_vectors
 
-ROLES = ("anchor", "positive", "negative", "shown")
 _CROP = 6  # what is shown around a place is so much smaller than the image
 _NEGATIVES = 3
 

@@ -221,16 +221,16 @@ class CRLSR(Method):
         hr = batch["hr"].to(batch["sr"])
         lr_maps = self._lr_maps(batch)
         if self.decoupling is not None and self.hr_encoder is not None:
-            with torch.no_grad():
+            with torch.no_grad(), frozen(self.hr_encoder):  # not frozen, autocast would take its weights as they were
                 hr_maps = self.hr_encoder(hr)
             with frozen(self.decoupling):
                 contrast = self.decoupling.contrast(lr_maps, hr_maps, step.generator(hr.device))
             similarity = {"decoupling_similarity": contrast.metrics["positive_similarity"]}
             terms["decoupling"] = Contrast(contrast.loss, similarity, points=lr_maps)
         if self.features is not None and self.places is not None:
-            with torch.no_grad():
-                hr_maps = self.features(hr)
             with frozen(self.features), frozen(self.places):
+                with torch.no_grad():
+                    hr_maps = self.features(hr)
                 terms["refinement"] = self._refinement(hr_maps, self.features(batch["sr"]), lr_maps, step)
         return terms
 

@@ -93,7 +93,8 @@ class EmbeddingMethod(Method):
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         embedding = DEFAULT if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
-        can_train = isinstance(network, TrainableEmbedding)
+        is_frozen = isinstance(network, TrainableEmbedding) and not any(p.requires_grad for p in network.parameters())
+        can_train = isinstance(network, TrainableEmbedding) and not is_frozen
         self.embedding_ends = math.inf
         if isinstance(train_embedding, int) and not isinstance(train_embedding, bool):
             self.embedding_ends = check_count(train_embedding, f"{name}: train_embedding")
@@ -103,8 +104,8 @@ class EmbeddingMethod(Method):
             )
         if train_embedding and not can_train:
             raise ConfigError(
-                f"{name}: {type(network).__name__} cannot be trained; leave out train_embedding, or choose "
-                "HaarDiscriminator."
+                f"{name}: {type(network).__name__} {'is frozen' if is_frozen else 'cannot be trained'}; leave out "
+                "train_embedding, or choose an embedding that learns, such as HaarDiscriminator."
             )
         self.trains_embedding = can_train if train_embedding is None else bool(train_embedding)
         self._is_new = can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None

@@ -88,8 +88,9 @@ class Methods(nn.Module):
             (:class:`~contrastive_sr.samples.TeacherOutput`) always takes images in [0, 1].
         skip_nonfinite: how many SR steps to tolerate in which a term or an auxiliary loss is NaN or infinite on any
             rank; one more is an error. Such a term is left out of its step; if one auxiliary loss of a method is not
-            finite, all auxiliary losses of that method are left out. Where SR, HR or LR images are not finite, all
-            methods sit the step out; the host's own losses are up to the host. There is a warning, and
+            finite, all auxiliary losses of that method are left out. Running statistics and queues are then as they
+            were before. Where SR, HR or LR images are not finite, all methods sit the step out; the host's own losses
+            are up to the host. The first batch has to be finite. There is a warning, and
             ``nonfinite_steps`` in the log counts these steps. Values are checked, not gradients, and at once, which
             stalls a GPU several times in each step. 0: the first such step is an error.
 
@@ -288,7 +289,12 @@ class Methods(nn.Module):
     def _check_range(self, images: Tensor, name: str) -> None:
         largest = self._call.image_range
         low, high = images.min().item(), images.max().item()
-        if low >= -1e-3 * largest and high <= (1 + 1e-3) * largest:  # also false for NaN
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise DataError(
+                f"Expected {name} in [0, {largest:g}], got NaN or infinity in the first batch. Look at the images, and "
+                "at what is done to them when they are loaded."
+            )
+        if low >= -1e-3 * largest and high <= (1 + 1e-3) * largest:
             return
         hint = (
             "Divide images by 255, and leave out any mean or standard deviation in the data settings; in a loop of "
@@ -373,7 +379,8 @@ class Methods(nn.Module):
                 batch[NETWORK_SR] = sr
         means = {"mean of the SR network's output": batch["sr"].mean()} if "sr" in batch else {}
         if self._survives:
-            means |= {f"mean of batch[{key!r}]": batch[key].mean() for key in ("lr", "hr")}
+            images = (key for key, x in batch.items() if is_images(key, x) and key != "sr")
+            means |= {f"mean of batch[{key!r}]": batch[key].mean() for key in images}
         self._sits_out = bool(self._not_finite(None, means))
         self._checked = True
         return batch
@@ -401,9 +408,11 @@ class Methods(nn.Module):
         active = self._active()
         batch = {key: x.detach() if isinstance(x, Tensor) else x for key, x in batch.items()}
         for method in self:
+            buffers = self._held(method)
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
                 contrasts = {}
+                _restore(buffers)
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
                 label = f"{method.name}_{key}"
@@ -439,6 +448,8 @@ class Methods(nn.Module):
     def sr_losses(self, batch: Batch, pixel_loss: Tensor | None = None) -> Contrast:
         """The weighted terms of the SR network's loss, and one more step counted.
 
+        In eval mode no step is counted and nothing is measured.
+
         Args:
             batch: what :meth:`run` returned.
             pixel_loss: the host's pixel loss of ``batch["sr"]``, a scalar; shares are measured against it. Not used
@@ -448,8 +459,9 @@ class Methods(nn.Module):
             The sum of the weighted terms, to be added to the host's own losses; and what to log, the same names at
             every step and on every rank: for each term its weighted and its raw value, its metrics, the weight and,
             where there is a pixel loss (and in a warm-up), the share. For a method that takes part only in some steps
-            (``every``), all of this is as it was in the latest such step, and so are its auxiliary losses; weights,
-            weighted values and shares are means over all steps.
+            (``every``), all of this is as it was in the latest such step since the training was started or resumed (0
+            before the first), and so are its auxiliary losses, of which there is none before; weights, weighted values
+            and shares are means over all steps.
 
         Raises:
             ConfigError: :meth:`attach` was not called, a method returned something else than it should, or a
@@ -468,10 +480,14 @@ class Methods(nn.Module):
             for part in method.trained_parts().values():
                 average_statistics_over_ranks(part)
             names = [name for names in method.metrics.values() for name in names]
+            buffers = self._held(method)
             terms = dict(self._returned(method, "terms", batch)) if method in active else {}
             if method in active:
                 values = {key: terms[key].loss if key in terms else None for key in method.weights}
-                for key in self._not_finite(method, values):
+                lost = self._not_finite(method, values)
+                if lost:
+                    _restore(buffers)
+                for key in lost:
                     if key in terms:
                         names += terms.pop(key).metrics
             log = _named(method, dict.fromkeys(names, zero))
@@ -491,14 +507,15 @@ class Methods(nn.Module):
             metrics = {name: metrics.get(name, zero) for name in self._logged}
             if self._counted and not total.requires_grad:
                 total = total.clone().requires_grad_()  # a loop without other losses calls backward() all the same
-        self.step.advance()
+        if self.training:
+            self.step.advance()
         return Contrast(total, metrics)
 
     def _weighted(
         self, method: Method, key: str, term: Contrast | None, batch: Batch, pixel_loss: Tensor | None
     ) -> Contrast:
         """A term with its weight, and what to log of it; zeros for one that was left out."""
-        weight, label, step = method.weights[key], f"{method.name}_{key}", self.step.value
+        weight, label, step = method.weights[key], f"{method.name}_{key}", self._number(method)
         assert isinstance(weight, TermWeight)
         if term is None:
             if not self.warming_up:
@@ -508,15 +525,15 @@ class Methods(nn.Module):
         else:
             points = term.points or [batch.get(NETWORK_SR, batch["sr"])]
             self._check_dependence(method, key, term, points)
-            if not self.warming_up:
+            if self.training and not self.warming_up:
                 weight.measure(step, term.loss, pixel_loss, points, every=method.every)
             in_force, raw = weight.at(step), term.loss.detach()
             if self.training and self._still[label].is_dead(raw):
                 warnings.warn(
-                    f"{label} at SR step {step + 1}: expected a loss that changes from step to step, got exactly "
-                    f"{raw.item():.4g} for {STEPS} steps in a row. The contrast is dead, as where the training has "
-                    "diverged: lower the learning rates, and resume from an earlier checkpoint. A loss with a margin "
-                    "is 0 where all have it.",
+                    f"{label} at SR step {self.step.value + 1}: expected a loss that changes from step to step, got "
+                    f"exactly {raw.item():.4g} for {STEPS} steps in a row. The contrast is dead, as where the training "
+                    "has diverged: lower the learning rates, and resume from an earlier checkpoint. A loss with a "
+                    "margin is 0 where all have it.",
                     stacklevel=3,
                 )
             loss, metrics = in_force * term.loss, _named(method, term.metrics)
@@ -567,9 +584,13 @@ class Methods(nn.Module):
     def _layers(self, methods: Collection[Method] | Methods) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for method in methods for name in method.layers))
 
+    def _number(self, method: Method) -> int:
+        """How many SR steps a method has seen; it rests where others warm up and it does not."""
+        longest = max(other.warmup_steps for other in self)
+        return min(self.step.value, method.warmup_steps) + max(self.step.value - longest, 0)
+
     def _step(self, method: Method) -> Step:
-        number = self.step.value
-        return Step(number, seed_of(method.seed, method.name, number, rank()))
+        return Step(self._number(method), seed_of(method.seed, method.name, self.step.value, rank()))
 
     # ------------------------------------------------------------------------------------- what authors of methods give
 
@@ -666,6 +687,10 @@ class Methods(nn.Module):
                 warnings.warn(f"{said}; left out of this step. That is {count}.", stacklevel=3)
         return list(lost)
 
+    def _held(self, method: Method) -> list[tuple[Tensor, Tensor]]:
+        """A method's buffers, and what is in them, if they may have to be restored."""
+        return [(x, x.clone()) for x in method.buffers()] if self._survives else []
+
     def _watch(self, label: str, value: Tensor) -> None:
         """Look at a scalar. On a CPU a bad one is an error at once.
 
@@ -724,6 +749,11 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
             "method's parameters, got one without a gradient. The batch is detached there; is the loss computed under "
             "torch.no_grad(), or are the parts frozen? Return no loss for parts that do not learn."
         )
+
+
+def _restore(buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for buffer, before in buffers:
+        buffer.data.copy_(before)  # not the buffer itself: the backward pass of another term may ask for its version
 
 
 def _leaves(losses: Iterable[Tensor]) -> set[Tensor]:

@@ -108,6 +108,9 @@ class OtherInstances(SampleGenerator):
         """
         hr = batch["hr"]
         if len(hr) < 2:
-            raise DataError("OtherInstances: expected a batch of 2 or more images for each process, got 1.")
+            raise DataError(
+                "OtherInstances: expected a batch of 2 or more images for each process, got 1. Take larger batches, "
+                "and leave out a last one of one image (drop_last=True of torch's DataLoader)."
+            )
         steps = torch.randint(1, len(hr), (len(hr), self.count), generator=generator, device=hr.device)
         return hr[(torch.arange(len(hr), device=hr.device)[:, None] + steps) % len(hr)]

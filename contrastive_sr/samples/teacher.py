@@ -71,4 +71,5 @@ class TeacherOutput(SampleGenerator):
         if "lr" in batch and batch["lr"].device != self._device:
             self._device = batch["lr"].device
             self.network.to(self._device)
-        return fixed_output(self.network, batch, "TeacherOutput", "the teacher").clamp(0, 1)[:, None]
+        hint = " It is given RGB images in [0, 1]; a grey one is three equal channels."
+        return fixed_output(self.network, batch, "TeacherOutput", "the teacher", hint).clamp(0, 1)[:, None]

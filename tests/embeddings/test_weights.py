@@ -73,6 +73,7 @@ def test_every_kind_of_file(trained: HaarDiscriminator, tmp_path: Path) -> None:
         "wrapped.pth": {"live_copy": under("module.embedding.", new), "state_dict": under("embedding.", trained)},
         "momentum.pth": {**under("loss.key_encoder.", new), **under("embedding.", trained)},
         "parallel.pth": under("module.", trained),
+        "past.pth": {**under("generator.", trained), **under("methods.mcl.samples.0.pasts.0.", new)},
     }
     for name, content in contents.items():
         assert same(HaarDiscriminator(weights=save(content, tmp_path / name)), trained), name

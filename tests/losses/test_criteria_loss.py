@@ -233,6 +233,7 @@ def test_another_number_of_criteria_is_refused() -> None:
         ({"uniformity_weight": "x"}, r"uniformity_weight\): expected a number of at least 0"),
         ({"exponent": 0}, r"exponent\): expected a number of at least 1, got 0"),
         ({"t": 0}, r"\(t\): expected a number above 0, got 0"),
+        ({"count": -1}, r"\(count\): expected a whole number of at least 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:

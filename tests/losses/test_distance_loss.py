@@ -61,11 +61,12 @@ def test_moves_nothing_of_the_embedding() -> None:
     [
         ({"reduction": "max"}, r"FeatureDistanceLoss\(reduction\): expected one of"),
         ({"layer_weights": "1"}, r"FeatureDistanceLoss\(layer_weights\): expected a list of one number"),
+        ({"embedding": lambda images: [images]}, r"FeatureDistanceLoss\(embedding\): expected an nn.Module, got"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FeatureDistanceLoss(SmoothEmbedding(), **settings)
+        FeatureDistanceLoss(**{"embedding": SmoothEmbedding(), **settings})
 
 
 def pull_or_push(source: Any) -> Tensor:

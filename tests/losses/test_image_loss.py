@@ -147,6 +147,11 @@ def test_impossible_temperature_is_refused(temperature: object) -> None:
         ImageContrastLoss(SmoothEmbedding(), temperature=temperature)  # type: ignore[arg-type]
 
 
+def test_a_function_as_embedding_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ImageContrastLoss\(embedding\): expected an nn.Module, got"):
+        ImageContrastLoss(lambda images: [images])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("size", "message"), [(31, "at least 32 x 32 pixels, got 31 x 31"), (35, "multiples of 2, got 35 x 35")]
 )

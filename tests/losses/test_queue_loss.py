@@ -308,6 +308,8 @@ def test_a_key_that_is_not_finite_spoils_its_own_step_alone() -> None:
 
 
 def test_what_is_no_encoder_or_no_floating_image_is_refused_before_anything_moves() -> None:
+    with pytest.raises(ConfigError, match=r"DegradationQueueLoss\(encoder\): expected an nn.Module, got"):
+        DegradationQueueLoss(lambda images: images.mean((2, 3)))  # type: ignore[arg-type]
     encoder = make_encoder()
     loss = make_loss(encoder)
     queries, keys = crops(0)

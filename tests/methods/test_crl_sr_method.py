@@ -408,6 +408,22 @@ def test_mixed_precision_is_finite_and_near_float32() -> None:
     assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
+def test_in_mixed_precision_terms_are_of_the_weights_as_they_are_now() -> None:
+    values = []
+    for clear in (False, True):
+        torch.manual_seed(0)
+        _, methods, _, batch = ready(temperature=0.5, positions=None)
+        optimizer = torch.optim.SGD(methods.parameters(), 1.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            sum(methods(batch).values()).backward()
+            optimizer.step()
+            if clear:
+                torch.clear_autocast_cache()  # which holds casts of parameters, from before the step
+            metrics = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).metrics
+        values.append([metrics[f"crl_sr_{term}_raw"].item() for term in ("decoupling", "refinement")])
+    assert values[0] == values[1]
+
+
 # State
 
 

@@ -494,6 +494,40 @@ def test_in_dasr_s_warm_up_the_encoder_alone_runs_and_learns_and_other_methods_r
     assert all(set(log) == set(logs[-1]) for log in logs)
 
 
+def test_the_first_steps_of_other_methods_begin_behind_the_warm_up() -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
+    shared = PCL(embedding=embedding, train_embedding=2, loss_share=0.5, share_interval=100)
+    methods = attached(network, DASR(loss_weight=0.01, warmup_steps=30, queue_size=64), shared)
+    learnt, weights, seen = [], [], []
+    for number in range(34):
+        batch = methods.run(network, degraded(number))
+        learnt.append("pcl_discriminator" in methods.auxiliary_losses(batch))
+        pixel = None if methods.warming_up else F.l1_loss(batch["sr"], batch["hr"])
+        weights.append(methods.sr_losses(batch, pixel).metrics["pcl_contrastive_weight"].item())
+        seen.append(shared.weights["contrastive"].latest.item())
+    assert [number for number, value in enumerate(learnt) if value] == [30, 31]
+    assert all((weight > 0) == (number >= 30) for number, weight in enumerate(weights))
+    assert len(set(seen)) == 5  # measured at each of its own first steps
+
+
+def test_in_eval_mode_nothing_is_counted_or_measured() -> None:
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, PCL(loss_share=0.5, embedding=SmoothEmbedding(), every=2))
+    step(methods, network, 0)
+    before = {name: value.clone() for name, value in methods.state_dict().items()}
+    methods.eval()
+    for number in range(3):
+        with torch.no_grad():
+            batch = methods.run(network, images_batch(number))
+            contrast = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        assert contrast.metrics["pcl_contrastive_raw"] > 0
+    after = methods.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_a_share_is_measured_after_the_warm_up() -> None:
     torch.manual_seed(0)
     network = networks.DASR(channels=4, groups=1, blocks=1)
@@ -693,9 +727,10 @@ def test_a_part_that_learnt_from_one_of_several_batches_keeps_its_gradient() -> 
 def test_a_part_that_no_longer_learns_beside_one_that_does_is_at_rest() -> None:
     torch.manual_seed(0)
     network = net()
-    methods = attached(network, InfoNCE(loss_weight=0.1, embedding=SmoothEmbedding(), train_embedding=1, dim=4))
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
+    methods = attached(network, InfoNCE(loss_weight=0.1, embedding=embedding, train_embedding=1, dim=4))
     for number in range(2):
-        batch = methods.run(network, images_batch(number))
+        batch = methods.run(network, images_batch(number, size=64))
         losses = methods.auxiliary_losses(batch)
         assert ("nce_discriminator" in losses) == (number == 0)
         for parameter in methods.parameters():

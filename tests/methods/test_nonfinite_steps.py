@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from contrastive_sr import networks
 from contrastive_sr.errors import ConfigError, NonFiniteError
-from contrastive_sr.methods import DASR, PCL, Method, Methods
+from contrastive_sr.methods import DASR, PCL, Method, Methods, Step
+from contrastive_sr.samples import Batch
 
 BAD = [torch.nan, torch.inf, -torch.inf]
 
@@ -133,6 +134,48 @@ def test_all_methods_sit_out_a_step_whose_images_are_not_finite(key: str) -> Non
     assert list(training.logs[0]) == list(training.logs[1]) == list(training.logs[2])
     assert [log["nonfinite_steps"] for log in training.logs] == [0, 1, 1]
     assert training.logs[1]["pcl_contrastive_raw"] == 0 < training.logs[2]["pcl_contrastive_raw"]
+
+
+class Overflowing(PCL):
+    """In its third step the embedding, whose statistics follow what it sees, sees infinite images."""
+
+    def discriminated(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        return batch["hr"], batch["sr"] / float(step.number != 2)
+
+
+def test_statistics_are_as_before_where_an_auxiliary_loss_is_left_out() -> None:
+    embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
+    training = Training(Overflowing(loss_weight=0.01, embedding=embedding), skip_nonfinite=1)
+    training.step()
+    training.step()
+    before = {name: x.clone() for name, x in training.methods.state_dict().items() if "running" in name}
+    assert before
+    with pytest.warns(UserWarning, match="pcl_discriminator at SR step 3"):
+        training.step()
+    after = training.methods.state_dict()
+    assert all(torch.equal(x, after[name]) for name, x in before.items())
+    training.step()
+    assert training.finite
+
+
+def test_a_queue_is_as_before_where_its_keys_are_not_finite() -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    methods = Methods([DASR(loss_weight=0.01, queue_size=8)], skip_nonfinite=1)
+    methods.attach(network)
+
+    def run(number: int, key: float) -> Tensor:
+        images = images_batch(number)
+        batch = methods.run(network, {**images, "lr_key": images["lr"].flip(-1) * key})
+        pixel = F.l1_loss(batch["sr"], batch["hr"])
+        return methods.sr_losses(batch, pixel).metrics["dasr_contrastive_raw"]
+
+    assert run(0, 1.0) == 0  # there is no negative yet
+    before = copy.deepcopy(methods["dasr"].state_dict())
+    with pytest.warns(UserWarning, match=r"mean of batch\['lr_key'\] at SR step 2"):
+        run(1, torch.nan)
+    assert all(torch.equal(x, before[name]) for name, x in methods["dasr"].state_dict().items())
+    assert run(2, 1.0).isfinite()
 
 
 def test_a_step_without_other_losses_can_be_run_backward() -> None:

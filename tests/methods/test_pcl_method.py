@@ -384,6 +384,15 @@ def test_a_frozen_random_embedding_is_warned_about() -> None:
         pcl(train_embedding=False)
 
 
+def test_a_frozen_embedding_stays_frozen() -> None:
+    method = pcl(embedding=HaarDiscriminator(out_indices=[0]).requires_grad_(False))
+    methods, _, batch = ready(method)
+    assert not methods.trainable
+    assert methods.auxiliary_losses(batch) == {}
+    with pytest.raises(ConfigError, match="pcl: HaarDiscriminator is frozen; leave out train_embedding, or choose"):
+        pcl(embedding=method.embedding, train_embedding=True)
+
+
 def test_vgg_as_embedding(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = {"0": nn.Conv2d(3, 64, 3), "2": nn.Conv2d(64, 64, 3)}
@@ -529,7 +538,7 @@ NOT_A_NUMBER[0, 0, 0, 0] = float("nan")
     [
         (broken(hr=images_batch()["hr"] * 255), r"batch\['hr'\] in \[0, 1\], got .* to 25.*Divide images by 255"),
         (broken(lr=images_batch()["lr"] * 2 - 1), r"batch\['lr'\] in \[0, 1\], got values from -.*mean or standard"),
-        (broken(hr=NOT_A_NUMBER), r"batch\['hr'\] in \[0, 1\], got values from nan"),
+        (broken(hr=NOT_A_NUMBER), r"batch\['hr'\] in \[0, 1\], got NaN or infinity in the first batch. Look at"),
         (
             broken(lr=torch.rand(2, 1, 8, 8)),
             r"all have 3 channels .*, got 'lr' with 1, 'hr' with 3\. Convert",

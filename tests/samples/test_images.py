@@ -62,5 +62,8 @@ def test_other_instances_are_never_one_s_own_and_may_be_any_other() -> None:
     again = OtherInstances(count=50)({"hr": hr}, torch.Generator().manual_seed(0))
     assert torch.equal(sample, again)
     assert not torch.equal(sample, OtherInstances(count=50)({"hr": hr}, generator))
-    with pytest.raises(DataError, match="OtherInstances: expected a batch of 2 or more"):
+    with pytest.raises(
+        DataError,
+        match=r"OtherInstances: expected a batch of 2 or more .* got 1. Take larger batches, and leave out a last",
+    ):
         OtherInstances()({"hr": hr[:1]})
