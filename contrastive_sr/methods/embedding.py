@@ -93,7 +93,7 @@ class EmbeddingMethod(Method):
         self.discriminator_loss = DualContrastiveLoss(gather=True)
         embedding = DEFAULT if embedding is None else embedding
         network = build(EMBEDDINGS, embedding, f"{name}: embedding")
-        is_frozen = isinstance(network, TrainableEmbedding) and not any(p.requires_grad for p in network.parameters())
+        is_frozen = {p.requires_grad for p in network.parameters()} == {False}
         can_train = isinstance(network, TrainableEmbedding) and not is_frozen
         self.embedding_ends = math.inf
         if isinstance(train_embedding, int) and not isinstance(train_embedding, bool):
@@ -103,9 +103,10 @@ class EmbeddingMethod(Method):
                 f"{name}: train_embedding: expected true, false or a number of steps, got {describe(train_embedding)}."
             )
         if train_embedding and not can_train:
+            why = "is frozen" if isinstance(network, TrainableEmbedding) else "cannot be trained"
             raise ConfigError(
-                f"{name}: {type(network).__name__} {'is frozen' if is_frozen else 'cannot be trained'}; leave out "
-                "train_embedding, or choose an embedding that learns, such as HaarDiscriminator."
+                f"{name}: {type(network).__name__} {why}; leave out train_embedding, or choose an embedding that "
+                "learns, such as HaarDiscriminator."
             )
         self.trains_embedding = can_train if train_embedding is None else bool(train_embedding)
         self._is_new = can_train and isinstance(embedding, Mapping) and embedding.get("weights") is None
