@@ -90,6 +90,14 @@ def average_statistics_over_ranks(module: nn.Module) -> None:
         s.copy_(mean)
 
 
+@torch.no_grad()
+def copy_from_first_rank(module: nn.Module) -> None:
+    """Give a module the parameters and buffers that it has on the first rank; all ranks must call this."""
+    if world_size() > 1:
+        for x in (*module.parameters(), *module.buffers()):
+            dist.broadcast(x.data, 0)
+
+
 def gather_rows(x: Tensor, gradient: bool = True) -> tuple[Tensor, int]:
     """Join the tensors of all ranks along the first dimension; each rank may have another number of rows, also none.
 

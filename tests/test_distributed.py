@@ -58,6 +58,13 @@ def test_settings_that_differ_are_refused_on_every_rank(results: Results) -> Non
     assert first.startswith("methods, val: expected the same settings on all ranks, got others on some.")
 
 
+def test_copies_are_the_first_rank_s(results: Results) -> None:
+    first, second = both(results, "copied")
+    assert not torch.equal(*both(results, "drawn"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(first["weight"], results[0]["drawn"])
+
+
 def test_sum_over_ranks(results: Results) -> None:
     for index in range(2):
         torch.testing.assert_close(results[index]["sum"], ranks.logits(0)[0] + ranks.logits(1)[0])

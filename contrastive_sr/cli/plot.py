@@ -50,7 +50,7 @@ def plot_degradations(
         noise_levels: each with a kernel of width 1.8; None: `NOISE_LEVELS`.
         presets: names of degradations to tell apart, too; None: none.
         scale: downsampling factor.
-        images: how many to take, evenly from the folder; at least 3.
+        images: how many to take, at least 3; of a large folder every second, third and so on, from the first.
         seed: of the noise and of the random encoder.
         console: where the table goes.
 

@@ -163,13 +163,13 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
     from contrastive_sr.evaluation.study import START, Ledger, summarise
     from contrastive_sr.evaluation.study_report import notes_of, tables_of, warnings_of, write_study
     from contrastive_sr.hosts.metrics import NOTES as OF_METRICS
-    from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops
+    from contrastive_sr.hosts.study import CROPS, LEDGER, NOTES, read_crops, read_record
 
     ledger = Ledger(out / LEDGER)
     if not any(result.dataset and result.arm != START for result in ledger.results):
         console.print("No arm was measured so far: there is nothing to report.")
         return
-    summary = summarise(ledger.results, arms)
+    summary = summarise(ledger.results, arms or read_record(out).arms)
     try:
         notes = list(map(str, parse_json((out / NOTES).read_text()))) if (out / NOTES).is_file() else []
     except (OSError, ValueError, TypeError) as error:

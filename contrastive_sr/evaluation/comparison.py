@@ -152,9 +152,10 @@ class Evaluation:
             notes.append(f"PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels; means over images.")
         if photos:
             notes.append(f"Photos without HR image: {photos}; what compares with one is left out. Means over images.")
+        of_cpu = "; of bicubic on a CPU" if any("bicubic" in networks for networks in self.scores.values()) else ""
         notes.append(
             "Seconds per image and the most memory one took beyond what was held before (weights, LR image), on "
-            f"{where}{'' if on_gpu else '; memory is the resident memory of the process'}."
+            f"{where}{of_cpu if on_gpu else '; memory is the resident memory of the process'}."
         )
         for name, note in of_metrics.items():
             if any(name in score.values for score in of_first):

@@ -46,7 +46,7 @@ class Representations(NamedTuple):
 
 
 def read_contents(folder: Path, count: int, device: torch.device | str) -> tuple[list[Tensor], int]:
-    """The middles of colour images, evenly from a folder.
+    """The middles of colour images: of a large folder every second, third and so on, from the first.
 
     Args:
         folder: of HR images.

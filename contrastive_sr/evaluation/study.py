@@ -315,15 +315,15 @@ def _difference(mine: Mapping[int, Mapping[str, float]], other: Mapping[int, Map
 
 
 def check_arm_name(name: object) -> str:
-    """Require a name that can be that of a file and is not the start's.
+    """Require a name that can be that of a file and is neither the start's nor that of the HR images.
 
     Raises:
         ConfigError: anything else.
     """
     allowed = isinstance(name, str) and bool(name) and all(c.isalnum() or c in "_.+-" for c in name)
-    if not isinstance(name, str) or not allowed or name == START or not name[0].isalnum():
+    if not isinstance(name, str) or not allowed or name.lower() in (START, "hr") or not name[0].isalnum():
         raise ConfigError(
             f"arm {name!r}: expected a name of letters, digits, `_`, `.`, `+` and `-`, other than {START!r}, which is "
-            "what all arms start from."
+            "what all arms start from, and 'HR'."
         )
     return name

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contrastive_sr._checks import check_number, describe, describe_error
 from contrastive_sr.config import unknown
-from contrastive_sr.distributed import rank, unwrapped, world_size
+from contrastive_sr.distributed import copy_from_first_rank, rank, unwrapped, world_size
 from contrastive_sr.embeddings.tensor_file import load_plain
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.checkpoints import steps_to_host
@@ -86,6 +86,8 @@ class MethodsInStep:
         self._learning: nn.Module = methods
         if optimizer is not None and world_size() > 1:
             self._learning = DistributedDataParallel(methods)
+        elif learn is None:  # no wrapper does it: each rank of a trainer may draw other first weights
+            copy_from_first_rank(methods)
         self._rates = [] if optimizer is None else [group["lr"] for group in optimizer.param_groups]
         self._warn, self._patience, self._missed, self._prefix = warn, patience, 0, loss_prefix
         self._turn: Callable[[], Batch] | None = None  # the batch, in a step whose pixel loss was not called yet
@@ -234,7 +236,12 @@ class MethodsInStep:
                 raise RuntimeError("one of the two has parts to train.")
             self.methods.load_state_dict(methods)
             if self.optimizer is not None:
+                configured = [
+                    {k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups
+                ]
                 self.optimizer.load_state_dict(own)
+                for group, options in zip(self.optimizer.param_groups, configured, strict=True):
+                    group |= options  # torch takes those of the state
             if self._scaler is not None and "scaler" in state:  # none was saved in another precision
                 self._scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError) as error:

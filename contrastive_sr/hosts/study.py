@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrastive_sr._checks import describe_error
+from contrastive_sr._json import parse_json
 from contrastive_sr.data.files import atomic_write, lies_inside
 from contrastive_sr.data.images import UInt8Image, open_image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
@@ -39,6 +41,8 @@ from contrastive_sr.hosts.trained import network_of_config, trained_network
 LEDGER = "results.csv"
 NOTES = "notes.json"
 """Sentences on what was trained and measured, for the report."""
+RECORD = "record.json"
+"""The order of the arms, and what the ledger's lines are of beside the arms' settings: starts and images."""
 CROPS = "crops"
 RUNS = "runs"
 """Below it lie configs, logs and checkpoints; nothing of it is needed once all is measured."""
@@ -50,6 +54,10 @@ _KNOWN = 0.02  # part of the steps after which the time left is told
 _CHANGED = (
     "{where}: the ledger has results of other settings. Give the arm another name, choose another --out, or take "
     "its lines out of {ledger}."
+)
+_OTHER_START = (
+    "the start, seed {seed}: the ledger has results of another. Choose another --out, or take all lines of this seed "
+    "out of {ledger}."
 )
 
 
@@ -190,6 +198,7 @@ class _Training:
     digest: str
     config: Path
     host: StudyHost = field(repr=False)
+    origin: str | None = None  # digest of a start that is given
     given: bool = False  # a start that is not trained here
     step: int = 0
     resumed_at: int | None = None
@@ -197,8 +206,9 @@ class _Training:
 
     @functools.cached_property
     def text(self) -> str:
-        """Of its config; MMEngine takes a while to write one."""
-        return self.host.text(self.options, self.run)
+        """Of its config; MMEngine takes a while to write one. The first line tells apart what began elsewhere."""
+        origin = "" if self.origin is None else f", from weights {self.origin}"
+        return f"# settings {self.digest}{origin}\n{self.host.text(self.options, self.run)}"
 
 
 class Study:
@@ -221,6 +231,8 @@ class Study:
         (self.folder / _OWN).touch()
         self.steps = host.steps if plan.steps is None else plan.steps
         self.ledger = Ledger(plan.out / LEDGER)
+        self.record = read_record(plan.out)
+        self._failures: list[str] = []
         for name in plan.arms:
             check_arm_name(name)
         start, options = None, {}
@@ -240,18 +252,20 @@ class Study:
                     )
         self.trainings: list[_Training] = []
         for seed in plan.seeds:
-            start_digest = None
+            start_digest = origin = None
             if start is not None:
                 training = self._start(seed, start)
                 self.trainings.append(training)
-                start_digest = training.digest
+                start_digest, origin = training.digest, training.origin
             for name in plan.arms:
                 file = self._start_file(seed) if self.has_start else None
                 run = Run(name, seed, self.steps, file)
-                self.trainings.append(self._training(run, options[name], start_digest))
+                self.trainings.append(self._training(run, options[name], start_digest, origin))
         for training in self.trainings:
             run = training.run
             if any(result.dataset and result.digest != training.digest for result in self.ledger.of(run.arm, run.seed)):
+                if run.arm == START:
+                    raise ConfigError(_OTHER_START.format(seed=run.seed, ledger=self.ledger.path))
                 raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
 
     @property
@@ -276,15 +290,20 @@ class Study:
         file = Path(self.plan.start.replace("{seed}", str(seed))).expanduser()
         training = self._training(Run(START, seed, 0), options, file.name)
         training.given = True
-        training.config.parent.mkdir(parents=True, exist_ok=True)
-        training.config.write_text(training.text)
+        training.origin = self.record.starts.get(str(seed))
         if file.is_file():
             state = read_network(file, "--start")
             if {key: value.shape for key, value in state.items()} != self._shapes:
                 raise ConfigError(f"--start: {file} is not of the base's network. Take a checkpoint that is.")
+            before, training.origin = training.origin, _digest_of_weights(state)
+            if before not in (None, training.origin) and any(result.seed == seed for result in self.ledger.results):
+                raise ConfigError(_OTHER_START.format(seed=seed, ledger=self.ledger.path))
+            self.record.starts[str(seed)] = training.origin
             self._write_start(seed, state)
         elif not self.ledger.results:
             raise ConfigError(f"--start: expected an existing checkpoint, got {file}. Check the path.")
+        training.config.parent.mkdir(parents=True, exist_ok=True)
+        training.config.write_text(training.text)
         return training
 
     def _write_start(self, seed: int, state: Mapping[str, Tensor]) -> None:
@@ -292,10 +311,10 @@ class Study:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.host.save_start(state, path)
 
-    def _training(self, run: Run, options: dict[str, Any], start: str | None) -> _Training:
+    def _training(self, run: Run, options: dict[str, Any], start: str | None, origin: str | None = None) -> _Training:
         content = {"options": self.host.fingerprint(options), "seed": run.seed, "steps": run.steps, "start": start}
         config = self.folder / "configs" / f"{run.name}{self.host.suffix}"
-        return _Training(run, options, digest_of(content), config, self.host)
+        return _Training(run, options, digest_of(content), config, self.host, origin)
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -310,11 +329,20 @@ class Study:
             return self._start_file(training.run.seed)
         return self.host.checkpoint(self.folder, training.run)
 
-    def _missing(self, training: _Training, tests: Measurement) -> list[DataSet]:
-        """The data sets on which something was not measured yet."""
-        there = {(result.dataset, result.metric) for result in self.ledger.of(training.run.arm, training.run.seed)}
-        wanted = ("psnr_y", *tests.metrics)
-        return [data for data in tests.sets if any((data.name, name) not in there for name in wanted)]
+    def _missing(self, training: _Training, tests: Measurement) -> list[tuple[DataSet, list[str]]]:
+        """The data sets on which something was not measured yet, with the metrics that were not."""
+        there = {result[3:6] for result in self.ledger.of(training.run.arm, training.run.seed)}
+        missing = []
+        for data in tests.sets:
+            images = [printable(file.name) for file in data.files]
+            names = [
+                name
+                for name in ("psnr_y", *tests.metrics)
+                if any((data.name, image, name) not in there for image in images)
+            ]
+            if names:
+                missing.append((data, names))
+        return missing
 
     def _to_train(self) -> list[_Training]:
         """Trainings that are neither in the ledger nor finished; a start also for those that go on from it."""
@@ -353,8 +381,8 @@ class Study:
         Raises:
             ContrastiveSRError: a training failed, or a network cannot be measured; other trainings are stopped.
         """
-        with atomic_write(self.plan.out / NOTES) as unfinished:
-            unfinished.write_text(json.dumps(self._notes(tests), indent=1) + "\n", encoding="utf-8")
+        self._settle(tests)
+        self._write_notes(tests)
         began = time.monotonic()
         deadline = math.inf if minutes is None else began + 60 * minutes
         if any(self._missing(training, tests) for training in self.trainings):
@@ -391,7 +419,33 @@ class Study:
                 self._finish(training)
                 continue
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
+        self._write_notes(tests)
         return not queue and not running
+
+    def _settle(self, tests: Measurement) -> None:
+        """Refuse images that are not those of the ledger's data sets of these names; write the record.
+
+        Raises:
+            DataError: a data set that is another under a known name.
+        """
+        measured = {result.dataset for result in self.ledger.results}
+        for data in tests.sets:
+            files = [(file.name, file.stat().st_size) for file in (*data.files, *data.lr_files)]
+            now = {"lr": tests.lr.words, "images": digest_of(files)}
+            before = self.record.data.get(data.name, now)
+            if before != now and data.name in measured:
+                what = "images" if before["lr"] == now["lr"] else f"LR images ({before['lr']}; now: {now['lr']})"
+                raise DataError(
+                    f"{data.name}: the ledger has results of other {what}. Give this data set another name, "
+                    "--hr NAME=DIR, or choose another --out."
+                )
+            self.record.data[data.name] = now
+        arms = list(dict.fromkeys([*self.plan.arms, *self.record.arms]))
+        write_record(self.plan.out, self.record._replace(arms=arms))
+
+    def _write_notes(self, tests: Measurement) -> None:
+        with atomic_write(self.plan.out / NOTES) as unfinished:
+            unfinished.write_text(json.dumps(self._notes(tests), indent=1) + "\n", encoding="utf-8")
 
     def _notes(self, tests: Measurement) -> list[str]:
         """What was trained and measured, in sentences."""
@@ -408,11 +462,14 @@ class Study:
             f"Base: {plan.base.name}. Each training: {self.steps:,} steps, {start}.",
             *(f"{name}: {text}" for name, text in changes.items()),
             f"x{scale}; LR: {tests.lr.words}. PSNR and SSIM on Y, of 8-bit images, without a border of {scale} pixels.",
+            *self._failures,
         ]
 
     def _next(self, queue: Sequence[_Training], running: Sequence[_Training]) -> _Training | None:
+        of_starts = [t.run.seed for t in (*queue, *running) if t.run.arm == START]
         for training in queue:
-            if training.run.start is None or training.run.start.is_file():
+            run = training.run
+            if run.start is None or (run.seed not in of_starts and run.start.is_file()):  # not an earlier start
                 return training
         if queue and not running:
             raise ConfigError(f"--start: {queue[0].run.start} is not there, which {queue[0].run.label} starts from.")
@@ -479,13 +536,13 @@ class Study:
         if not missing:
             return
         if not self._is_trained(training):
-            names = ", ".join(data.name for data in missing)
-            report(f"{run.label}: not measured on {names}, since its checkpoint is gone")
+            for data, names in missing:
+                report(f"{run.label}: {', '.join(names)} not measured on {data.name}, since its checkpoint is gone")
             return
         network = trained_network(self._checkpoint(training), str(training.config), self.host.scale)
         network.module.to(tests.device)
-        for data in missing:
-            keep = _Crops(self.plan.out / CROPS, data, run.arm) if run.seed == self.plan.seeds[0] else None
+        for data, _ in missing:
+            keep = _Crops(self.plan.out / CROPS, data, run) if run.seed == self.plan.seeds[0] else None
             with named_in_errors(f"{run.label} on {data.name}"):
                 scores = evaluate(
                     network.call,
@@ -500,9 +557,60 @@ class Study:
                 for score in scores
                 for name, value in score.values.items()
                 if name not in ("seconds", "memory_mib")  # the trainings beside take a part of the machine
+                and name not in score.failed  # the next run tries again
             )
+            for name in dict.fromkeys(name for score in scores for name in score.failed):
+                first, *more = [score for score in scores if name in score.failed]
+                others = f" and {len(more)} more" if more else ""
+                said = f"{run.label}: {name} failed on {first.name}{others} of {data.name} ({first.failed[name]})"
+                report(said)
+                self._failures.append(f"{said}. Means are of the other images.")
             psnr = math.fsum(score.values["psnr_y"] or 0.0 for score in scores) / len(scores)
             report(f"{run.label}: {psnr:.2f} dB on {data.name}")
+
+
+class Record(NamedTuple):
+    """What is kept beside the ledger; see :data:`RECORD`.
+
+    Attributes:
+        arms: in their order; the first is the reference.
+        starts: digest of the weights that were given as start, by seed.
+        data: where LR images came from (``lr``) and a digest of names and sizes (``images``), by data set.
+    """
+
+    arms: list[str]
+    starts: dict[str, str]
+    data: dict[str, dict[str, str]]
+
+
+def read_record(out: Path) -> Record:
+    """The record of a study; an empty one of an earlier version's study, or a new one's.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = out / RECORD
+    if not path.is_file():
+        return Record([], {}, {})
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        return Record(list(content["arms"]), dict(content["starts"]), dict(content["data"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} cannot be read ({describe_error(error)}). Remove it if it is damaged.") from error
+
+
+def write_record(out: Path, record: Record) -> None:
+    """Write the record of a study."""
+    with atomic_write(out / RECORD) as unfinished:
+        unfinished.write_text(json.dumps(record._asdict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _digest_of_weights(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _stop(training: _Training) -> None:
@@ -591,8 +699,8 @@ def with_paths(value: Any, key: str = "") -> Any:
 class _Crops:
     """Keeps a part of some images of a data set, under an arm, as PNG files."""
 
-    def __init__(self, folder: Path, data: DataSet, arm: str) -> None:
-        self.folder, self.data, self.arm = folder, data, arm
+    def __init__(self, folder: Path, data: DataSet, run: Run) -> None:
+        self.folder, self.data, self.run = folder, data, run
         self.chosen = {printable(data.files[number].name) for number in spread(len(data), SHOWN)}
 
     def __call__(self, pair: Pair, sr: UInt8Image, score: Score) -> None:
@@ -603,23 +711,25 @@ class _Crops:
         left, top, right, bottom = box
         folder = _crop_folder(self.folder, self.data.name, pair.name)
         folder.mkdir(parents=True, exist_ok=True)
-        _save(folder / "HR.png", pair.hr[top:bottom, left:right], box)
-        _save(folder / f"{self.arm}.png", sr[top:bottom, left:right], box)
+        texts = {"box": " ".join(map(str, box)), "seed": str(self.run.seed)}
+        _save(folder / "HR.png", pair.hr[top:bottom, left:right], texts)
+        _save(folder / f"{self.run.arm}.png", sr[top:bottom, left:right], texts)
 
 
 def _crop_folder(folder: Path, dataset: str, image: str) -> Path:
-    place = folder / dataset.replace("/", "_") / Path(image).stem
+    place = folder / dataset.replace("/", "_") / image
     if not lies_inside(place, folder):  # a data set called `..`
         raise ConfigError(f"{dataset}, {image}: expected names that are no paths. Rename the data set.")
     return place
 
 
-def _save(path: Path, image: UInt8Image, box: tuple[int, int, int, int]) -> None:
+def _save(path: Path, image: UInt8Image, texts: Mapping[str, str]) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("box", " ".join(map(str, box)))
+    for key, text in texts.items():
+        info.add_text(key, text)
     Image.fromarray(np.ascontiguousarray(image)).save(path, pnginfo=info, optimize=True)
 
 
@@ -635,22 +745,27 @@ def read_crops(folder: Path, summary: Summary) -> list[Shown]:
         seeds = summary.values[dataset, next(iter(arms)), "psnr_y"]
         for name in dict.fromkeys(image for images in seeds.values() for image in images):
             place = _crop_folder(folder, dataset, name)
+            if not place.is_dir():  # an earlier version's
+                place = place.with_suffix("")
             files = [(arm, place / f"{arm}.png") for arm in arms] + [("HR", place / "HR.png")]
             images, notes, box = {}, {}, (0, 0, 0, 0)
             for label, file in files:
                 if file.is_file():
                     with open_image(file) as png:
-                        left, top, right, bottom = map(int, png.text["box"].split())  # type: ignore[attr-defined]
+                        texts: dict[str, str] = png.text  # type: ignore[attr-defined]
+                        left, top, right, bottom = map(int, texts["box"].split())
                         box = left, top, right, bottom
                         images[label] = np.asarray(png.convert("RGB"))
-                    notes[label] = ", ".join(_said(summary, dataset, label, name))
+                    seed = int(texts["seed"]) if "seed" in texts else None
+                    notes[label] = ", ".join(_said(summary, dataset, label, name, seed))
             if len(images) > 1 and "HR" in images:
                 shown.append(Shown(dataset, name, box, images, notes))
     return shown
 
 
-def _said(summary: Summary, dataset: str, arm: str, image: str) -> Iterator[str]:
+def _said(summary: Summary, dataset: str, arm: str, image: str, seed: int | None) -> Iterator[str]:
     for metric, text in (("psnr_y", "{:.2f} dB"), ("lpips", "LPIPS {:.3f}")):
         seeds = summary.values.get((dataset, arm, metric), {})
-        if seeds and (value := seeds[min(seeds)].get(image)) is not None:
+        of_crop = seeds.get(min(seeds, default=0) if seed is None else seed, {})
+        if (value := of_crop.get(image)) is not None:
             yield text.format(value)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastive_sr.distributed import (
     average_gradients,
     check_same_on_ranks,
+    copy_from_first_rank,
     gather_rows,
     rank,
     reduce_over_ranks,
@@ -165,6 +166,13 @@ def work(index: int, folder: str) -> None:
     real, fake = logits(index)
     out: dict[str, Any] = {"world_size": world_size(), "rank": rank(), "summed": real}
     out["sum"] = sum_over_ranks(real)
+
+    torch.manual_seed(index)
+    norm = torch.nn.BatchNorm1d(3)
+    torch.nn.init.normal_(norm.weight)
+    out["drawn"] = norm.weight.detach().clone()
+    copy_from_first_rank(norm)
+    out["copied"] = norm.state_dict()
 
     leaf = real.clone().requires_grad_()
     gathered, out["own"] = gather_rows(leaf)

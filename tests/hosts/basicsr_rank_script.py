@@ -16,7 +16,8 @@ save = WithMethods.save
 
 def save_every_rank(self: Any, epoch: int, current_iter: int) -> None:
     save(self, epoch, current_iter)
-    torch.save((self.methods.state_dict(), self.lq), f"rank{self.opt['rank']}.pth")
+    lr = self._extra.get("lr", getattr(self, "lq", None))  # a validation has removed lq
+    torch.save((self.methods.state_dict(), lr), f"rank{self.opt['rank']}.pth")
 
 
 if __name__ == "__main__":

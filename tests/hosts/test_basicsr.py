@@ -265,8 +265,10 @@ def test_lmdb(train_here: Callable[..., Path], demo_data: Path, tmp_path: Path) 
     options: dict[str, Any] = {"datasets:train:io_backend": {"type": "lmdb"}, "datasets:train:filename_tmpl": None}
     for kind, key in (("HR", "dataroot_gt"), ("LRx4", "dataroot_lq")):
         files = sorted((demo_data / "train" / kind).glob("*.png"))[:4]
+        (tmp_path / kind).mkdir()
+        files = [Path(shutil.copy(file, tmp_path / kind / f"my {file.name}")) for file in files]
         database = tmp_path / f"{kind}.lmdb"
-        make_lmdb(str(demo_data / "train" / kind), str(database), [f.name for f in files], [f.stem for f in files])
+        make_lmdb(str(tmp_path / kind), str(database), [f.name for f in files], [f.stem for f in files])
         options[f"datasets:train:{key}"] = str(database)
     folder = train_here("demo_pcl_edsr", demo_data, options=options)
     assert (folder / "models/net_g_2.pth").is_file()

@@ -81,6 +81,23 @@ def test_the_step_is_the_one_of_float32_but_for_rounding(tmp_path: Path) -> None
         assert float((now - then).norm() / then.norm()) < 0.05
 
 
+def test_the_pixel_loss_is_in_float32(tmp_path: Path) -> None:
+    """Also one that computes with convolutions, which autocast would run in half precision."""
+
+    class Filtered(torch.nn.Module):
+        def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+            filtered = F.conv2d(sr - hr, torch.ones(1, 3, 3, 3))
+            seen.append(filtered.dtype)
+            return filtered.abs().mean()
+
+    seen: list[torch.dtype] = []
+    model = make(tmp_path, "bfloat16")
+    model.cri_pix.pixel_loss = Filtered()
+    train(model, 2)
+    assert seen == [torch.float32] * 2
+    assert "forward" not in vars(model.cri_pix.pixel_loss)
+
+
 def test_a_gradient_that_overflows_is_left_out_and_lowers_the_scale(tmp_path: Path) -> None:
     model = train(make(tmp_path, "float16"), 1)
     before, embedding = deepcopy(model.net_g.state_dict()), deepcopy(model.methods["pcl"].embedding.state_dict())

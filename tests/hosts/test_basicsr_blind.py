@@ -183,8 +183,10 @@ def test_the_warm_up_trains_the_encoder_alone(model: str, train_here: Callable[.
 
 
 def test_two_processes_hold_one_queue(one: Path, tmp_path: Path) -> None:
+    """Also where one of them validates in between, with the network itself, which has BatchNorm."""
     network = NETWORKS["demo_dasr_x4"]
     changes = {**SHORT, **WHOLE, "network_g": network, "methods": methods("demo_dasr_x4", warmup_steps=1)}
+    changes |= {"train:ema_decay": 0, "val:val_freq": 1}
     options = write_options(tmp_path, "demo_dasr_x4", one, changes)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = Path(__file__).with_name("basicsr_rank_script.py")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.basicsr.resume import newest_whole
 from contrastive_sr.hosts.checkpoints import read_methods, read_network
 
 NETWORK = {"body.weight": torch.tensor([1.0]), "body.bias": torch.tensor([2.0])}
@@ -76,3 +77,21 @@ def test_files_without_a_network(content: object, message: str, tmp_path: Path) 
     with pytest.raises(ConfigError, match=rf"^--checkpoint: {re.escape(str(tmp_path))}.*{message}"):
         read_network(tmp_path / "file.pth", "--checkpoint")
     assert read_methods(tmp_path / "file.pth") is None
+
+
+def test_a_resumed_training_asks_for_what_it_has_saved(tmp_path: Path) -> None:
+    """Not for a network that is fixed, or that another model would train."""
+    models, states = tmp_path / "models", tmp_path / "training_states"
+    paths = {"models": str(models), "training_states": str(states)}
+    opt = {"train": {}, "path": paths, "network_g": {}, "network_d": {}, "network_identity": {}}
+    for folder, file in ((models, "net_g_5.pth"), (states, "5.state")):
+        folder.mkdir()
+        torch.save({"params": NETWORK}, folder / file)
+    assert newest_whole(opt) == (states / "5.state", [])
+    gan = {**opt, "train": {"gan_opt": {"type": "GANLoss"}}}
+    with pytest.raises(DataError, match=r"got damaged ones alone.*net_d_5\.pth"):
+        newest_whole(gan)
+    torch.save({"params": NETWORK}, models / "net_identity_4.pth")
+    with pytest.raises(DataError, match=r"got damaged ones alone.*net_identity_5\.pth"):
+        newest_whole(opt)
+    assert newest_whole({**opt, "path": {**paths, "ignore_resume_networks": ["network_identity"]}})[0] is not None

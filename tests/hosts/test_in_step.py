@@ -226,6 +226,21 @@ def test_two_steps_equal_one_and_one(tmp_path: Path) -> None:
     assert len(restored) > len(state["methods"])
 
 
+def test_the_optimizer_s_options_are_those_of_now(tmp_path: Path) -> None:
+    before = Trainer(pcl(loss_share=0.2)).train(1).in_step
+    assert before is not None
+    before.save(tmp_path / "1.contrastive")
+    now = Trainer(pcl(loss_share=0.2)).in_step
+    assert now is not None
+    adamw = {"type": "AdamW", "lr": 1e-3, "betas": [0.5, 0.9], "weight_decay": 0.1}
+    now.optimizer = methods_optimizer(now.methods, adamw, "own")
+    now.load(tmp_path / "1.contrastive")
+    assert now.optimizer is not None
+    (group,) = now.optimizer.param_groups
+    assert (list(group["betas"]), group["weight_decay"]) == ([0.5, 0.9], 0.1)
+    assert len(now.optimizer.state) == len(group["params"])
+
+
 def test_a_state_with_nan_is_not_written(tmp_path: Path) -> None:
     """Some trainers save when an error ends their training, where such a state would be the one to resume from."""
     trainer = Trainer(pcl(loss_share=0.1)).train(1)

@@ -453,9 +453,12 @@ def test_two_processes_end_with_equal_weights(tmp_path: Path) -> None:
     assert_same(first, second)
     # and the file is the same as that of one process: it resumes there
     assert not [name for name in torch.load(work / "iter_3.pth")["state_dict"] if "module" in name]
-    done = helpers.train(config, "--resume", "--cfg-options", "train_cfg.max_iters=4")
+    # also where the config names weights to begin with, which were of use at its first step alone
+    torch.save({"state_dict": torch.load(work / "iter_2.pth")["state_dict"]}, tmp_path / "start.pth")
+    done = helpers.train(config, "--resume", "--cfg-options", "train_cfg.max_iters=4", "load_from=start.pth")
     assert "resumed epoch: 0, iter: 3" in done.stdout
     assert "unexpected key" not in done.stdout
+    assert "The weights of load_from, start.pth, are those with which it began." in done.stdout
 
 
 def test_names_in_the_file_are_plain_when_the_parts_are_wrapped() -> None:
@@ -614,12 +617,12 @@ def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint(tmp_path: Path)
     assert [other.name for other in tmp_path.iterdir()] == ["iter_1.pth"]
 
 
-def chosen(folder: Path) -> tuple[str | None, list[str]]:
+def chosen(folder: Path, load_from: str | None = None) -> tuple[str | None, list[str]]:
     """The checkpoint that `--resume` takes, and what is warned of."""
     hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook", "interval": 1, "by_epoch": False})
     warned: list[str] = []
     logger = SimpleNamespace(warning=warned.append, info=lambda text: None)
-    runner = SimpleNamespace(_resume=True, _load_from=None, work_dir=str(folder), logger=logger)
+    runner = SimpleNamespace(_resume=True, _load_from=load_from, work_dir=str(folder), logger=logger)
     hook.before_run(runner)
     return runner._load_from and Path(runner._load_from).name, warned
 
@@ -627,7 +630,10 @@ def chosen(folder: Path) -> tuple[str | None, list[str]]:
 def test_resume_takes_the_newest_whole_checkpoint_by_its_step(tmp_path: Path) -> None:
     for step in (30, 4, 5, 6):  # those of later steps are older by the clock
         torch.save({"state_dict": {"weight": torch.ones(3)}}, tmp_path / f"iter_{step}.pth")
-    assert chosen(tmp_path) == ("iter_30.pth", [])
+    assert chosen(tmp_path) == chosen(tmp_path, "start.pth") == ("iter_30.pth", [])
+    assert chosen(tmp_path, str(tmp_path / "iter_5.pth")) == ("iter_5.pth", [])
+    (tmp_path / "new").mkdir()
+    assert chosen(tmp_path / "new", "start.pth") == ("start.pth", [])
     torch.save({"state_dict": {"weight": torch.tensor(torch.nan)}}, tmp_path / "iter_30.pth")
     (tmp_path / "iter_6.pth").write_bytes((tmp_path / "iter_6.pth").read_bytes()[:-100])
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_30.pth"))

@@ -105,17 +105,17 @@ def test_what_has_no_network_here(state: Callable[[], dict[str, torch.Tensor]], 
 # ------------------------------------------------------------------------------------------------------- in trainings
 
 
-def trained_with_basicsr(folder: Path, data: Path, file: Path, **path: Any) -> Path:
-    """One step that is too small to change a weight; the run's folder."""
+def trained_with_basicsr(folder: Path, data: Path, file: Path, *arguments: str, steps: int = 1, **path: Any) -> Path:
+    """Steps that are too small to change a weight; the run's folder."""
     changes = {
         "network_g": {"type": "DASR", "scale": 4, **SMALL},
         "path": {"pretrain_network_g": str(file), "strict_load_g": True, "resume_state": None, **path},
-        "train:total_iter": 1,
+        "train:total_iter": steps,
         "train:optim_g": {"type": "Adam", "lr": 1e-30},
         "logger:save_checkpoint_freq": 1,
         "logger:use_tb_logger": False,
     }
-    runner.train(write_options(folder, "demo_dasr_x4", data, changes), [])
+    runner.train(write_options(folder, "demo_dasr_x4", data, changes), list(arguments))
     return folder / "experiments" / "demo_dasr_x4"
 
 
@@ -132,6 +132,23 @@ def test_basicsr_trains_on(model_600: Path, demo_data: Path, tmp_path: Path, mon
     want = unmoved(under_our_names(model_600))
     assert_same(unmoved(content["params"]), want)
     torch.testing.assert_close(unmoved(content["params_ema"]), want)  # the step's average rounds
+
+
+@pytest.mark.basicsr
+def test_basicsr_goes_on_whatever_the_first_file_s_key(
+    model_600: Path, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a plain state dict it is `~`, and of this one `state_dict`; a training saves `params` and `params_ema`."""
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own.pth"
+    torch.save({"state_dict": under_our_names(model_600)}, own)
+    for file, key in ((model_600, None), (own, "state_dict")):
+        folder = trained_with_basicsr(tmp_path, demo_data, file, param_key_g=key)
+        first = load(folder / "models/net_g_1.pth")
+        trained_with_basicsr(tmp_path, demo_data, file, "--auto_resume", steps=2, param_key_g=key)
+        second = load(folder / "models/net_g_2.pth")
+        for averaged in ("params", "params_ema"):
+            torch.testing.assert_close(unmoved(second[averaged]), unmoved(first[averaged]))
 
 
 @pytest.mark.basicsr

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +27,20 @@ from rich.console import Console
 
 from contrastive_sr.cli.study import Settings, parse_arm, run_study
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, HostError
+from contrastive_sr.evaluation.data_sets import DataSet, bicubic_lr
 from contrastive_sr.evaluation.study import RESUMED, Ledger
-from contrastive_sr.hosts.study import CROPS, RUNS, check_own, digest_of, read_crops, with_paths
+from contrastive_sr.hosts.basicsr.study import BasicSRStudy
+from contrastive_sr.hosts.study import (
+    CROPS,
+    RUNS,
+    Measurement,
+    Plan,
+    Study,
+    check_own,
+    digest_of,
+    read_crops,
+    with_paths,
+)
 from contrastive_sr.hosts.trained import network_of_options
 
 BATCHES = Path(__file__).with_name("study_batches.py")
@@ -284,12 +296,109 @@ def test_other_settings_under_an_old_name_are_refused(folder: Path) -> None:
         study("base.yml", "l1", steps=3, minutes=1e-9)
 
 
-def yaml_digest(arm: str) -> str:
-    from contrastive_sr.hosts.basicsr.study import BasicSRStudy
-    from contrastive_sr.hosts.study import Plan, Study
+def yaml_digest(arm: str, changes: Mapping[str, Any] | None = None) -> str:
+    plan = Plan(Path("base.yml"), {arm: changes or {}}, [0], Path("other_out"))
+    return Study(plan, BasicSRStudy(Path("base.yml"))).trainings[0].digest
 
-    made = Study(Plan(Path("base.yml"), {arm: {}}, [0], Path("other_out")), BasicSRStudy(Path("base.yml")))
-    return made.trainings[0].digest
+
+def write_ledger(*lines: tuple[Any, ...]) -> None:
+    Path("out").mkdir(exist_ok=True)
+    with Path("out/results.csv").open("w") as file:
+        csv.writer(file).writerows([("arm", "seed", "digest", "dataset", "image", "metric", "value"), *lines])
+
+
+def save_start(path: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    net = network_of_options("{type: EDSR, num_feat: 8, num_block: 1, res_scale: 1}", 4)
+    torch.save({"params": net.state_dict()}, path)
+
+
+@pytest.mark.basicsr
+def test_an_arm_with_another_discriminator_to_begin_with_is_another(folder: Path) -> None:
+    assert yaml_digest("l1", {"path.strict_load_g": True}) == yaml_digest("l1")
+    assert yaml_digest("l1", {"path.strict_load_g": False}) != yaml_digest("l1")
+
+
+@pytest.mark.basicsr
+def test_other_images_under_an_old_name_are_refused(folder: Path) -> None:
+    write_ledger(("l1", 0, yaml_digest("l1"), "mine", "0.png", "psnr_y", 20.0))
+    study("base.yml", "l1", seeds=[0], minutes=1e-9)
+    with pytest.raises(DataError, match=r"mine: the ledger has results of other LR images \(bicubic .*; now: dasr-"):
+        study("base.yml", "l1", seeds=[0], minutes=1e-9, degradation="dasr-table1-width1.8-x4")
+    shutil.copy("other/1.png", "mine/2.png")
+    with pytest.raises(DataError, match=r"mine: the ledger has results of other images. Give this data set another"):
+        study("base.yml", "l1", seeds=[0], minutes=1e-9)
+    study("base.yml", "l1", seeds=[0], minutes=1e-9, hr=["more=mine"])
+
+
+@pytest.mark.basicsr
+def test_another_start_is_refused(folder: Path) -> None:
+    """Of the same file name, too; and what was trained from another start is trained again."""
+    save_start("start.pth", 0)
+    options: dict[str, Any] = {"seeds": [0], "minutes": 1e-9, "start": "start.pth"}
+    study("base.yml", "l1", **options)
+    plan = Plan(Path("base.yml"), {"l1": {}}, [0], Path("out"), start="start.pth")
+    start, first = Study(plan, BasicSRStudy(plan.base)).trainings
+    save_start("start.pth", 1)
+    second = Study(plan, BasicSRStudy(plan.base)).trainings[1]
+    assert second.text != first.text
+    assert second.digest == first.digest  # a ledger is that of the same settings on every machine
+    save_start("start.pth", 0)
+    write_ledger(("start", 0, start.digest, "mine", "0.png", "psnr_y", 20.0))
+    study("base.yml", "l1", **options)
+    save_start("start.pth", 1)
+    with pytest.raises(ConfigError, match="the start, seed 0: the ledger has results of another"):
+        study("base.yml", "l1", **options)
+    with pytest.raises(ConfigError, match="the start, seed 0: the ledger has results of another"):
+        study("base.yml", "l1", **{**options, "start": None, "start_steps": 3})
+
+
+@pytest.mark.basicsr
+def test_no_arm_begins_from_an_earlier_start(folder: Path) -> None:
+    plan = Plan(Path("base.yml"), {"l1": {}}, [0, 1], Path("out"), start_steps=3)
+    made = Study(plan, BasicSRStudy(plan.base))
+    for seed in (0, 1):
+        made._write_start(seed, {})
+    start, arm, other_start, other_arm = made.trainings
+    assert made._next([arm, other_arm], [start, other_start]) is None
+    assert made._next([arm, other_start, other_arm], [start]) is other_start
+    assert made._next([arm, other_arm], [other_start]) is arm
+
+
+@pytest.mark.basicsr
+def test_a_metric_that_fails_is_told_and_tried_again(folder: Path) -> None:
+    save_start("start.pth", 0)
+    plan = Plan(Path("base.yml"), {"l1": {}}, [0], Path("out"), start="start.pth")
+    broken = [True]
+
+    def odd(sr: Any, hr: Any) -> float:
+        if broken:
+            broken.pop()
+            raise RuntimeError("out of memory")
+        return 1.0
+
+    data = DataSet("mine", sorted(Path("mine").iterdir()))
+    tests = Measurement([data], bicubic_lr(4), {"odd": odd}, torch.device("cpu"))  # type: ignore[dict-item]
+    made, lines = Study(plan, BasicSRStudy(plan.base)), list[str]()
+    made._measure(made.trainings[0], tests, lines.append)
+    assert lines[0] == "start, seed 0: odd failed on 0.png of mine (RuntimeError: out of memory)"
+    assert made._notes(tests)[-1] == f"{lines[0]}. Means are of the other images."
+    values = [(result.image, result.value) for result in made.ledger.results if result.metric == "odd"]
+    assert values == [("1.png", 1.0)]
+    assert made._missing(made.trainings[0], tests) == [(data, ["odd"])]
+    made._measure(made.trainings[0], tests, lines.append)
+    assert made._missing(made.trainings[0], tests) == []
+
+
+@pytest.mark.basicsr
+def test_the_first_arm_stays_the_reference(folder: Path) -> None:
+    """Also where another was finished first."""
+    digests = {arm: yaml_digest(arm) for arm in ("l1", "again")}
+    lines = [(arm, 0, digests[arm], "mine", "0.png", "psnr_y", 20.0) for arm in ("again", "l1")]
+    write_ledger(*lines)
+    assert "Differences from again" in study(None, report_only=True)
+    study("base.yml", "l1", "again", seeds=[0], minutes=1e-9)
+    assert "Differences from l1" in study(None, report_only=True)
 
 
 def test_trainings_of_another_origin_stay(tmp_path: Path) -> None:

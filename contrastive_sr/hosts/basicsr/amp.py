@@ -62,17 +62,25 @@ class MixedPrecision:
             self.scaler = torch.amp.GradScaler(device.type)
 
     @contextmanager
-    def step(self, networks: Collection[nn.Module], optimizers: Collection[torch.optim.Optimizer]) -> Iterator[None]:
+    def step(
+        self,
+        networks: Collection[nn.Module],
+        optimizers: Collection[torch.optim.Optimizer],
+        losses: Collection[nn.Module] = (),
+    ) -> Iterator[None]:
         """Mixed precision in a block of code: one step of the trainer.
 
         Args:
             networks: what is run in half precision.
             optimizers: whose ``step()`` is called in the block.
+            losses: what is called by one of the networks, and is run in float32 all the same.
         """
         stepped: list[torch.optim.Optimizer] = []
         with ExitStack() as stack:
             for network in networks:
                 stack.enter_context(_replaced(network, "forward", self._in_autocast(network.forward)))
+            for loss in losses:
+                stack.enter_context(_replaced(loss, "forward", self._in_float32(loss.forward)))
             if self.scaler is not None:
                 stack.enter_context(_replaced(Tensor, "backward", _scaled(Tensor.backward, self.scaler)))
                 for optimizer in optimizers:
@@ -81,6 +89,14 @@ class MixedPrecision:
             yield
         if self.scaler is not None and stepped:
             self.scaler.update()
+
+    def _in_float32(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(self._device, enabled=False):
+                return forward(*args, **kwargs)
+
+        return run
 
     def _in_autocast(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)

@@ -24,8 +24,12 @@ class Listed(NamedTuple):
     size: tuple[int, int] | None
 
 
-def read_listing(listing: Path) -> list[Listed]:
+def read_listing(listing: Path, *, spaces: bool = False) -> list[Listed]:
     """The images that a ``meta_info`` file names: the first word of each line, and then perhaps ``(H,W,C)``.
+
+    Args:
+        listing: the file.
+        spaces: whether names may have spaces, as BasicSR takes them in the list of an lmdb.
 
     Raises:
         DataError: it is missing, no text in UTF-8, or names nothing.
@@ -39,7 +43,8 @@ def read_listing(listing: Path) -> list[Listed]:
     images = []
     for line in filter(None, map(str.strip, text.splitlines())):
         size = re.search(r"\((\d+), ?(\d+)(?:, ?\d+)?\)", line)
-        images.append(Listed(line.split()[0], (int(size[1]), int(size[2])) if size else None))
+        name = line[: size.start() if size else None].strip() if spaces else line.split()[0]
+        images.append(Listed(name, (int(size[1]), int(size[2])) if size else None))
     if not images:
         raise DataError(f"Expected a list of images, one in each line, got the empty file {listing}.")
     return images
@@ -63,7 +68,7 @@ def read_lmdb(folder: Path, key_of: Callable[[str], str]) -> dict[str, tuple[int
     if not (folder / "data.mdb").is_file():
         raise DataError(f"Expected an lmdb in {folder}, but it has no data.mdb. Make it anew.")
     check_database(folder)
-    keys = {key_of(image.name): image.size for image in read_listing(folder / "meta_info.txt")}
+    keys = {key_of(image.name): image.size for image in read_listing(folder / "meta_info.txt", spaces=True)}
     try:
         with (
             lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False) as database,

@@ -25,11 +25,12 @@ def newest_whole(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
     """
     folder = Path(opt["path"]["training_states"])
     states = sorted((p for p in folder.glob("*.state") if p.stem.isdigit()), key=lambda state: -int(state.stem))
-    networks = [key.removeprefix("network_") for key in opt if str(key).startswith("network_")]
+    models = Path(opt["path"]["models"])
+    networks = [key.removeprefix("network_") for key in resumed_networks(opt, models)]
     passed_over = []
     for state in states:
         try:
-            check_step(state, [Path(opt["path"]["models"], f"net_{name}_{state.stem}.pth") for name in networks])
+            check_step(state, [models / f"net_{name}_{state.stem}.pth" for name in networks])
         except (DataError, NonFiniteError) as error:
             passed_over.append(f"Step {int(state.stem):,} is passed over: {error}")
             continue
@@ -40,6 +41,22 @@ def newest_whole(opt: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
             f"{passed_over[0]} Give the training another `name`, or begin it anew without --auto_resume."
         )
     return None, []
+
+
+def resumed_networks(opt: Mapping[str, Any], models: Path) -> list[str]:
+    """The keys of the networks that a resumed training needs: the SR network, a GAN's discriminator, and those saved.
+
+    BasicSR saves no network that its model does not train, such as a fixed one, and passes over those in
+    ``ignore_resume_networks``.
+
+    Args:
+        opt: the options.
+        models: where networks are saved.
+    """
+    left_out = opt["path"].get("ignore_resume_networks") or ()
+    keys = [str(key) for key in opt if str(key).startswith("network_") and key not in left_out]
+    trained = ["network_g", *(["network_d"] if opt["train"].get("gan_opt") else [])]
+    return [k for k in keys if k in trained or any(models.glob(f"net_{k.removeprefix('network_')}_*.pth"))]
 
 
 def check_step(state: Path, networks: Iterable[Path]) -> None:

@@ -24,7 +24,7 @@ from contrastive_sr.hosts.basicsr.folders import check_folders, free_stamp, one_
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
-from contrastive_sr.hosts.basicsr.resume import check_step, newest_whole
+from contrastive_sr.hosts.basicsr.resume import check_step, newest_whole, resumed_networks
 from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
 from contrastive_sr.hosts.basicsr.saving import with_proven_saves
 from contrastive_sr.hosts.basicsr.steps import check_batches, check_not_done, last_epoch
@@ -207,9 +207,12 @@ def _load_resume_state(host: ModuleType, opt: dict[str, Any]) -> dict[str, Any] 
             "methods. Give this training a `name` of its own, or take the model that that one had."
         )
     host.check_resume(opt, state["iter"])
+    networks = resumed_networks(opt, Path(opt["path"]["models"]))
+    for key in networks:
+        of_file = f"param_key{key.removeprefix('network')}"
+        if opt["path"].get(of_file, "params") is None:  # that of the file to begin with; a training saves `params`
+            opt["path"][of_file] = "params"
     if not opt["auto_resume"]:  # which has looked at them
-        left_out = opt["path"].get("ignore_resume_networks") or ()
-        networks = [key for key in opt if str(key).startswith("network_") and key not in left_out]
         with named_in_errors("resume_state"):
             check_step(Path(path), [Path(opt["path"][f"pretrain_{key}"]) for key in networks])
     return state

@@ -82,6 +82,15 @@ class BasicSRStudy:
         left_out = ("name", "manual_seed", "num_gpu", "path", "val", "logger", "dist_params", "datasets")
         content = {key: value for key, value in options.items() if key not in left_out}
         content["train"] = {key: value for key, value in options["train"].items() if key != "total_iter"}
+        base = self.base["path"]
+        path = {
+            key: value
+            for key, value in options["path"].items()
+            if key not in ("pretrain_network_g", "resume_state")
+            and (value != base.get(key) or (key == "pretrain_network_d" and value))
+        }
+        if path:
+            content["path"] = path
         return {**content, "datasets": options["datasets"]["train"]}
 
     def text(self, options: Mapping[str, Any], run: Run) -> str:

@@ -23,7 +23,14 @@ from contrastive_sr.hosts.basicsr.amp import mixed_precision
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER, attached_methods
 from contrastive_sr.hosts.basicsr.pattern import calculate_jaggedness, calculate_pattern
 from contrastive_sr.hosts.basicsr.saving import ProvenSaves
-from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, in_one_copy, methods_optimizer, with_inputs
+from contrastive_sr.hosts.in_step import (
+    InHostStep,
+    MethodsInStep,
+    PixelLossWithMethods,
+    in_one_copy,
+    methods_optimizer,
+    with_inputs,
+)
 from contrastive_sr.hosts.kernels import kernel_size, true_kernels
 from contrastive_sr.networks import NETWORKS
 
@@ -107,8 +114,15 @@ class WithMethods(ProvenSaves, InHostStep, Host):
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
         """As in the host, where a file that is a plain state dict, as authors release them, needs no ``param_key``."""
-        plain = "" in read_sections(load_path)
-        super().load_network(net, load_path, strict, None if plain else param_key)
+        held = read_sections(load_path)
+        if "" in held:
+            param_key = None
+        elif (
+            param_key not in held
+        ):  # the key is that of the file to begin with, and this one is resumed, or the reverse
+            others = ("params", self.opt["path"].get("param_key_g"))
+            param_key = next((key for key in others if key in held), param_key)
+        super().load_network(net, load_path, strict, param_key)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         if self.opt["dist"] and self.device.type == "cpu":
@@ -126,7 +140,18 @@ class WithMethods(ProvenSaves, InHostStep, Host):
 
     def test(self) -> None:
         """As in the host; a network that reads kernels gets those of the images, and one that takes images of some
-        sizes alone gets them padded."""
+        sizes alone gets them padded.
+
+        Without DistributedDataParallel: the host validates on one process, and the wrapper would wait for the others to
+        take over BatchNorm's statistics.
+        """
+        wrapped, self.net_g = self.net_g, self.get_bare_model(self.net_g)
+        try:
+            self._test()
+        finally:
+            self.net_g = wrapped
+
+    def _test(self) -> None:
         size = kernel_size(self.net_g)
         kernels = {} if size is None else {"kernel": true_kernels(self.lq_path, size).to(self.lq)}
         net, scale = getattr(self, "net_g_ema", None) or self.net_g, self.opt["scale"]
@@ -165,7 +190,9 @@ class WithMethods(ProvenSaves, InHostStep, Host):
             return nullcontext()
         vgg = getattr(getattr(self, "cri_perceptual", None), "vgg", None)
         networks = (self.net_g, getattr(self, "net_d", None), vgg, self.cri_pix)  # the last: the methods' terms
-        return self.amp.step([part for part in networks if part is not None], self.optimizers)
+        assert isinstance(self.cri_pix, PixelLossWithMethods)
+        losses = [self.cri_pix.pixel_loss]
+        return self.amp.step([part for part in networks if part is not None], self.optimizers, losses)
 
     def step_batch(self) -> dict[str, Tensor]:
         return {**self._extra, "lr": self.lq}

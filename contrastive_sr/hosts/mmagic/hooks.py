@@ -59,7 +59,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     - Files are written atomically, and looked at first: NaN or infinity in weights, buffers, averages or optimizers
       ends the training. MMEngine writes in place, and writes the newest checkpoint a second time whenever `save_best`
       finds a new best one: a run killed at that moment could not be resumed.
-    - `--resume` takes the newest checkpoint that is whole and finite, by its step, and says which it passes over.
+    - `--resume` takes the newest checkpoint that is whole and finite, by its step, and says which it passes over; also
+      where the config has a `load_from` of another folder, which MMEngine would resume again and again.
     - Of what a resumed checkpoint names as its own, only files in the folder of checkpoints are removed.
     - `state_dict` in the file holds what the stock model of MMagic has (`generator.*`), and loads there strictly. The
       state of the methods lies beside it, under the key `contrastive_sr`, and is put back on loading.
@@ -84,15 +85,18 @@ class CheckpointHook(MMEngineCheckpointHook):
             )
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = {"backend": _BACKEND}
-        if not runner._resume or runner._load_from is not None:
+        if not runner._resume:
             return
+        start = runner._load_from
         # out_dir, when given, is a folder of folders; MMEngine appends the last part of the work_dir itself
         folder = Path(runner.work_dir) if self.out_dir is None else Path(self.out_dir, Path(runner.work_dir).name)
+        if start is not None and lies_inside(Path(start), folder):  # asked for by name
+            return
         template = re.escape(self.filename_tmpl or ("epoch_{}.pth" if self.by_epoch else "iter_{}.pth"))
         name = re.compile(template.replace(re.escape("{}"), r"(\d+)"))
         steps = {int(found[1]): path for path in folder.glob("*") if (found := name.fullmatch(path.name))}
         note = Path(runner.work_dir, "last_checkpoint")
-        named = note.read_text().strip() if note.is_file() and not steps else ""
+        named = note.read_text().strip() if note.is_file() and not steps and start is None else ""
         if named and not lies_inside(Path(named), folder):
             raise DataError(
                 f"--resume: expected {note} to name a checkpoint in {folder}, got {named}. Name it as `load_from`, or "
@@ -106,7 +110,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 damaged.append(str(error))
                 runner.logger.warning(f"{path.name} is passed over: {error}")
                 continue
-            runner.logger.info(f"The training goes on from {path}.")
+            began = "" if start is None else f" The weights of load_from, {start}, are those with which it began."
+            runner.logger.info(f"The training goes on from {path}.{began}")
             runner._load_from = str(path)
             return
         if damaged:
