@@ -117,9 +117,7 @@ class WithMethods(ProvenSaves, InHostStep, Host):
         held = read_sections(load_path)
         if "" in held:
             param_key = None
-        elif (
-            param_key not in held
-        ):  # the key is that of the file to begin with, and this one is resumed, or the reverse
+        elif param_key not in held:  # it is that of the first file, and this one is resumed, or the other way round
             others = ("params", self.opt["path"].get("param_key_g"))
             param_key = next((key for key in others if key in held), param_key)
         super().load_network(net, load_path, strict, param_key)
