@@ -112,6 +112,8 @@ def run_evaluation(
             lpips_weights = fetch_weights()
     with console.status("getting ready ..."):
         compared = _networks(methods, checkpoints, networks, scale, console)
+        # before a training can have overwritten the files
+        about = about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints))
         metrics, left_out = load_metrics(scale, lpips_weights, on, rgb=rgb, with_hr=with_hr)
         check_networks(compared, scale, on)
     with bars_of(CHECKING) as show:
@@ -143,13 +145,15 @@ def run_evaluation(
             shown=evaluation.shown,
             notes=notes,
             warnings=warnings,
-            about=about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints)),
+            about=about,
         )
     finally:  # what cannot be written, as on a full disk, is at least seen
         _print_table(results, notes, warnings, console)
     if outputs:
         files = ", ".join(map(str, outputs.values()))
         console.print("Written:", files, soft_wrap=True, highlight=False, markup=False)
+    if evaluation.failed:
+        raise ConfigError("\n".join(evaluation.failed))
 
 
 # --------------------------------------------------------------------------------------------------- arguments

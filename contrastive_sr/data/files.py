@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -11,7 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import DataError, HostError
+
+try:
+    import fcntl
+except ImportError as error:
+    raise HostError(
+        "contrastive-sr: expected Linux, macOS or the Windows Subsystem for Linux, got a system without POSIX locks on "
+        "files. Its losses, methods and samples can be imported here; its commands, and plugins for trainers, cannot."
+    ) from error
 
 _UNFINISHED = re.compile(r"\.contrastive-sr-[0-9a-f]{16}\.unfinished")
 _held: set[int] = set()

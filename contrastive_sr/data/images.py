@@ -27,6 +27,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """What may be in them. Pillow knows others too, some of which it gives to programs such as Ghostscript."""
 _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF
+_BITS = 0x0102  # a channel, of TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
@@ -84,7 +85,9 @@ def find_images(
             return None
         for place, below, files in os.walk(folder, onerror=refuse):
             paths = [Path(place, name) for name in files if not is_hidden(name)]
-            images += [path for path in paths if path.name.lower().endswith(endings) and path.is_file()]
+            # a link that leads nowhere is an image that is missing, and its reader will say so
+            paths = [path for path in paths if path.is_file() or path.is_symlink()]
+            images += [path for path in paths if path.name.lower().endswith(endings)]
             below[:] = [name for name in below if not is_hidden(name)] if recursive else []
     except OSError as error:
         raise DataError(
@@ -203,6 +206,8 @@ def _is_deep(image: PillowImage) -> bool:
     """Whether it has more than 8 bits a channel, which Pillow and OpenCV cut off from images without a word."""
     if image.mode.startswith(("I", "F")):
         return True
+    if image.format == "TIFF" and max(image.tag_v2.get(_BITS, (1,))) > 8:  # type: ignore[attr-defined]
+        return True
     for _, _, _, arguments in image.tile:  # type: ignore[attr-defined]
         for argument in arguments if isinstance(arguments, tuple) else (arguments,):
             if image.format in ("PNG", "TIFF", "PPM") and isinstance(argument, str) and ";16" in argument:
@@ -214,9 +219,14 @@ def _is_deep(image: PillowImage) -> bool:
 
 def _orientation(image: PillowImage) -> int:
     # asked for its EXIF, a PNG without one would be read whole
-    if image.format == "PNG" and "exif" not in image.info:
+    if image.format == "PNG" and not turning(image):
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def turning(image: PillowImage) -> bool:
+    """Whether the header has a note that may tell how to turn the image: EXIF, or XMP, which Pillow obeys as well."""
+    return not {"exif", "xmp", "XML:com.adobe.xmp"}.isdisjoint(image.info)
 
 
 def _check_opaque(image: PillowImage, file: str | Path) -> None:

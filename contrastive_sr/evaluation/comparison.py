@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from contrastive_sr._checks import describe_error
 from contrastive_sr.data.images import UInt8Image, as_image
-from contrastive_sr.errors import ConfigError, named_in_errors
+from contrastive_sr.errors import ConfigError, ContrastiveSRError, NonFiniteError, named_in_errors
 from contrastive_sr.evaluation.cost import cost
 from contrastive_sr.evaluation.data_sets import DataSet, LRSource, read_pairs
 from contrastive_sr.evaluation.evaluate import (
@@ -86,6 +87,11 @@ class _Crops:
         psnr, niqe = score.values["psnr_y"], score.values.get("niqe")
         notes[network] = f"{psnr:.2f} dB" if psnr is not None else "" if niqe is None else f"NIQE {niqe:.2f}"
 
+    def drop(self, data: str, network: str) -> None:
+        for (of, _), images in self.images.items():
+            if of == data:
+                images.pop(network, None)
+
     def shown(self) -> list[Shown]:
         shown = []
         for (data, name), box in self.boxes.items():
@@ -108,6 +114,7 @@ class Evaluation:
         scores: data set to network to the scores of its images.
         costs: network to ``parameters`` and ``multiply_adds``; None where there is no value.
         shown: parts of some images under every network.
+        failed: why networks have no values on data sets, in sentences.
     """
 
     scale: int
@@ -118,6 +125,7 @@ class Evaluation:
     scores: Mapping[str, Mapping[str, Sequence[Score]]]
     costs: Mapping[str, Mapping[str, float | None]]
     shown: Sequence[Shown]
+    failed: Sequence[str] = ()
 
     def results(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Data set to network to means, costs and how it was measured."""
@@ -187,6 +195,8 @@ class Evaluation:
         for data, networks in self.scores.items():
             for network, scores in networks.items():
                 for score in scores:
+                    if "seconds" in score.failed:  # the network, not a metric
+                        continue
                     for metric, reason in score.failed.items():
                         found.setdefault(metric, []).append(f"{score.name} of {data} by {network} ({reason})")
         return [
@@ -194,7 +204,7 @@ class Evaluation:
             f"{', '.join(places[:3])}{f' and {len(places) - 3} more' if len(places) > 3 else ''}; its means are over "
             "the other images."
             for metric, places in found.items()
-        ]
+        ] + [f"Left out: {reason}" for reason in self.failed]
 
 
 def check_networks(networks: Sequence[NamedNetwork], scale: int, device: torch.device) -> None:
@@ -226,7 +236,8 @@ def compare_networks(
 ) -> Evaluation:
     """Measure networks on data sets.
 
-    Every image is read once before anything is measured, so that a damaged one is named now and not after an hour.
+    Every image is read once before anything is measured, so that a damaged one is named now and not after an hour. A
+    network that fails on a data set, such as by NaN on one of its images, has no values there; all else is measured.
 
     Args:
         networks: what is compared, of different names, in evaluation mode, on the CPU; each is moved while it runs.
@@ -241,20 +252,24 @@ def compare_networks(
         on_progress: called as (what, done, total) after each image; what is :data:`CHECKING` or a network's name.
 
     Raises:
-        ConfigError: a network that fails or lacks memory.
+        ContrastiveSRError: no network could be measured on any data set; of the first.
         DataError: images that cannot be used.
-        NonFiniteError: a network gives NaN or infinity.
     """
     device = torch.device(device)
     total = sum(map(len, sets))
     crops = _Crops()
     done = 0
+    names = {"psnr_y": None, "ssim_y": None, **dict.fromkeys(metrics or {}), "seconds": None, "memory_mib": None}
+    absent: dict[str, list[Score]] = {data.name: [] for data in sets}
+    failures: list[ContrastiveSRError] = []
     on_progress(CHECKING, done, total)
     for data in sets:
         chosen = spread(len(data), shown)
         for number, pair in enumerate(read_pairs(data, lr, scale)):
             with named_in_errors(data.name):
                 check_pair(pair, scale)
+            height, width = (side * scale for side in pair.lr.shape[-2:])
+            absent[data.name].append(Score(pair.name, width, height, dict(names)))
             if number in chosen:
                 crops.boxes[data.name, pair.name] = steepest(pair, scale, CROP)
             done += 1
@@ -274,20 +289,28 @@ def compare_networks(
                 done += 1
                 on_progress(network.name, done, total)
 
-            with named_in_errors(f"{network.name} on {data.name}"):
-                scores[data.name][network.name] = evaluate(
-                    network.call,
-                    read_pairs(data, lr, scale),
-                    scale,
-                    metrics=metrics,
-                    tile=tile,
-                    overlap=overlap,
-                    device="cpu" if network.module is None else device,
-                    on_image=on_image,
-                )
+            try:
+                with named_in_errors(f"{network.name} on {data.name}"):
+                    scores[data.name][network.name] = evaluate(
+                        network.call,
+                        read_pairs(data, lr, scale),
+                        scale,
+                        metrics=metrics,
+                        tile=tile,
+                        overlap=overlap,
+                        device="cpu" if network.module is None else device,
+                        on_image=on_image,
+                    )
+            except (ConfigError, NonFiniteError) as error:
+                failures.append(error)
+                because = dict.fromkeys(names, describe_error(error))
+                scores[data.name][network.name] = [score._replace(failed=because) for score in absent[data.name]]
+                crops.drop(data.name, network.name)
         network.to("cpu")
+    if len(failures) == len(networks) * len(sets):
+        raise failures[0]
     costs = {network.name: _cost(network.module, scale) for network in networks}
-    return Evaluation(scale, lr.words, tile, overlap, device, scores, costs, crops.shown())
+    return Evaluation(scale, lr.words, tile, overlap, device, scores, costs, crops.shown(), [*map(str, failures)])
 
 
 def steepest(pair: Pair, scale: int, side: int) -> Box:

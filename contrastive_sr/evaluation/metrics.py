@@ -14,7 +14,7 @@ from contrastive_sr.errors import DataError
 
 
 def luma(image: UInt8Image) -> npt.NDArray[np.float64]:
-    r"""Y of BT.601 YCbCr, in studio range and not rounded, as MATLAB's `rgb2ycbcr` computes it.
+    r"""Y of BT.601 YCbCr, in studio range and not rounded, as MATLAB's `rgb2ycbcr` gives it for images of doubles.
 
     :math:`Y = 16 + 65.481 R + 128.553 G + 24.966 B`, for R, G, B in [0, 1].
 

@@ -39,11 +39,13 @@ class Column(NamedTuple):
         title: head of its column.
         text: of a value.
         better: 1 if more is better, -1 if less is.
+        marked: whether the best value is. Where an image can have too little of it, compared with HR, it is not.
     """
 
     title: str
     text: Callable[[float], str]
     better: int
+    marked: bool = True
 
 
 COLOURS = "8-bit sRGB"
@@ -58,10 +60,10 @@ COLUMNS = {
     "ssim_rgb": Column("SSIM-RGB", "{:.4f}".format, 1),
     "niqe": Column("NIQE", "{:.3f}".format, -1),
     "lpips": Column("LPIPS", "{:.4f}".format, -1),
-    "blur": Column("blur", "{:.3f}".format, -1),
-    "pattern_2": Column("pattern 2", "{:.2f}".format, -1),
-    "pattern_scale": Column("pattern scale", "{:.2f}".format, -1),
-    "jaggedness": Column("jaggedness", "{:.3f}".format, -1),
+    "blur": Column("blur", "{:.3f}".format, -1, marked=False),
+    "pattern_2": Column("pattern 2", "{:.2f}".format, -1, marked=False),
+    "pattern_scale": Column("pattern scale", "{:.2f}".format, -1, marked=False),
+    "jaggedness": Column("jaggedness", "{:.3f}".format, -1, marked=False),
     "seconds": Column("s / image", "{:.3f}".format, -1),
     "memory_mib": Column("memory, MiB", "{:.0f}".format, -1),
     "parameters": Column("parameters, M", lambda value: f"{value / 1e6:.3f}", -1),
@@ -75,7 +77,7 @@ class Cell(NamedTuple):
     Attributes:
         text: ``-`` where there is none.
         value: to sort by.
-        best: whether no other method of the data set has a better one, and some has a worse.
+        best: whether it is to be marked: no other method of the data set has a better one, and some has a worse.
     """
 
     text: str
@@ -131,7 +133,7 @@ def lines_of(results: Results) -> list[Line]:
             first = max(known, key=lambda method: column.better * known[method], default=None)
             differ = len({shown[method] for method in known}) > 1
             for method, row in methods.items():
-                best = differ and first is not None and shown[method] == shown[first]
+                best = column.marked and differ and first is not None and shown[method] == shown[first]
                 cells[method].append(Cell(shown[method], row.get(name), best))
         lines += [Line(dataset, method, cells[method]) for method in methods]
     return lines
@@ -152,7 +154,8 @@ def own_values(results: Results, names: Sequence[str], digits: int, whose: str =
     """
     own = {}
     for data, methods in results.items():
-        row = next(iter(methods.values()))
+        # of a method that was measured
+        row = next((row for row in methods.values() if any(row.get(name) is not None for name in names)), {})
         own[data] = [f"{value:.{digits}f}" for name in names if (value := row.get(name)) is not None]
     if not any(own.values()):
         return ""

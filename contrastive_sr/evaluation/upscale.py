@@ -99,7 +99,7 @@ def upscale(
         with torch.inference_mode():
             sr = as_image(super_resolve(network.call, lr, scale, tile, overlap, file.name))
         files[file].parent.mkdir(parents=True, exist_ok=True)
-        _write(files[file], sr, note)
+        _write(files[file], sr, note, _profile(file))
         on_progress(network.name, number, len(missing))
     network.to("cpu")
     return len(missing)
@@ -124,14 +124,21 @@ def _missing(files: Mapping[Path, Path], how: str, on_progress: Callable[[str, i
     return missing
 
 
-def _write(path: Path, image: UInt8Image, note: str) -> None:
+def _profile(file: Path) -> bytes | None:
+    """The colour profile of a photo, without which its colours would look otherwise; not that of a grey image."""
+    with open_image(file) as image:
+        found = image.info.get("icc_profile")
+        return found if isinstance(found, bytes) and image.mode in ("RGB", "RGBA", "P", "PA") else None
+
+
+def _write(path: Path, image: UInt8Image, note: str, profile: bytes | None) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text(_NOTE, note)
     with atomic_write(path) as unfinished:
-        Image.fromarray(image).save(unfinished, "PNG", pnginfo=info)
+        Image.fromarray(image).save(unfinished, "PNG", pnginfo=info, icc_profile=profile)
 
 
 def _read_note(path: Path) -> str | None:

@@ -25,10 +25,10 @@ def criteria_alignment(
     .. math:: \mathcal{L}_{align} = S \sum_{i=1}^{N} |c_a - c_i|^{\eta}
 
     The absolute value is ours: without it an odd exponent has no lower bound. Know what this does before you use it: it
-    makes criteria equal, not small. Wherever the anchor is below a positive criterion it is raised, that is, made
-    worse, and so is every positive criterion below the anchor. The anchor and the positives all get gradients; detach
-    those that should not move. Half precision is computed in float32, in which criteria of 1e4 overflow from an
-    exponent of 10 on. Differentiable twice for exponents of 1 and of at least 2.
+    makes criteria equal, not small. Wherever the anchor is below the positive criteria (at the paper's exponent: below
+    their mean) it is raised, that is, made worse, and so is every positive criterion below the anchor. The anchor and
+    the positives all get gradients; detach those that should not move. Half precision is computed in float32, in which
+    criteria of 1e4 overflow from an exponent of 10 on. Differentiable twice for exponents of 1 and of at least 2.
 
     Args:
         anchor: the anchor criterion, a scalar or a map, e.g. (B, 1, H, W); 0 or more.
@@ -71,8 +71,9 @@ def criteria_uniformity(
     .. math:: \mathcal{L}_{unif} = -\tilde{S} \log \sum_{k=1}^{K} \exp\left(-t (c_a + c_k)^2\right)
 
     The paper says that this repels criteria into a uniform distribution. It repels nothing: criteria are 0 or more,
-    and minimising this pulls the anchor and, most of all, the smallest negative criterion down to 0. Its value without
-    a mask lies between :math:`m - \log K` and :math:`m = \min_k t (c_a + c_k)^2`. It is derived from eq. 7, which has
+    and minimising this pulls the anchor and the negative criteria down to 0: of criteria below about
+    :math:`1/(2\sqrt{t})` the larger one most, and of a large and a small one the small one alone. Its value without a
+    mask lies between :math:`m - \log K` and :math:`m = \min_k t (c_a + c_k)^2`. It is derived from eq. 7, which has
     the opposite sign; eq. 9 and the code in Fig. 4 agree. It is computed with logsumexp: as printed, float32 overflows
     once all sums of two criteria exceed 7.2. Fig. 4 raises to the power t, eq. 9 to the power 2: we square; at the
     paper's t = 2 they are the same. Half precision is computed in float32. Differentiable twice.

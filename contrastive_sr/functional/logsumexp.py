@@ -26,7 +26,7 @@ from contrastive_sr._checks import check_choice, check_count, check_number, desc
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.functional.graphs import outside_graphs
 from contrastive_sr.functional.precision import at_least_float32
-from contrastive_sr.functional.similarity import invert_norm, unit_vectors
+from contrastive_sr.functional.similarity import inverse_norm, unit_vectors
 
 DENSE_BELOW = 256  # candidates; a smaller matrix is no larger than the vectors, and has second derivatives
 Matmul = Literal["torch", "onednn"]
@@ -352,7 +352,7 @@ def _log_sum(total: Tensor, shift: Tensor, plan: _Plan) -> Tensor:
 
 
 def _normalized(x: Tensor) -> tuple[Tensor, Tensor]:
-    inverse = invert_norm(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+    inverse = inverse_norm(x, -1)[..., None]
     return (x * inverse).contiguous(), inverse
 
 

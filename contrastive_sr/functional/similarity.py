@@ -26,8 +26,8 @@ def invert_norm(norm: Tensor) -> Tensor:
 
 
 def unit_vectors(x: Tensor) -> Tensor:
-    """Vectors of length 1 along the last dimension; those not longer than the dtype's epsilon become 0."""
-    return x * invert_norm(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+    """Vectors of length 1 along the last dimension; 0 where the dtype's epsilon or a square's overflow is reached."""
+    return x * inverse_norm(x, -1)[..., None]
 
 
 def pixel_cosine_similarity(x: Tensor, y: Tensor) -> Tensor:

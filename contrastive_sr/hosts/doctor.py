@@ -7,6 +7,7 @@ Python of their own.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -136,22 +137,25 @@ def _check_basicsr(root: Path | None) -> list[Finding]:
     if place is None:
         return [Finding("basicsr", version, "missing", "not installed", install("basicsr"))]
     check_root(place)
-    findings = []
+    findings, changed = [], []
     for patch in PATCHES:
         state = patch_state(patch, place)
         if state == "needed":
             detail = f"{patch.file}: {patch.reason}"
-            findings.append(Finding("basicsr", version, "broken", detail, "contrastive-sr doctor --fix"))
-        elif state == "unknown" and version is not None and version.startswith("1.4.2"):
-            findings.append(Finding("basicsr", version, "broken", unknown_content(patch, place)))
+            where = "" if root is None else f" --basicsr {shlex.quote(str(root))}"
+            findings.append(Finding("basicsr", version, "broken", detail, f"contrastive-sr doctor{where} --fix"))
+        elif state == "unknown" and (root is not None or (version or "").startswith("1.4.2")):
+            changed.append(unknown_content(patch, place))
     if findings:
         return findings
     works, said = _try_python("import basicsr.train", path=root)
     if not works:
-        return [Finding("basicsr", version, "broken", said, install("basicsr"))]
+        said = " ".join([said, *changed])
+        return [Finding("basicsr", version, "broken", said, install("basicsr") if root is None else "")]
     mended = "importable, as mended by --fix" if is_patched(place) else "importable"
     return [
         Finding("basicsr", version, "ok", mended),
+        *(Finding("basicsr", version, "note", content) for content in changed),
         Finding(
             "basicsr", version, "note",
             f"`python -m basicsr.train` keeps experiments/ and tb_logger/ in {place} and looks for --auto_resume "

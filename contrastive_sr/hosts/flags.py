@@ -73,7 +73,7 @@ def check_flags(host: str, arguments: Sequence[str]) -> None:
     """
     from contrastive_sr.config import unknown
 
-    parser = _Parser(add_help=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     for flag in FLAGS[host]:
         settings: dict[str, Any] = {"action": "store_true"}
         if flag.value or flag.choices:

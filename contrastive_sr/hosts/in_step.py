@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastive_sr._checks import check_number, describe, describe_error
+from contrastive_sr._checks import check_flag, check_number, describe, describe_error
 from contrastive_sr.config import unknown
 from contrastive_sr.distributed import copy_from_first_rank, rank, unwrapped, world_size
 from contrastive_sr.embeddings.tensor_file import load_plain
@@ -357,8 +357,10 @@ class InHostStep:
 class PixelLossWithMethods(nn.Module):
     """A trainer's pixel loss; in a training step its value is that loss plus the methods' weighted terms.
 
-    Attributes of the loss, such as its weight, can be read as if it was not wrapped.
+    Attributes of the loss, such as its weight, can be read and set as if it was not wrapped.
     """
+
+    _own = ("pixel_loss", "in_step", "outer_weight", "training")
 
     def __init__(self, pixel_loss: nn.Module, in_step: MethodsInStep, outer_weight: float) -> None:
         super().__init__()
@@ -370,8 +372,18 @@ class PixelLossWithMethods(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("pixel_loss"), name)
 
-    def forward(self, sr: Tensor, hr: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._own or name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.pixel_loss, name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the trainer's loss takes and returns."""
+        first_two = list(inspect.signature(self.pixel_loss.forward).parameters)[:2]
+        if len(first_two) == 2:  # which trainers may give by name
+            args += tuple(kwargs.pop(name) for name in first_two[len(args) :] if name in kwargs)
+        sr, hr, args = args[0], args[1], args[2:]
         if not self.in_step.takes(sr):
             return self.pixel_loss(sr, hr, *args, **kwargs)
         if sr.dtype in (torch.float16, torch.bfloat16):
@@ -458,14 +470,31 @@ def check_optimizer(options: object, key: str, types: tuple[str, ...]) -> dict[s
         types: accepted types, of those that this function knows.
 
     Raises:
-        ConfigError: another type, an unknown key, or a rate that is no number.
+        ConfigError: another type, an unknown key, or a value that the optimizer does not take.
     """
     if not isinstance(options, Mapping) or options.get("type") not in types:
         raise ConfigError(f"{key}: expected {{type: {' or '.join(types)}, lr: ...}}, got {describe(options)}.")
     kind = options["type"]
-    accepted = [name for name in inspect.signature(_OPTIMIZERS[kind]).parameters if name != "params"]
-    for name in options:
+    defaults = {name: of.default for name, of in inspect.signature(_OPTIMIZERS[kind]).parameters.items()}
+    accepted = [name for name in defaults if name != "params"]
+    check_number(options.get("lr"), f"{key}: lr", above=0)
+    for name, value in options.items():
         if name not in ("type", *accepted):
             raise ConfigError(f"{key}: {kind} {unknown('key', name, accepted)}")
-    check_number(options.get("lr"), f"{key}: lr", above=0)
+        where = f"{key}: {name}"
+        if name == "betas":
+            if not isinstance(value, (list, tuple)) or len(value) != 2:
+                raise ConfigError(f"{where}: expected two numbers such as [0.9, 0.999], got {describe(value)}.")
+            for beta in value:
+                check_number(beta, where, at_least=0)
+        elif name in ("eps", "weight_decay"):
+            check_number(value, where, at_least=0)
+        elif isinstance(defaults.get(name), bool) or (defaults.get(name, 0) is None and value is not None):
+            check_flag(value, where)
+    of_device = ("fused", "foreach", "capturable")  # on a CPU some of them are refused
+    arguments = {name: value for name, value in options.items() if name not in ("type", *of_device)}
+    try:
+        _OPTIMIZERS[kind]([nn.Parameter(torch.zeros(1))], **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:  # it knows which values go together
+        raise ConfigError(f"{key}: {kind} does not take these options: {error}") from error
     return dict(options)

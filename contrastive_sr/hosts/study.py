@@ -730,7 +730,8 @@ def _save(path: Path, image: UInt8Image, texts: Mapping[str, str]) -> None:
     info = PngInfo()
     for key, text in texts.items():
         info.add_text(key, text)
-    Image.fromarray(np.ascontiguousarray(image)).save(path, pnginfo=info, optimize=True)
+    with atomic_write(path) as unfinished:
+        Image.fromarray(np.ascontiguousarray(image)).save(unfinished, "PNG", pnginfo=info, optimize=True)
 
 
 def read_crops(folder: Path, summary: Summary) -> list[Shown]:

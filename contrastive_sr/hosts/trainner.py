@@ -20,7 +20,7 @@ What is relied on, as it is in the commit 6862931 of June 2026:
 - the names ``SRModel``, ``RealESRGANModel`` and ``RealESRGANPairedModel`` of ``traiNNer.models``, by which its
   ``build_model`` makes models;
 - in the options ``train.losses``, a list of dicts, ``datasets["train"].batch_size_per_gpu``, ``world_size``,
-  ``path.training_states`` and ``path.resume_state``;
+  ``path.training_states``, ``path.resume_state``, ``input_pixel_format`` and ``output_pixel_format``;
 - of a model ``opt``, ``device``, ``net_g``, ``optimizer_g``, ``lq``, ``gt``, and ``losses``: modules by label, in the
   order of the options. Each is called as ``loss(output, target)`` but the labels of ``_NO_PIXEL_LOSS``, and what it
   returns is multiplied by ``abs(loss.loss_weight)``; a negative weight stands for another target;
@@ -45,6 +45,7 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, attached, methods_optimizer
+from contrastive_sr.samples import PastOutput
 
 TYPE = "contrastive"
 _KEYS = ("type", "loss_weight", "methods", "optim_methods", "skip_nonfinite")
@@ -74,6 +75,13 @@ class TraiNNerStep(InHostStep):
         images = (data.batch_size_per_gpu or 1) * (self.opt.world_size or 1)
         skip = entry.get("skip_nonfinite", 0)
         methods = attached(entry["methods"], self.net_g, images, "traiNNer-redux", skip).to(self.device)
+        for key in ("input_pixel_format", "output_pixel_format"):
+            colours = getattr(self.opt, key, "rgb")
+            if colours != "rgb" and any(isinstance(part, PastOutput) for part in methods.modules()):
+                raise ConfigError(
+                    f"losses: contrastive: PastOutput, as MCL has it, runs the network on RGB images: expected {key}: "
+                    f"rgb, got {colours}. Choose other samples."
+                )
         optimizer = methods_optimizer(methods, entry.get("optim_methods"), "losses: contrastive: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("traiNNer").warning)
         self.opt.train.losses = own

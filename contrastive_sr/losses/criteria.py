@@ -74,7 +74,7 @@ class CriteriaLoss(nn.Module):
 
     Cria-CL eq. 8 and 9 with the masks of Fig. 4 and the weights of eq. 11, where each term has its own. Fig. 4 also
     halves the second term; that is ``uniformity_weight=0.005`` here. The terms do not do what their names suggest; see
-    :func:`~contrastive_sr.functional.criteria_alignment` (it raises the anchor wherever it is below a positive) and
+    :func:`~contrastive_sr.functional.criteria_alignment` (it raises the anchor wherever it is below the positives) and
     :func:`~contrastive_sr.functional.criteria_uniformity` (it lowers all criteria); :meth:`contrast` shows which
     criteria the loss raises. In Fig. 4 the criteria are those of one image, in eq. 8 and 9 those of two images; for two
     images, use two losses, one with positives alone and one with negatives alone. The loss is twice differentiable, as

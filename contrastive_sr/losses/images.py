@@ -28,8 +28,8 @@ class ImageContrastLoss(nn.Module):
     both, and also makes the samples. With ``"cosine"`` it can be differentiated once, with ``"dot"`` as often as the
     embedding.
 
-    At equal weight the gradient at an SR image in [0, 1] is tens of times that of L1: PCL-SR's weight of 0.1 is for
-    images in [0, 255]; for ours it becomes 0.1 / 255 = 0.0004.
+    At equal weight the gradient at an SR image in [0, 1] is tens of times that of L1: PCL-SR's weight of 0.1 is, we
+    think, for images in [0, 255]; for ours it becomes 0.1 / 255 = 0.0004.
 
     Args:
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.

@@ -35,7 +35,8 @@ class DegradationQueueLoss(nn.Module):
     All state is in ``state_dict()``: momentum encoder, ``queue`` (K, dim) of unit vectors, ``pointer`` (the slot to be
     written next) and ``fill`` (how many slots hold a key). BatchNorm in the momentum encoder sees the statistics of the
     batch of keys, as BatchNorm in the encoder sees those of the queries; its running statistics are its own, not a
-    moving average of the encoder's; with ``gather`` they are averaged over the ranks. The loss is a graph break under
+    moving average of the encoder's; with ``gather`` they are averaged over the ranks. Of an encoder in half precision
+    it is a float32 copy. The loss is a graph break under
     ``torch.compile``, because the place where the queue is written changes with each call.
 
     Args:
@@ -92,6 +93,8 @@ class DegradationQueueLoss(nn.Module):
         self.reduction: Reduction = reduction
         bare = unwrapped(check_module(encoder, f"{name}(encoder)"))
         self.key_encoder = copy.deepcopy(bare).requires_grad_(False)
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in bare.parameters()):
+            self.key_encoder.float()  # in half precision a slow average would not move at all
         self.queue: Tensor
         self.pointer: Tensor
         self.fill: Tensor
@@ -179,7 +182,8 @@ class DegradationQueueLoss(nn.Module):
         """Unit keys (B, dim), as the queue holds them."""
         if len(images) == 0:
             return self.queue[:0]
-        keys = self.key_encoder(images)
+        own = next((p.dtype for p in self.key_encoder.parameters()), images.dtype)
+        keys = self.key_encoder(images.to(own))
         check_shape(keys, (len(images), self.dim), f"{type(self).__name__}: what the encoder made of the key images")
         return unit_vectors(at_least_float32(keys)).to(self.queue.dtype)
 
@@ -223,6 +227,10 @@ class DegradationQueueLoss(nn.Module):
             self._position = int(self.pointer.item()), int(self.fill.item())
         return self._position
 
+    def restored(self) -> None:
+        """To be called where buffers were written from outside, other than by ``load_state_dict``."""
+        self._position = None
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._position = None
+        self.restored()

@@ -181,6 +181,12 @@ class Method(nn.Module):
         """
         return {}
 
+    def restored(self) -> None:
+        """Forget what is kept beside buffers: the engine has put them back as they were before this method's losses.
+
+        It does so where these were not finite (``skip_nonfinite``); most methods keep nothing.
+        """
+
     def trained_parts(self) -> dict[str, nn.Module]:
         """The networks this method trains that are of use beyond this training, by file label.
 

@@ -121,6 +121,10 @@ class DegradationMethod(Method):
                     f"{self.name}: expected batch[{self.key!r}] in [0, 1], got values from {low:.4g} to {high:.4g}."
                 )
 
+    def restored(self) -> None:
+        """See :meth:`Method.restored`."""
+        self.loss.restored()
+
     def _check_keys(self, names: Collection[str]) -> None:
         if self.key not in names and not self.split_lr:
             hint = " Or set split_lr: true to contrast the two halves of each LR image." if self.key == "lr_key" else ""

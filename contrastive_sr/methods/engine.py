@@ -412,7 +412,7 @@ class Methods(nn.Module):
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
                 contrasts = {}
-                _restore(buffers)
+                _restore(method, buffers)
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
                 label = f"{method.name}_{key}"
@@ -486,7 +486,7 @@ class Methods(nn.Module):
                 values = {key: terms[key].loss if key in terms else None for key in method.weights}
                 lost = self._not_finite(method, values)
                 if lost:
-                    _restore(buffers)
+                    _restore(method, buffers)
                 for key in lost:
                     if key in terms:
                         names += terms.pop(key).metrics
@@ -751,9 +751,10 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
         )
 
 
-def _restore(buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
+def _restore(method: Method, buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
     for buffer, before in buffers:
         buffer.data.copy_(before)  # not the buffer itself: the backward pass of another term may ask for its version
+    method.restored()
 
 
 def _leaves(losses: Iterable[Tensor]) -> set[Tensor]:

@@ -38,7 +38,8 @@ class PCL(ImageMethod):
     Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 
     Args:
-        loss_weight: fixed weight of the term. The paper's 0.1 is for images in [0, 255]; for ours it is 0.1 / 255.
+        loss_weight: fixed weight of the term. The paper's 0.1 is, we think, for images in [0, 255]; for ours it is
+            0.1 / 255.
         loss_share: instead of a fixed weight, the share of the pixel loss's gradient to keep: the norm of the weighted
             term's gradient at the SR image, divided by that of the pixel loss's gradient. If neither is given, the
             share is 1, which made images sharper at a cost of about 0.1 dB in our runs; the paper's weight is a share

@@ -20,9 +20,9 @@ class ContrastiveRegularization(ImageMethod):
     An embedding that can learn is trained like that of :class:`~contrastive_sr.methods.PCL`; with the similarity
     ``"cosine"`` the loss is PCL's as well, on other samples. The paper's samples are HR, three high-passed HR images
     and a teacher's output, against four blurred HR images with noise and the LR image (eq. 7 and 8). Ours are the same
-    without teacher and noise, and with sharpened images in place of the high-passed ones, whose filters the paper does
-    not give. With a teacher and noise as well, and with the paper's embedding and schedule, it is
-    :class:`~contrastive_sr.methods.MPF`.
+    without teacher and noise, with sharpened images in place of the high-passed ones, whose filters the paper does not
+    give, and with one more negative against dots. With a teacher and noise as well, and with the paper's embedding and
+    schedule, it is :class:`~contrastive_sr.methods.MPF`.
 
     Terms: ``contrastive``. Metrics: ``positive_similarity``, ``negative_similarity``.
 

@@ -42,8 +42,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sets: one of a colour and a grey photograph whose sides are no multiples of 4, one of a small photograph."""
     folder = tmp_path_factory.mktemp("photos")
     for name, image in {
-        "first/astronaut.png": data.astronaut()[40:170, 160:330],
-        "first/grey.png": data.camera()[100:251, 200:331],
+        "first/astronaut.png": data.astronaut()[40:170, 160:370],
+        "first/grey.png": data.camera()[100:311, 200:331],
         "second/cat.png": data.chelsea()[100:160, 200:290],
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
         ("first", "grey.png"),
         ("second", "cat.png"),
     ]
-    assert (rows[1]["width"], rows[1]["height"]) == ("128", "148")
+    assert (rows[1]["width"], rows[1]["height"]) == ("128", "208")
     for name in ("psnr_y", "ssim_y", "niqe", *blur, *patterns, *edges):
         assert first[name] == pytest.approx((float(rows[0][name]) + float(rows[1][name])) / 2, rel=1e-5)
 
@@ -113,7 +113,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     imresize = import_basicsr("basicsr.utils.matlab_functions").imresize
     metrics = import_basicsr("basicsr.metrics")
     with Image.open(photos / "first" / "grey.png") as image:
-        hr = np.asarray(image.convert("RGB"))[:148, :128]
+        hr = np.asarray(image.convert("RGB"))[:208, :128]
     lr = (imresize(hr / 255, 1 / 4).clip(0, 1) * 255).round()
     sr = (imresize(lr / 255, 4).clip(0, 1) * 255).round()
     pair = {"img": sr[..., ::-1], "img2": hr[..., ::-1], "crop_border": 4, "test_y_channel": True}
@@ -127,7 +127,7 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     for words in (
         "MATLAB-style, antialiased",
         "LPIPS is left out",
-        "96 pixels are left out: 1",
+        "in which there is texture are left out: 1",
         f"HR's own: first {first['hr_pattern_2']:.2f} and {first['hr_pattern_scale']:.2f}, second ",
         "pattern scale ↓",
         "relative to that across them; HR's own and that of bicubic enlargement: "
@@ -140,7 +140,11 @@ def test_table_and_files(photos: Path, tmp_path: Path, command_line: Run) -> Non
     assert "Written: below/r.json, r.csv, r.md" in done.stdout
 
     flat, repeated = np.full((120, 120, 3), 255, np.uint8), np.tile(hr[:2, :2], (60, 60, 1))
-    assert [load_niqe(4).measure(image) for image in (flat, repeated)] == [None, None]
+    one_block = np.full((400, 400, 3), 255, np.uint8)
+    one_block[100:196, 100:196] = data.astronaut()[:96, :96]
+    images = flat, repeated, one_block, data.astronaut()[:104, :104], data.astronaut()[:199, :199]
+    assert [load_niqe(4).measure(image) for image in images] == [None] * 5  # of one block there is no covariance
+    assert load_niqe(4).measure(data.astronaut()[:200, :200]) is not None
 
 
 def test_data_sets_are_told_apart(photos: Path, tmp_path: Path) -> None:
@@ -170,7 +174,7 @@ def test_given_lr_images(photos: Path, tmp_path: Path) -> None:
     on_the_fly = values()
     assert "LR: given" in evaluate("bicubic", hr=hr, lr=[made / "LRx4"], outputs=out)  # HR uncropped
     assert values() == on_the_fly
-    with pytest.raises(DataError, match=r"grey.png is 131 x 151 in HR and 32 x 37 in LR"):
+    with pytest.raises(DataError, match=r"grey.png is 131 x 211 in HR and 32 x 52 in LR"):
         evaluate("bicubic", hr=hr, lr=[made / "LRx4"], scale=2)
     for file in sorted((made / "LRx4").iterdir()):
         file.rename(file.with_name(f"{file.stem}x4.png"))  # as in DIV2K

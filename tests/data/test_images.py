@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, PngImagePlugin
 
 from contrastive_sr.data import check_high_resolution, list_images, read_rgb
@@ -63,6 +64,28 @@ def test_turned_photographs_have_one_size_for_headers_pixels_and_trainings(endin
         assert np.abs(difference).max() <= (3 if ending == "jpg" else 0)  # two decoders of JPEG
 
 
+def with_orientation_in_xmp(orientation: int) -> PngImagePlugin.PngInfo:
+    """As some programs write it, which Pillow obeys too."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f'<rdf:Description tiff:Orientation="{orientation}"/>')
+    return info
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_orientation_in_xmp_counts_for_headers_too(orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels()).save(path, pnginfo=with_orientation_in_xmp(orientation))
+    assert image_size(path) == tuple(read_rgb(path).shape[:1:-1]) == ((9, 6) if orientation == 3 else (6, 9))
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_is_missing(tmp_path: Path) -> None:
+    Image.fromarray(pixels()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "fetched/b.png")
+    _, missing = list_images(tmp_path)
+    with pytest.raises(DataError, match=r"b\.png cannot be read as an image \(No such file or directory\)"):
+        read_rgb(missing)
+
+
 def test_what_would_be_read_otherwise_than_meant_is_refused_by_name(tmp_path: Path) -> None:
     deep = np.arange(6 * 9 * 3, dtype=np.uint16).reshape(6, 9, 3) * 400
     for name, image in {
@@ -73,6 +96,7 @@ def test_what_would_be_read_otherwise_than_meant_is_refused_by_name(tmp_path: Pa
         "g.tif": deep[..., 0],
     }.items():
         cv2.imwrite(str(tmp_path / name), image)
+    tifffile.imwrite(tmp_path / "dp.tif", np.moveaxis(deep, 2, 0), photometric="rgb", planarconfig="separate")
     four = np.dstack([pixels(), pixels()[..., :1]])
     for name in ("c.jpg", "c.tif"):
         Image.fromarray(four, "CMYK").save(tmp_path / name)

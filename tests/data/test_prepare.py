@@ -19,6 +19,7 @@ import pytest
 import torch
 from full_disk import small_disk
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from contrastive_sr.data.demo import photo_path
 from contrastive_sr.data.prepare import archives, pairs
@@ -188,9 +189,16 @@ def test_whole_images_that_need_no_change_are_no_second_copy(tmp_path: Path) -> 
     fits = write(photo(96, 48), tmp_path / "photos/fits.png")
     write(photo(97, 48), tmp_path / "photos/cropped.png")
     write(photo(96, 48).convert("L"), tmp_path / "photos/grey.png")
-    prepare_folder(tmp_path / "photos", tmp_path / "set", cut=None)
+    turned = PngInfo()
+    turned.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="3"/>')
+    photo(96, 48).save(tmp_path / "photos/turned.png", pnginfo=turned)
+    longer = write(photo(96, 48), tmp_path / "photos/longer.png")
+    longer.write_bytes(longer.read_bytes() + b"\n")
+    assert prepare_folder(tmp_path / "photos", tmp_path / "set", cut=None).problems == []
     hr = tmp_path / "set/set_train_HR"
     assert (hr / "fits.png").samefile(fits)
+    assert (pixels(hr / "turned.png") == pixels(fits)[::-1, ::-1]).all()
+    assert (pixels(hr / "longer.png") == pixels(fits)).all()
     assert not (hr / "cropped.png").samefile(tmp_path / "photos/cropped.png")
     grey = pixels(hr / "grey.png")
     assert (grey == grey[..., :1]).all()
@@ -250,12 +258,13 @@ def test_names_that_would_meet_are_refused_before_anything_is_written(photos: Pa
 
 
 def test_names_are_made_fit_for_lists_and_keys(tmp_path: Path) -> None:
-    for name in ("my photo.v2 ü", "my photo.v2 ö", "图"):
+    for name in ("my photo.v2 ü", "my photo.v2 ö", "图", "图" * 70, "图" * 71):
         write(photo(60, 60), tmp_path / f"photos/{name}.png")
     prepare_folder(tmp_path / "photos", tmp_path / "set", cut=None, lmdb=True)
-    assert files_below(tmp_path / "set/set_train_HR") == [
-        *("my_photo_v2_u00f6.png", "my_photo_v2_u00fc.png", "u56fe.png")
-    ]
+    *plain, long, longer = files_below(tmp_path / "set/set_train_HR")
+    assert plain == ["my_photo_v2_u00f6.png", "my_photo_v2_u00fc.png", "u56fe.png"]
+    assert len(long) == len(longer) == 204
+    assert long != longer
 
 
 # --------------------------------------------------------------------------------------- stopping and going on

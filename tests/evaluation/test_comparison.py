@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from contrastive_sr.data import write_degraded
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.evaluation import (
     DataSet,
     MetricNote,
@@ -120,6 +120,50 @@ def test_photos_without_hr_images_beside_pairs(folder: Path) -> None:
     assert "HR is cropped" in notes[0]
     assert notes[2] == "Photos without HR image: 3; what compares with one is left out. Means over images."
     assert evaluation.notes({"error": MetricNote("Error", "others")})[4] == "Error; others are left out: 3."
+
+
+class Failing(nn.Module):
+    """A network that gives NaN for a bright image."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return bicubic(4)(lr) / float(lr.max() < 0.9)
+
+
+def test_a_network_that_fails_late_costs_nothing_that_was_measured(tmp_path: Path) -> None:
+    for name, grey in (("dark", 90), ("light", 250)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(np.full((48, 52, 3), grey, np.uint8)).save(tmp_path / name / f"{number}.png")
+    sets = [DataSet(name, images_of(tmp_path / name)) for name in ("dark", "light")]
+    failing = Failing().eval()
+    pair = [NamedNetwork("failing", failing, failing), NamedNetwork("bicubic", bicubic(4))]
+    metrics = {"mean": NoReference(lambda sr: float(sr.mean()))}
+    evaluation = compare_networks(pair, sets, bicubic_lr(4), 4, metrics=metrics, shown=1)
+    (failed,) = evaluation.failed
+    assert failed.startswith("failing on light: 0.png, 13 x 12 in LR: the network's output holds NaN")
+    results = evaluation.results()
+    assert results["dark"]["failing"]["psnr_y"] == results["dark"]["bicubic"]["psnr_y"]
+    assert results["light"]["failing"]["psnr_y"] is results["light"]["failing"]["mean"] is None
+    assert results["light"]["bicubic"]["mean"] == pytest.approx(250)
+    assert [list(part.images) for part in evaluation.shown] == [["failing", "bicubic", "HR"], ["bicubic", "HR"]]
+    notes = evaluation.notes({"mean": MetricNote("Mean", "others")})
+    assert [note for note in notes if note.startswith(("Left out", "Mean", "Photos"))] == [
+        "Mean.",
+        f"Left out: {failed}",
+    ]
+    write_reports(
+        {kind: tmp_path / f"r{ending[0]}" for kind, ending in ENDINGS.items()},
+        "t",
+        results,
+        evaluation.scores,
+        shown=evaluation.shown,
+        notes=notes,
+        warnings=[],
+        about={},
+    )
+    assert "| light | failing | - | - | - | - |" in (tmp_path / "r.md").read_text()
+    with pytest.raises(NonFiniteError, match="failing on light"):
+        compare_networks(pair[:1], sets[1:], bicubic_lr(4), 4)
 
 
 def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ def test_the_best_of_each_data_set() -> None:
         ("Set14", "b"): ["26.09"],
         ("Set14", "c|d"): ["0.900"],
     }
+    # an image can have too little of it
+    unmarked = lines_of({"a": {"x": {"blur": 0.3, "niqe": 2.0}, "y": {"blur": 0.4, "niqe": 1.0}}})
+    assert [[cell.best for cell in line.cells] for line in unmarked] == [[False, False], [True, False]]
 
 
 def test_json_and_markdown() -> None:

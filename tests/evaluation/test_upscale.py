@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from skimage import data
 from torch import Tensor, nn
 
@@ -70,6 +70,16 @@ def test_files_hold_what_the_network_makes(photos: Path, tmp_path: Path) -> None
             assert image.mode == "RGB"
             np.testing.assert_array_equal(np.asarray(image), expected)
     assert sorted(path.name for path in (tmp_path / "sr").iterdir()) == sorted(path.name for path in files.values())
+
+
+def test_colours_keep_their_profile(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, image in {"a.jpg": data.astronaut()[:20, :20], "grey.png": data.camera()[:20, :20]}.items():
+        Image.fromarray(image).save(tmp_path / name, icc_profile=profile)
+    files = sr_files(tmp_path, tmp_path / "sr")
+    upscale(NamedNetwork("bicubic", bicubic(4)), files, 4, made_by="a")
+    found = [Image.open(target).info.get("icc_profile") for target in files.values()]
+    assert found == [profile, None]
 
 
 def test_tiles(photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from oracles import cosine_loops
@@ -9,7 +11,14 @@ from tolerances import assert_close
 from torch import Tensor
 
 from contrastive_sr.errors import DataError
-from contrastive_sr.functional import pixel_cosine_similarity
+from contrastive_sr.functional import (
+    bidirectional_nce,
+    info_nce,
+    pixel_cosine_similarity,
+    queue_nce,
+    srnce,
+    supcon,
+)
 
 
 def maps(*shape: int, seed: int = 1, device: str = "cpu") -> Tensor:
@@ -79,6 +88,31 @@ def test_gradients(device: str) -> None:
     x, y = (maps(1, 3, 2, 2, seed=seed, device=device).requires_grad_() for seed in (1, 2))
     assert torch.autograd.gradcheck(pixel_cosine_similarity, (x, y))
     assert torch.autograd.gradgradcheck(pixel_cosine_similarity, (x, y))
+
+
+OTHERS, QUEUE = torch.eye(5, 8, dtype=torch.float64) + 0.1, torch.ones(7, 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: queue_nce(x, OTHERS, QUEUE),
+        lambda x: info_nce(x, OTHERS),
+        lambda x: bidirectional_nce(x, OTHERS),
+        lambda x: srnce(OTHERS, x, QUEUE[:5]),
+        lambda x: supcon(x, x, torch.eye(5, dtype=torch.bool)[[1, 0, 3, 2, 4]], torch.eye(5, dtype=torch.bool)),
+    ],
+    ids=["queue", "info", "bidirectional", "srnce", "supcon"],
+)
+def test_a_vector_without_a_direction_has_second_derivatives_too(loss: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[0] = 0
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(loss(x), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    assert first[0].abs().max() == 0
+    assert second.isfinite().all()
+    assert second[1:].abs().max() > 0
 
 
 @pytest.mark.parametrize(

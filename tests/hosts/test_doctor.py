@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from contrastive_sr.errors import HostError
+from contrastive_sr.hosts import doctor
 from contrastive_sr.hosts.basicsr import patches
 
 pytestmark = pytest.mark.basicsr
@@ -85,8 +86,8 @@ def test_fix_and_undo_can_be_repeated(stock: Path) -> None:
     assert _fingerprints(stock) == before
 
 
-def test_what_an_earlier_version_mended_is_mended(stock: Path) -> None:
-    (patch,) = (patch for patch in patches.PATCHES if patch.former is not None)
+@pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda patch: patch.name)
+def test_what_an_earlier_version_or_a_user_mended_is_mended(patch: patches.Patch, stock: Path) -> None:
     assert patch.former is not None
     path = stock / patch.file
     path.write_text(path.read_text().replace(patch.old, patch.former))
@@ -185,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_named(stock: Path) -> None:
 def test_the_command_reports_mends_and_undoes(stock: Path, command_line: Run) -> None:
     broken = command_line("doctor", "--basicsr", stock)
     assert broken.returncode == 1
-    assert "\nbasicsr: contrastive-sr doctor --fix\n" in broken.stdout
+    assert f"\nbasicsr: contrastive-sr doctor --basicsr {stock} --fix\n" in broken.stdout
     assert "torchvision 0.17 removed functional_tensor" in broken.stdout
 
     mended = command_line("doctor", "--basicsr", stock, "--fix")
@@ -196,6 +197,20 @@ def test_the_command_reports_mends_and_undoes(stock: Path, command_line: Run) ->
     undone = command_line("doctor", "--basicsr", stock, "--undo")
     assert undone.returncode == 0
     assert "  + from torchvision.transforms.functional_tensor import rgb_to_grayscale" in undone.stdout
+
+
+def test_a_basicsr_that_was_mended_in_a_way_of_its_own_is_not_called_broken(stock: Path) -> None:
+    patches.fix(stock)
+    path = stock / "basicsr/data/degradations.py"
+    path.write_text(path.read_text().replace("functional import rgb", "v2.functional import rgb"))
+    findings = doctor._check_basicsr(stock)
+    assert [found.state for found in findings] == ["ok", "note", "note"]
+    assert "degradations.py of BasicSR 1.3.4.9 or 1.4.2, with the line" in findings[1].detail
+    path.write_text(path.read_text().replace("v2.functional import rgb", "no_functional import rgb"))
+    (broken,) = doctor._check_basicsr(stock)
+    assert broken.state == "broken"
+    assert "no_functional" in broken.detail
+    assert "with the line" in broken.detail
 
 
 def test_a_folder_without_basicsr_is_an_error_without_traceback(tmp_path: Path, command_line: Run) -> None:

@@ -166,6 +166,22 @@ def test_calls_outside_of_a_training_step_are_the_losss_own() -> None:
         _ = trainer.loss.reduction
 
 
+def test_the_wrapped_loss_is_used_as_the_trainer_uses_its_own() -> None:
+    """By the names of its arguments, and with a weight that a trainer changes."""
+    trainer = Trainer(pcl(loss_share=0.1))
+    assert trainer.in_step is not None
+    lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    trainer.loss.loss_weight = 0.25
+    with trainer.in_step.step(trainer.net, lambda: {"lr": lr}):
+        sr = trainer.net(lr)
+        loss = trainer.loss(hr=hr, sr=sr)
+    pixel, terms = trainer.in_step.parts
+    assert pixel == L1(0.25)(sr, hr)
+    assert loss == pixel + terms
+    assert terms > 0
+    assert trainer.loss(sr, weight=torch.ones(1), hr=hr) == pixel
+
+
 def test_a_step_without_its_pixel_loss() -> None:
     trainer = Trainer(pcl(loss_share=0.1))
     assert trainer.in_step is not None
@@ -307,6 +323,27 @@ def test_what_a_trainer_with_its_own_step_cannot_take() -> None:
         methods_optimizer(methods, {"type": "Lion", "lr": 1e-4}, "here")
     with pytest.raises(ConfigError, match=r"here: AdamW does not know the key 'beta'.*Did you mean 'betas'"):
         check_optimizer({"type": "AdamW", "lr": 1e-4, "beta": (0.9, 0.99)}, "here", ("AdamW",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_decay": "1e-4"}, "here: weight_decay: expected a number of at least 0, got '1e-4'"),
+        ({"weight_decay": -1}, "here: weight_decay: expected a number of at least 0, got -1"),
+        ({"eps": "1e-8"}, "here: eps: expected a number"),
+        ({"betas": 0.9}, r"here: betas: expected two numbers such as \[0.9, 0.999\], got"),
+        ({"betas": [0.9]}, "here: betas: expected two numbers"),
+        ({"betas": [0.9, "0.99"]}, "here: betas: expected a number of at least 0, got '0.99'"),
+        ({"betas": [0.9, 1.5]}, "here: Adam does not take these options: Invalid beta parameter at index 1: 1.5"),
+        ({"amsgrad": "no"}, "here: amsgrad: expected true or false, got 'no'"),
+        ({"fused": "no"}, "here: fused: expected true or false"),
+    ],
+)
+def test_options_that_the_optimizer_does_not_take(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_optimizer({**ADAM, **options}, "here", ("Adam",))
+    fine = {**ADAM, "betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0, "amsgrad": True, "foreach": None}
+    assert check_optimizer(fine, "here", ("Adam",)) == fine
 
 
 @pytest.mark.usefixtures("meta")

@@ -105,6 +105,19 @@ def test_a_scheduler_and_keys_of_other_models_that_are_right(start: Start) -> No
         start(options=options)
 
 
+def test_a_key_that_another_model_may_have_by_right_is_warned_of(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = import_basicsr("basicsr.models.sr_model"), import_basicsr("basicsr.utils.registry").MODEL_REGISTRY
+    monkeypatch.setitem(models[1]._obj_map, "Mine", type("Mine", (models[0].SRModel,), {}))
+    options = {"model_type": "Mine", "train:net_g_iters": 1, "datasets:val:filename_tmpl": "{}_no"}
+    with pytest.raises(ConfigError, match="train: BasicSR does not know the key 'net_g_iters'"):
+        start(options={**options, "model_type": "SRModel"})
+    with (
+        pytest.raises(DataError, match="HR without LR"),
+        pytest.warns(UserWarning, match="'net_g_iters'.* It is left to the model"),
+    ):
+        start(options=options)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(start: Start) -> None:
     with pytest.raises(ConfigError, match="num_gpu: expected 0 or auto on a machine without a GPU, got 2"):
@@ -125,6 +138,14 @@ def test_a_gpu_that_is_not_there(start: Start) -> None:
 def test_forced_options_are_looked_at_too(entry: str, message: str, start: Start) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         start("--force_yml", "manual_seed=3", entry)
+    with pytest.raises((ConfigError, DataError), match=message):
+        start(f"--force_yml={entry}")
+
+
+def test_options_that_the_optimizer_would_fail_at(start: Start) -> None:
+    """Before an earlier training is moved away."""
+    with pytest.raises(ConfigError, match=r"train: optim_g: weight_decay: expected a number .* got '1e-4'"):
+        start(options={"train:optim_g:weight_decay": "1e-4"})
 
 
 def test_a_package_that_is_missing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -508,6 +508,15 @@ def test_autocast_keeps_everything_finite_and_near_float32() -> None:
             torch.testing.assert_close(cast[key], plain[key], rtol=0.05, atol=0.0)
 
 
+def test_under_autocast_the_methods_parts_learn_in_float32() -> None:
+    model = build("demo_pcl_edsr")
+    convolution = next(part for part in model.bare_methods.modules() if isinstance(part, torch.nn.Conv2d))
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    convolution.register_forward_hook(lambda own, _, output: seen[own.weight.requires_grad].add(output.dtype))
+    model.train_step(batch(), optimizers(model, Cast))
+    assert seen[True] == {torch.float32}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="MMEngine's AmpOptimWrapper is for GPUs only")
 def test_amp_flag_on_a_gpu(tmp_path: Path) -> None:
     helpers.write_demo(tmp_path)

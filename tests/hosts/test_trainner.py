@@ -72,6 +72,8 @@ class Options(Strict):
     train: Train | None = None
     world_size: int | None = None
     amp_bf16: bool = False
+    input_pixel_format: str = "rgb"
+    output_pixel_format: str = "rgb"
 
 
 class Difference(nn.Module):
@@ -255,6 +257,15 @@ def test_every_number_of_the_host_stays(losses: list[dict[str, Any]], more: dict
     assert_same_networks(model, stock)
     entrances = [label for label, loss in model.losses.items() if type(loss).__name__ == "PixelLossWithMethods"]
     assert entrances == ["l_g_l1" if losses == [L1] else "l_g_mse"]
+
+
+@pytest.mark.parametrize("key", ["input_pixel_format", "output_pixel_format"])
+def test_pasts_of_a_network_in_other_colours_are_refused(key: str) -> None:
+    past = ours(type="MCL", embedding=SMALL, negatives=[{"type": "PastOutput"}])
+    train(build(L1, past), 1)
+    train(build(L1, ours(), **{key: "yuv444"}), 1)
+    with pytest.raises(ConfigError, match=f"PastOutput.* expected {key}: rgb, got yuv444"):
+        build(L1, past, **{key: "yuv444"})
 
 
 class Compiled(Host):

@@ -210,6 +210,21 @@ def test_moves_take_the_queue_along(dtype: torch.dtype) -> None:
     assert_close(value, expected, "loose" if dtype == torch.bfloat16 else "close", dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_momentum_encoder_follows_one_in_half_precision(dtype: torch.dtype) -> None:
+    encoder = make_encoder().to(dtype)
+    loss = DegradationQueueLoss(encoder, dim=DIM, queue_size=5, momentum=0.999)
+    start = [p.clone() for p in loss.key_encoder.parameters()]
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.3)
+    queries, keys = crops(0).to(dtype)
+    for _ in range(100):
+        loss(encoder(queries), keys, encoder)
+    for before, after, target in zip(start, loss.key_encoder.parameters(), encoder.parameters(), strict=True):
+        assert_close(after, torch.lerp(before, target.float(), 1 - 0.999**100), "close", dtype=torch.float32)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_survives_a_move_to_a_gpu() -> None:

@@ -178,6 +178,27 @@ def test_a_queue_is_as_before_where_its_keys_are_not_finite() -> None:
     assert run(2, 1.0).isfinite()
 
 
+def test_a_queue_goes_on_as_if_a_step_that_is_not_finite_had_not_been() -> None:
+    """Where the query alone is not, so that the keys have entered the queue before anyone knows."""
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    methods = Methods([DASR(loss_weight=0.01, queue_size=8)], skip_nonfinite=1)
+    methods.attach(network)
+
+    def run(number: int, query: float = 1.0) -> None:
+        images = images_batch(number)
+        batch = methods.run(network, {**images, "lr_key": images["lr"].flip(-1)})
+        methods.sr_losses({**batch, "features/encoder.pool": batch["features/encoder.pool"] * query})
+
+    run(0)
+    with pytest.warns(UserWarning, match="dasr_contrastive at SR step 2"):
+        run(1, torch.nan)
+    keys = methods["dasr"].loss
+    run(2)
+    assert keys.pointer == keys.fill == 2 * len(images_batch(0)["lr"])
+    assert (keys.queue.norm(dim=1) > 0).sum() == keys.fill
+
+
 def test_a_step_without_other_losses_can_be_run_backward() -> None:
     training = Training(Sometimes({0: "term"}, both=True), skip_nonfinite=1)
     batch = training.methods.run(training.net, images_batch())

@@ -11,7 +11,7 @@ import torch
 
 from contrastive_sr._checks import describe_error
 from contrastive_sr.data.files import atomic_write
-from contrastive_sr.data.images import open_image, read_rgb
+from contrastive_sr.data.images import open_image, read_rgb, turning
 from contrastive_sr.data.prepare.parts import Files, Job, Layout, Source
 from contrastive_sr.degradations.functional import bicubic_downsample
 from contrastive_sr.errors import DataError
@@ -126,8 +126,16 @@ def _is_as_wanted(original: Path, image: torch.Tensor) -> bool:
             header.format == "PNG"
             and header.mode == "RGB"
             and header.size == (image.shape[1], image.shape[0])
-            and not {"icc_profile", "exif", "transparency"} & header.info.keys()
+            and not {"icc_profile", "transparency"} & header.info.keys()
+            and not turning(header)
+            and _ends_as_png(original)
         )
+
+
+def _ends_as_png(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-8, os.SEEK_END)
+        return stream.read(4) == b"IEND"
 
 
 def _take_over(original: Path, path: Path) -> None:

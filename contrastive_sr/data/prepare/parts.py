@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from contrastive_sr._checks import few
 from contrastive_sr.errors import ConfigError, DataError
+
+_LONGEST = 200  # of a name, in letters: disks take 255 bytes, and numbers and endings are still to come
 
 
 @dataclass(frozen=True)
@@ -168,14 +171,18 @@ def checked_scales(scales: Sequence[int], cut: Cut | None, least: int = 2) -> li
 
 def plain_name(path: Path) -> str:
     """A name without ending that lmdb keys and lists can hold: folders joined by `_`, other marks replaced by it, and
-    letters outside ASCII by their code points, so that no two of these become one.
+    letters outside ASCII by their code points, so that no two of these become one. A name too long for a disk is cut,
+    and ends in a part of its hash.
 
     Example:
         >>> plain_name(Path("a b/\xe9t\xe9.png"))
         'a_b_u00e9tu00e9'
     """
     joined = "_".join(path.with_suffix("").parts)
-    return re.sub(r"[^A-Za-z0-9_-]", lambda mark: "_" if mark[0].isascii() else f"u{ord(mark[0]):04x}", joined)
+    plain = re.sub(r"[^A-Za-z0-9_-]", lambda mark: "_" if mark[0].isascii() else f"u{ord(mark[0]):04x}", joined)
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[: _LONGEST - 17]}_{hashlib.sha256(plain.encode()).hexdigest()[:16]}"
 
 
 def by_name(files: Iterable[Path], name_of: dict[Path, str]) -> dict[str, Path]:

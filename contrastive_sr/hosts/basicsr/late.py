@@ -6,6 +6,8 @@ import difflib
 import inspect
 import os
 import re
+import warnings
+from argparse import ArgumentParser
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +40,15 @@ _KEYS: Mapping[str, Collection[str]] = {
     "logger": ("print_freq", "save_checkpoint_freq", "use_tb_logger", "wandb"),
     "logger: wandb": ("project", "resume_id"),
 }  # fmt: skip
+# Where another model or data set may have a key that is nearly one of these by right, there is a warning.
+_MODELS = (
+    "SRModel", "SRGANModel", "ESRGANModel", "RealESRNetModel", "RealESRGANModel", "SwinIRModel", "HiFaceGANModel",
+    "StyleGAN2Model", "EDVRModel", "VideoBaseModel", "VideoGANModel", "VideoRecurrentModel", "VideoRecurrentGANModel",
+)  # fmt: skip
+_DATASETS = (
+    "PairedImageDataset", "CheckedPairedImageDataset", "HighResolutionImageDataset", "SingleImageDataset",
+    "RealESRGANDataset", "RealESRGANPairedDataset", "FFHQDataset",
+)  # fmt: skip
 _OF_NETWORK = ("pretrain_network", "strict_load", "param_key")  # in `path`, with the end of the network's name
 _NEARLY = 0.85  # `totl_iter` is nearly `total_iter`; `meta_info` and `meta_info_file` are two keys
 _SCHEDULERS = {
@@ -73,6 +84,14 @@ def check_late(opt: Mapping[str, Any]) -> None:
     _check_devices(opt)
 
 
+def forced(arguments: Sequence[str]) -> list[str]:
+    """The entries of ``--force_yml``, also of ``--force_yml=KEY=VALUE``."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--force_yml", nargs="+", default=[])
+    entries: list[str] = parser.parse_known_args(list(arguments))[0].force_yml
+    return entries
+
+
 def check_forced(opt: Mapping[str, Any], arguments: Sequence[str]) -> None:
     """Refuse ``--force_yml`` entries that name no place in the option file; BasicSR runs them as code.
 
@@ -83,11 +102,7 @@ def check_forced(opt: Mapping[str, Any], arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: an entry that is not ``key:key=value``, or a part that the file does not have.
     """
-    if "--force_yml" not in arguments:
-        return
-    for entry in arguments[list(arguments).index("--force_yml") + 1 :]:
-        if entry.startswith("-"):
-            break
+    for entry in forced(arguments):
         keys, equals, value = entry.partition("=")
         if not equals or "=" in value or not re.fullmatch(r"\s*[\w.-]+(:[\w.-]+)*\s*", keys):
             raise ConfigError(f"--force_yml: expected entries such as train:ema_decay=0.999, got {entry!r}.")
@@ -187,15 +202,22 @@ def _refuse_misspelt(opt: Mapping[str, Any]) -> None:
     places = {"": opt, **{key: opt.get(key) for key in ("train", "path", "val", "logger")}}
     places["logger: wandb"] = opt["logger"].get("wandb")
     places |= {f"datasets: {name}": dataset for name, dataset in opt["datasets"].items()}
-    for place, content in places.items():
-        known = [*_KEYS["datasets" if place.startswith("datasets") else place]]
+    own_model = opt["model_type"].removeprefix("Contrastive") not in _MODELS
+    for place, part in places.items():
+        content = part if isinstance(part, Mapping) else {}
+        of_data = place.startswith("datasets")
+        anothers = content.get("type") not in _DATASETS if of_data else own_model and place in ("", "train", "val")
+        known = [*_KEYS["datasets" if of_data else place]]
         known += of_networks if place == "path" else []
-        for key in map(str, content if isinstance(content, Mapping) else ()):
+        for key in map(str, content):
             # a second one of a kind, such as `pixel_opt2`, is a key of a model's own
             if key in known or key.rstrip("0123456789_") in known or (place == "" and key.startswith("network_")):
                 continue
             if difflib.get_close_matches(key, known, n=1, cutoff=_NEARLY):
-                raise ConfigError(f"{place or 'the option file'}: BasicSR {unknown('key', key, known)}")
+                message = f"{place or 'the option file'}: BasicSR {unknown('key', key, known)}"
+                if not anothers:
+                    raise ConfigError(message)
+                warnings.warn(f"{message} It is left to {'the data set' if of_data else 'the model'}.", stacklevel=2)
 
 
 def _check_scheduler(options: object, total: int) -> None:

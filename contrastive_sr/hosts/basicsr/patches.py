@@ -33,7 +33,7 @@ class Patch:
         old: the lines as the host ships them.
         new: the lines that replace them.
         reason: what goes wrong without the change.
-        former: lines by which an earlier version replaced them, which will do as well.
+        former: lines by which an earlier version, or a user, replaced them, which will do as well.
     """
 
     name: str
@@ -56,6 +56,8 @@ PATCHES: tuple[Patch, ...] = (
         old="from torchvision.transforms.functional_tensor import rgb_to_grayscale\n",
         new="from torchvision.transforms.functional import rgb_to_grayscale\n",
         reason="torchvision 0.17 removed functional_tensor, so `import basicsr` fails",
+        # as it is often mended by hand
+        former="from torchvision.transforms._functional_tensor import rgb_to_grayscale\n",
     ),
     Patch(
         name="resume on a CPU",

@@ -22,7 +22,7 @@ from contrastive_sr.embeddings.tensor_file import load_plain, never_code
 from contrastive_sr.errors import ConfigError, ContrastiveSRError, DataError, named_in_errors
 from contrastive_sr.hosts.basicsr.folders import check_folders, free_stamp, one_run
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from contrastive_sr.hosts.basicsr.late import check_forced, check_writable
+from contrastive_sr.hosts.basicsr.late import check_forced, check_writable, forced
 from contrastive_sr.hosts.basicsr.options import PREFIX, OptionLoader, check_options, read_options
 from contrastive_sr.hosts.basicsr.resume import check_step, newest_whole, resumed_networks
 from contrastive_sr.hosts.basicsr.resumed import changed_options, kept_settings, write_record
@@ -67,7 +67,7 @@ def train(config: Path, arguments: list[str]) -> None:
         # BasicSR asks for the state right after it has parsed the options; next it moves an earlier run away.
         check_folders(opt)
         check_same_on_ranks({key: value for key, value in opt.items() if key not in ("rank", "manual_seed")})
-        if "--force_yml" in arguments:
+        if forced(arguments):
             check_options(opt, *registered())
         datasets.update(start.check_start(opt))
         recorded.update(deepcopy(opt))  # models take out of their options what they have read

@@ -332,7 +332,7 @@ class WithMethods(BaseEditModel):
             return {}
         wrapper = self._wrapper
         assert wrapper is not None
-        with wrapper.optim_context(self):
+        with wrapper.optim_context(self), torch.autocast(batch["hr"].device.type, enabled=False):
             losses: dict[str, Tensor] = self.methods(batch)
         if losses:  # none as before the step from which a part learns
             # OptimWrapper.update_params, with one thing more
@@ -341,6 +341,7 @@ class WithMethods(BaseEditModel):
                 self.bare_methods.drop_idle_gradients()
                 wrapper.step()
                 wrapper.zero_grad()
+                torch.clear_autocast_cache()  # it may hold these parameters as they were
         return losses
 
     def parse_losses(self, losses: dict[str, Any]) -> Any:
