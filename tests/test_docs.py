@@ -242,7 +242,7 @@ def _empty_patches() -> None:
 def _options(total: int, scheduler: dict[str, Any], **train: Any) -> None:
     """BasicSR's, looked at before the start."""
     parts: dict[str, Any] = {key: {} for key in ("datasets", "path", "logger")}
-    check_late({**parts, "train": {"total_iter": total, "scheduler": scheduler, **train}})
+    check_late({"model_type": "SRModel", **parts, "train": {"total_iter": total, "scheduler": scheduler, **train}})
 
 
 def _amp(value: str, model: str) -> None:
