@@ -45,7 +45,7 @@ def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
 def test_readme_has_the_plain_loop() -> None:
     runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
     (loop,) = runnable
-    assert "PCL()" in loop
+    assert "PCL(every=4)" in loop
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

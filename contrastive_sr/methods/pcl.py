@@ -30,8 +30,9 @@ class PCL(ImageMethod):
     term does not change.
 
     At a share that is large enough to have a visible effect, the paper's form covers flat areas with dots, which
-    perceptual metrics reward. To prevent that, three defaults are ours: the undecimated Haar transform in the
-    embedding, the random phase, and one negative that is the SR image with dots on it. The paper's are
+    perceptual metrics reward. Against that are two defaults of ours, the random phase, and one negative that is the SR
+    image with dots on it; they do not prevent it in every training. A third, the undecimated Haar transform in the
+    embedding, makes a share stronger. The paper's are
     ``embedding={"type": "HaarDiscriminator"}``, ``phase="fixed"`` and
     ``negatives=[{"type": "GaussianBlur", "count": 4}]``.
 
