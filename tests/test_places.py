@@ -265,20 +265,27 @@ def test_checks_of_a_whole_kind_have_it(extended: Path, tmp_path: Path) -> None:
         python(root, *command)
 
 
-@pytest.mark.parametrize("name", REGISTERED)
-def test_what_is_missing_is_noticed(name: str, tmp_path: Path) -> None:
-    """Its file alone; then, with its line, the file without the decorator and the test."""
-    root, added = copy_of_the_repository(tmp_path), ADDED[name]
-    (root / added.file).write_text(added.code)
-    printed = json.loads(python(root, "-m", "places"))
-    assert printed == [f"{name} is in a file that contrastive_sr.{added.package} does not import."]
-    add(root, name)
-    (root / added.test).unlink()
-    assert json.loads(python(root, "-m", "places")) == [f"{name} has no test in tests/{added.package}."]
-    plain = "\n".join(line for line in added.code.split("\n") if not line.startswith("@"))
-    (root / added.file).write_text(plain)
-    module = added.file.removesuffix(".py").replace("/", ".")
-    assert json.loads(python(root, "-m", "places")) == [f"{name} of {module} is in no registry."]
+def test_what_is_missing_is_noticed(tmp_path: Path) -> None:
+    """Files alone; then, with their lines, the files without the decorators and the tests."""
+    root, these = copy_of_the_repository(tmp_path), {name: ADDED[name] for name in REGISTERED}
+
+    def noticed() -> list[str]:
+        return sorted(json.loads(python(root, "-m", "places")))
+
+    for added in these.values():
+        (root / added.file).write_text(added.code)
+    assert noticed() == sorted(
+        f"{name} is in a file that contrastive_sr.{added.package} does not import." for name, added in these.items()
+    )
+    for name, added in these.items():
+        add(root, name)
+        (root / added.test).unlink()
+    assert noticed() == sorted(f"{name} has no test in tests/{added.package}." for name, added in these.items())
+    for added in these.values():
+        plain = "\n".join(line for line in added.code.split("\n") if not line.startswith("@"))
+        (root / added.file).write_text(plain)
+    modules = {name: added.file.removesuffix(".py").replace("/", ".") for name, added in these.items()}
+    assert noticed() == sorted(f"{name} of {module} is in no registry." for name, module in modules.items())
 
 
 # Files beside a class's own and its package's __init__ that name it, since they cannot do without this very class.

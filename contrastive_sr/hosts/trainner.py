@@ -45,7 +45,7 @@ from contrastive_sr._checks import describe
 from contrastive_sr.config import unknown
 from contrastive_sr.errors import ConfigError
 from contrastive_sr.hosts.in_step import InHostStep, MethodsInStep, attached, methods_optimizer
-from contrastive_sr.samples import PastOutput
+from contrastive_sr.samples import SampleGenerator
 
 TYPE = "contrastive"
 _KEYS = ("type", "loss_weight", "methods", "optim_methods", "skip_nonfinite")
@@ -77,10 +77,12 @@ class TraiNNerStep(InHostStep):
         methods = attached(entry["methods"], self.net_g, images, "traiNNer-redux", skip).to(self.device)
         for key in ("input_pixel_format", "output_pixel_format"):
             colours = getattr(self.opt, key, "rgb")
-            if colours != "rgb" and any(isinstance(part, PastOutput) for part in methods.modules()):
+            samples = [part for part in methods.modules() if isinstance(part, SampleGenerator)]
+            copies = [type(s).__name__ for s in samples if type(s).attach is not SampleGenerator.attach]
+            if colours != "rgb" and copies:
                 raise ConfigError(
-                    f"losses: contrastive: PastOutput, as MCL has it, runs the network on RGB images: expected {key}: "
-                    f"rgb, got {colours}. Choose other samples."
+                    f"losses: contrastive: {copies[0]} runs a copy of the network on RGB images: expected {key}: rgb, "
+                    f"got {colours}. Choose other samples."
                 )
         optimizer = methods_optimizer(methods, entry.get("optim_methods"), "losses: contrastive: optim_methods")
         self.in_step = MethodsInStep(methods, optimizer, warn=logging.getLogger("traiNNer").warning)

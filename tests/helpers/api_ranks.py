@@ -121,7 +121,8 @@ def work(index: int, folder: str) -> None:
         if index < world:
             store = f"file://{folder}/store{world}"
             dist.init_process_group("gloo", init_method=store, rank=index, world_size=world)
-            torch.save(everything(world), Path(folder) / f"{world}_{index}.pt")
+            place = dist.get_world_size(), dist.get_rank()
+            torch.save({**everything(world), "place": place}, Path(folder) / f"{world}_{index}.pt")
             dist.destroy_process_group()
 
 

@@ -71,13 +71,14 @@ def scalars(folder: Path) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def one_pair(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set whose every batch is the same, so that two trainings see the same batches."""
+    """A data set whose every batch is the same, so that two trainings see the same batches: one pair, HR of 64 x 64."""
     folder = tmp_path_factory.mktemp("one_pair")
-    for kind in ("HR", "LRx4"):
+    for kind, side in (("HR", 64), ("LRx4", 16)):
         source = min((demo_data / "train" / kind).iterdir())
         for part in ("train", "val"):
             (folder / part / kind).mkdir(parents=True)
-            shutil.copy(source, folder / part / kind)
+            with Image.open(source) as image:
+                image.crop((0, 0, side, side)).save(folder / part / kind / source.name)
     return folder
 
 
@@ -179,7 +180,7 @@ def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
             "logger:print_freq": 5,
             "train:scheduler:milestones": [5, 15],
             "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 5}],
-            "datasets:train:gt_size": 128,
+            "datasets:train:gt_size": 64,
             "datasets:train:use_hflip": False,
             "datasets:train:use_rot": False,
             "network_g:num_feat": 8,
@@ -281,11 +282,18 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
         "logger:print_freq": 1,
         "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 2}],
     }
+    changes["datasets:train:gt_size"] = 32  # a part of the image, another one on each rank
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
-    printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = Path(__file__).with_name("basicsr_rank_script.py")
+    printed = succeed(run([sys.executable, *torchrun, script, options, "--launcher", "pytorch"], tmp_path))
     assert "pcl_contrastive_share: 5.0000e-02" in printed  # at the first step, where nothing is smoothed yet
     assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["step.count"] == 3
+    (first, images), (second, others) = (load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    assert not torch.equal(images, others)
+    # BatchNorm's statistics are those of each rank's own images until the next SR step averages them
+    same = {name for name in first if "running" not in name}
+    assert_same(*({name: state[name] for name in same} for state in (first, second)))
 
 
 def test_a_forced_seed_seeds_the_whole_training(train_here: Callable[..., Path], demo_data: Path) -> None:
@@ -511,7 +519,7 @@ def test_position_contrast_resumes_bit_for_bit(name: str, train_here: Callable[.
     """Four steps equal two and two."""
     same = {
         "train:total_iter": 4,
-        "datasets:train:gt_size": 128,
+        "datasets:train:gt_size": 64,
         "datasets:train:use_hflip": False,
         "datasets:train:use_rot": False,
         "network_g:num_feat": 8,

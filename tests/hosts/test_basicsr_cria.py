@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from same import assert_same
 
 from contrastive_sr.criteria import CriteriaByName
@@ -61,11 +62,13 @@ def one(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     for part in ("train/HR", "train/LRx4", "val/HR", "val/LRx4"):
         (folder / part).mkdir(parents=True)
-        shutil.copy(min((demo_data / part).iterdir()), folder / part)
+        source, side = min((demo_data / part).iterdir()), 16 if part.endswith("LRx4") else 64
+        with Image.open(source) as image:
+            image.crop((0, 0, side, side)).save(folder / part / source.name)
     return folder
 
 
-WHOLE = {"datasets:train:gt_size": 128, "datasets:train:use_hflip": False, "datasets:train:use_rot": False}
+WHOLE = {"datasets:train:gt_size": 64, "datasets:train:use_hflip": False, "datasets:train:use_rot": False}
 
 
 @pytest.fixture
