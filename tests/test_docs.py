@@ -81,8 +81,16 @@ def own_methods() -> Iterator[None]:
     METHODS.update(before)
 
 
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+
+
+def test_many_pages_have_python() -> None:
+    """Or the next test would look at nothing."""
+    assert len(WITH_PYTHON) > 20
+
+
 @pytest.mark.usefixtures("own_methods")
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=page_name)
 def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -152,11 +160,25 @@ def test_commands_of_a_page_are_there(page: Path) -> None:
             pytest.fail(f"{page_name(page)}: no check for {line}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "api"], ids=page_name)
+PARTS = "functional|losses|embeddings|samples|degradations|networks|criteria|methods|evaluation"
+
+
+def names_of_the_code(page: Path) -> list[tuple[str, str]]:
+    """What a page names of the library as `part.name`."""
+    return re.findall(rf"`(?:contrastive_sr\.)?({PARTS})\.((?:\w+\.)*\w+)`", page.read_text())
+
+
+NAMING = [page for page in PAGES if page.parent.name != "api" and names_of_the_code(page)]
+
+
+def test_pages_name_the_code() -> None:
+    """Or the next test would look at nothing."""
+    assert len(NAMING) > 8
+
+
+@pytest.mark.parametrize("page", NAMING, ids=page_name)
 def test_names_of_the_code_are_there(page: Path) -> None:
-    """Where a page names something of the library as `part.name`, it exists."""
-    parts = "functional|losses|embeddings|samples|degradations|networks|criteria|methods|evaluation"
-    for part, path in re.findall(rf"`(?:contrastive_sr\.)?({parts})\.((?:\w+\.)*\w+)`", page.read_text()):
+    for part, path in names_of_the_code(page):
         if path in ("png", "json") or (part in ("losses", "methods") and path.islower()):
             continue  # files, and variables of these names
         target: Any = importlib.import_module(f"contrastive_sr.{part}")
