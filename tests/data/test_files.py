@@ -130,3 +130,17 @@ def test_links_count_by_where_they_lead(tmp_path: Path) -> None:
     assert lies_inside(tmp_path / "set/a/b", tmp_path / "set")
     for path in ("set", "set/..", "set/../other", "set/out/other"):
         assert not lies_inside(tmp_path / path, tmp_path / "set")
+
+
+def test_without_locks_of_posix_the_losses_can_be_imported_and_the_rest_says_why() -> None:
+    """As on Windows, where there is no module fcntl."""
+    code = """
+import sys
+sys.modules["fcntl"] = None
+import contrastive_sr.losses, contrastive_sr.methods, contrastive_sr.samples
+print("imported")
+import contrastive_sr.hosts.trainner
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "imported\n")
+    assert "HostError: contrastive-sr: expected Linux, macOS or the Windows Subsystem for Linux" in done.stderr
