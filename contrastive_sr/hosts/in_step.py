@@ -373,7 +373,7 @@ class PixelLossWithMethods(nn.Module):
             return getattr(super().__getattr__("pixel_loss"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._own or name.startswith("_"):
+        if name in self._own or name.startswith("_") or hasattr(type(self), name):  # the last: `forward`, replaced
             super().__setattr__(name, value)
         else:
             setattr(self.pixel_loss, name, value)

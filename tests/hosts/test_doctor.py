@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contrastive_sr.cli.app import app
+from contrastive_sr.cli.app import app, console
 from contrastive_sr.errors import HostError
 from contrastive_sr.hosts import doctor
 from contrastive_sr.hosts.basicsr import patches
@@ -189,7 +189,8 @@ def test_the_command_reports_mends_and_undoes(stock: Path, command_line: Run, mo
     with monkeypatch.context() as patched:  # what else it looks at takes time, and is looked at below
         for name in ("_check_torch", "_check_mmagic", "_check_import"):
             patched.setattr(doctor, name, lambda *_, **__: [])
-        broken = CliRunner().invoke(app, ["doctor", "--basicsr", str(stock)], env={"COLUMNS": "200"})
+        patched.setattr(console, "_width", 400)  # so that no line is broken, however long the folder is
+        broken = CliRunner().invoke(app, ["doctor", "--basicsr", str(stock)])
     assert broken.exit_code == 1
     assert f"\nbasicsr: contrastive-sr doctor --basicsr {stock} --fix\n" in broken.stdout
     assert "torchvision 0.17 removed functional_tensor" in broken.stdout
