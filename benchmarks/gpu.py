@@ -40,7 +40,7 @@ _LR: Config = {"negatives": [{"type": "UpsampledLowResolution"}]}
 _CRITERIA: Config = {"type": "CriaCL", "variant": 5, "vgg_weights": None}
 
 METHODS: Mapping[str, Config] = {
-    "PCL": {"type": "PCL"},
+    "PCL": {"type": "PCL", "every": 1},
     "InfoNCE": {"type": "InfoNCE"},
     "BidirectionalNCE": {"type": "BidirectionalNCE"},
     "SRNCE": {"type": "SRNCE"},
@@ -51,10 +51,10 @@ METHODS: Mapping[str, Config] = {
     "DASR": {"type": "DASR", "warmup_steps": 0, "queue_size": 1024},
     "CRLSR": {"type": "CRLSR", "warmup_steps": 0},
 }
-"""The methods with their defaults, as far as no weights are needed."""
+"""The methods with their defaults, as far as no weights are needed; each takes part in each step."""
 
 WITHOUT_DRAWS: Mapping[str, Config] = {
-    "PCL": {"type": "PCL", "phase": "fixed", **_HR, **_LR},
+    "PCL": {"type": "PCL", "every": 1, "phase": "fixed", **_HR, **_LR},
     "InfoNCE": {"type": "InfoNCE", "phase": "fixed", "positions": None},
     "BidirectionalNCE": {"type": "BidirectionalNCE", "phase": "fixed", "positions": None},
     "SRNCE": {"type": "SRNCE", "phase": "fixed", "positions": None},

@@ -11,7 +11,9 @@ model = dict(
             # Instead of a weight, loss_share=0.05 asks for a share of the pixel loss's gradient.
             loss_weight=0.1 / 255,
             temperature=1.0,
-            phase="fixed",  # the paper's. At a larger share take out phase, embedding, negatives: they make dots
+            # every and phase are the paper's. At a larger share take out both, embedding and negatives: they make dots
+            every=1,
+            phase="fixed",
             embedding=dict(type="HaarDiscriminator", out_indices=[0, 1, 2, 3]),
             positives=[dict(type="HighResolution"), dict(type="Sharpen", count=3)],
             negatives=[dict(type="GaussianBlur", count=4)],

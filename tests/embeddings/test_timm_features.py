@@ -142,7 +142,7 @@ def test_as_embedding_of_pcl_that_resumes(folder: Path) -> None:
         torch.manual_seed(0)
         network = CountingNet()
         embedding = {"type": "TimmFeatures", "model": "test_resnet", "weights": str(file)}
-        (method,) = build_methods([{"type": "PCL", "loss_share": 0.05, "embedding": embedding}])
+        (method,) = build_methods([{"type": "PCL", "every": 1, "loss_share": 0.05, "embedding": embedding}])
         return attached(network, method), network, torch.optim.Adam(network.parameters(), 1e-3)
 
     def step(methods: Methods, network: CountingNet, optimizer: torch.optim.Optimizer) -> float:
@@ -206,7 +206,7 @@ def test_a_larger_network_is_no_smaller_one(folder: Path) -> None:
 
 def test_the_key_weights_is_needed() -> None:
     """Nothing is downloaded unless it says so."""
-    config = {"type": "PCL", "embedding": {"type": "TimmFeatures", "model": "resnet18"}}
+    config = {"type": "PCL", "every": 1, "embedding": {"type": "TimmFeatures", "model": "resnet18"}}
     with pytest.raises(
         ConfigError, match="embedding: TimmFeatures needs the key 'weights'; its keys are model, weights"
     ):

@@ -81,7 +81,7 @@ def test_every_kind_of_file(trained: HaarDiscriminator, tmp_path: Path) -> None:
 
 
 def test_the_whole_state_of_a_method(trained: HaarDiscriminator, tmp_path: Path) -> None:
-    methods = build_methods([{"type": "PCL", "loss_weight": 0.1, "embedding": trained}])
+    methods = build_methods([{"type": "PCL", "every": 1, "loss_weight": 0.1, "embedding": trained}])
     assert same(HaarDiscriminator(weights=save(methods.state_dict(), tmp_path / "methods.pth")), trained)
 
 

@@ -20,7 +20,7 @@ WORLD = 2
 STEPS = 4
 EMBEDDING = {"type": "HaarDiscriminator", "out_indices": [0]}
 CONFIGS = [
-    {"type": "PCL", "embedding": EMBEDDING},
+    {"type": "PCL", "every": 1, "embedding": EMBEDDING},
     {"type": "MPF", "variant": 6, "embedding": EMBEDDING, "warmup_steps": 2, "loss_weight": 0.001},
     {"type": "PCL", "name": "rare", "every": 3, "embedding": EMBEDDING, "loss_weight": 0.001},
     {"type": "InfoNCE", "embedding": EMBEDDING, "dim": 4, "train_embedding": 2, "loss_weight": 0.001},
@@ -74,7 +74,7 @@ def work_nonfinite(index: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=index, world_size=WORLD)
     torch.manual_seed(0)
-    others = list(build_methods([{"type": "PCL", "embedding": EMBEDDING, "loss_weight": 0.001}]))
+    others = list(build_methods([{"type": "PCL", "every": 1, "embedding": EMBEDDING, "loss_weight": 0.001}]))
     methods, net = Methods([Sometimes(BAD_STEPS if index else {}), *others], skip_nonfinite=4), CountingNet()
     methods.attach(net)
     wrapped_net, wrapped = DistributedDataParallel(net), DistributedDataParallel(methods)

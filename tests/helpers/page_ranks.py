@@ -61,7 +61,7 @@ def methods_of(kind: str) -> Methods:
     """
     if kind == "joinable":
         samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
-        return Methods([PCL(embedding=SmallDiscriminator(norm=False), phase="fixed", **samples)])
+        return Methods([PCL(every=1, embedding=SmallDiscriminator(norm=False), phase="fixed", **samples)])
     every_third = PCL(name="rare", every=3, embedding=SmallDiscriminator())
     if kind == "resting":
         return Methods([every_third])

@@ -146,7 +146,8 @@ def train(kind: str, indices: list[int]) -> dict[str, list[Any]]:
     torch.manual_seed(0)
     weight = {"loss_share": 0.05} if kind == "share" else {"loss_weight": 1e-4}
     samples = {"positives": [{"type": "HighResolution"}], "negatives": [{"type": "UpsampledLowResolution"}]}
-    method, net = PCL(embedding=SmoothEmbedding(), share_interval=2, phase="fixed", **samples, **weight), CountingNet()
+    fixed: dict[str, Any] = {"every": 1, "share_interval": 2, "phase": "fixed"}
+    method, net = PCL(embedding=SmoothEmbedding(), **fixed, **samples, **weight), CountingNet()
     methods = methods_on(net, method)
     out: dict[str, list[Any]] = {"ratios": [], "weights": [], "keys": []}
     for step in range(STEPS):
@@ -280,7 +281,7 @@ def _queue_with_norm(index: int) -> dict[str, Tensor]:
 
 def _default_methods(net: nn.Module) -> Methods:
     torch.manual_seed(0)
-    return methods_on(net, PCL(loss_weight=10.0))
+    return methods_on(net, PCL(every=1, loss_weight=10.0))
 
 
 def _samples(methods: Methods, batch: dict[str, Tensor]) -> list[Tensor]:

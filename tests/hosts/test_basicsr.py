@@ -179,7 +179,7 @@ def test_twenty_steps_equal_ten_and_ten(one_pair: Path, tmp_path: Path) -> None:
             "logger:save_checkpoint_freq": 10,
             "logger:print_freq": 5,
             "train:scheduler:milestones": [5, 15],
-            "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 5}],
+            "methods": [{"type": "PCL", "every": 1, "loss_share": 0.05, "share_interval": 5}],
             "datasets:train:gt_size": 64,
             "datasets:train:use_hflip": False,
             "datasets:train:use_rot": False,
@@ -249,6 +249,7 @@ def test_frozen_embedding_of_an_earlier_run(
     weights = stock[0] / "experiments/demo_pcl_edsr/models/pcl_embedding_6.pth"
     method = {
         "type": "PCL",
+        "every": 1,
         "loss_weight": 0.0004,
         "train_embedding": False,
         "embedding": {"type": "HaarDiscriminator", "weights": str(weights)},
@@ -280,7 +281,7 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
         "train:total_iter": 3,
         "logger:save_checkpoint_freq": 3,
         "logger:print_freq": 1,
-        "methods": [{"type": "PCL", "loss_share": 0.05, "share_interval": 2}],
+        "methods": [{"type": "PCL", "every": 1, "loss_share": 0.05, "share_interval": 2}],
     }
     changes["datasets:train:gt_size"] = 32  # a part of the image, another one on each rank
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)

@@ -144,7 +144,7 @@ def test_every_number_of_the_host_stays(
     """With a weight of 0 all that the stock model logs is logged, bit for bit, and its network is the stock network."""
     model = case.split()[0].rstrip(",")
     stock = train(model, methods=None, **{"train:optim_methods": None}, **MODELS[case])
-    method = {"type": "PCL", "loss_weight": 0.0}
+    method = {"type": "PCL", "every": 1, "loss_weight": 0.0}
     ours = train(f"Contrastive{model}", methods=[method], **MODELS[case])
     assert len(stock) == len(ours) >= (3 if "val" in MODELS[case] else 5)
     for theirs, mine in zip(stock, ours, strict=True):
@@ -166,9 +166,13 @@ def test_the_terms_reach_the_network_in_a_hosts_step(
 
     Validation images fit no window, and unlike SwinIRModel, SRModel does not pad them.
     """
-    without = train("ContrastiveSRModel", methods=[{"type": "PCL", "loss_weight": 0.0}], **MODELS["SwinIRModel"])
+    without = train(
+        "ContrastiveSRModel", methods=[{"type": "PCL", "every": 1, "loss_weight": 0.0}], **MODELS["SwinIRModel"]
+    )
     assert len(without) >= 5  # three steps and two validations
-    first = train("ContrastiveSwinIRModel", methods=[{"type": "PCL", "loss_share": 0.5}], **MODELS["SwinIRModel"])
+    first = train(
+        "ContrastiveSwinIRModel", methods=[{"type": "PCL", "every": 1, "loss_share": 0.5}], **MODELS["SwinIRModel"]
+    )
     assert first[0]["l_pix"] == without[0]["l_pix"]
     assert first[0]["pcl_contrastive_share"] == pytest.approx(0.5, rel=1e-4)
     weights = [

@@ -130,9 +130,9 @@ def test_the_step_is_the_forks(fork: str, train: Callable[..., list[dict[str, st
     """With a weight of 0 every number is that of the stock training; with a share the terms count."""
     model = FORKS[fork]["model"]
     stock = train(fork, model, methods=None, **{"train:optim_methods": None})
-    zero = train(fork, f"Contrastive{model}", methods=[{"type": "PCL", "loss_weight": 0.0}])
+    zero = train(fork, f"Contrastive{model}", methods=[{"type": "PCL", "every": 1, "loss_weight": 0.0}])
     assert len(stock) >= 4
     assert [log for log in zero if set(log) <= {name for known in stock for name in known}] == stock
-    share = train(fork, f"Contrastive{model}", methods=[{"type": "PCL", "loss_share": 0.3}])
+    share = train(fork, f"Contrastive{model}", methods=[{"type": "PCL", "every": 1, "loss_share": 0.3}])
     shares = [float(log["pcl_contrastive_share"]) for log in share if "pcl_contrastive_share" in log]
     assert shares[0] == pytest.approx(0.3, rel=0.01)

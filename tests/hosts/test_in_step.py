@@ -92,7 +92,7 @@ class Trainer:
 def pcl(**arguments: Any) -> Callable[[nn.Module], Methods]:
     def make(net: nn.Module) -> Methods:
         with torch.random.fork_rng():
-            methods = Methods([PCL(embedding=HaarDiscriminator(out_indices=(0, 1)), **arguments)])
+            methods = Methods([PCL(every=1, embedding=HaarDiscriminator(out_indices=(0, 1)), **arguments)])
             methods.attach(net)
         return methods
 
@@ -297,7 +297,7 @@ def test_a_trainer_with_a_default_device(method: str) -> None:
         torch.manual_seed(3)
         net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
         with torch.device(default):
-            methods = attached([{"type": method, "embedding": {"type": "HaarDiscriminator"}}], net, 2, "it")
+            methods = attached([{"type": method, "every": 1, "embedding": {"type": "HaarDiscriminator"}}], net, 2, "it")
             in_step = MethodsInStep(methods, methods_optimizer(methods, ADAM, "own"), warn=print)
             loss = in_step.wrap(L1())
             for step in range(2):
@@ -312,11 +312,11 @@ def test_a_trainer_with_a_default_device(method: str) -> None:
 def test_what_a_trainer_with_its_own_step_cannot_take() -> None:
     net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
     before = torch.get_rng_state()
-    assert attached([{"type": "PCL"}], net, 2, "it").names == ["pcl"]
+    assert attached([{"type": "PCL", "every": 1}], net, 2, "it").names == ["pcl"]
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ConfigError, match=r"dasr: expected no warm-up, in which the losses of it would have to rest"):
         attached([{"type": "DASR", "warmup_steps": 5}], DASR(channels=8, groups=1, blocks=1, scale=4), 2, "it")
-    methods = attached([{"type": "PCL"}], net, 2, "it")
+    methods = attached([{"type": "PCL", "every": 1}], net, 2, "it")
     with pytest.raises(ConfigError, match=r"here: expected options for the parts that the methods train"):
         methods_optimizer(methods, None, "here")
     with pytest.raises(ConfigError, match=r"here: expected \{type: Adam or AdamW, lr: ...\}, got"):

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "contrastive_sr.cli", "train"]
 TINY_BASICSR = {
     "network_g:num_feat": 4,
     "network_g:num_block": 1,
-    "methods": [{"type": "PCL", "loss_share": 0.05}],
+    "methods": [{"type": "PCL", "every": 1, "loss_share": 0.05}],
     "logger:save_checkpoint_freq": 1,
     "logger:print_freq": 1000,
     "logger:use_tb_logger": False,

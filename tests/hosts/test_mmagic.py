@@ -557,7 +557,7 @@ def test_a_frozen_embedding_needs_one_optimizer_only() -> None:
 def test_a_trained_embedding_is_taken_from_the_checkpoint_of_another_run(edsr: Path) -> None:
     """PCL-F."""
     embedding = {"type": "HaarDiscriminator", "weights": str(edsr / "iter_20.pth")}
-    method = {"type": "PCL", "loss_share": 0.05, "train_embedding": False, "embedding": embedding}
+    method = {"type": "PCL", "every": 1, "loss_share": 0.05, "train_embedding": False, "embedding": embedding}
     model = build("demo_pcl_edsr", methods=[method])
     saved = torch.load(edsr / "iter_20.pth")["contrastive_sr"]
     for name, value in model.methods["pcl"].embedding.state_dict().items():

@@ -79,7 +79,7 @@ def test_every_number_of_the_host_stays(case: str) -> None:
     """With a weight of 0 all that the stock model logs is logged, bit for bit, and its networks are the stock ones."""
     model = case.split(",")[0]
     stock, before = train(model, **MODELS_OF_MMAGIC[case])
-    method = {"type": "PCL", "loss_weight": 0.0}
+    method = {"type": "PCL", "every": 1, "loss_weight": 0.0}
     ours, now = train(f"contrastive_sr.Contrastive{model}", methods=[method], **MODELS_OF_MMAGIC[case])
     for theirs, mine in zip(before, now, strict=True):
         assert {name: mine[name] for name in theirs} == theirs
@@ -92,8 +92,12 @@ def test_every_number_of_the_host_stays(case: str) -> None:
 
 
 def test_the_terms_reach_the_generator_and_the_pixel_loss_is_logged_alone() -> None:
-    without, before = train("contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL", "loss_weight": 0.0}], **GAN)
-    share, now = train("contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL", "loss_share": 0.5}], **GAN)
+    without, before = train(
+        "contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL", "every": 1, "loss_weight": 0.0}], **GAN
+    )
+    share, now = train(
+        "contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL", "every": 1, "loss_share": 0.5}], **GAN
+    )
     assert now[0]["loss_pix"] == before[0]["loss_pix"]
     assert now[0]["loss_contrastive"] == now[0]["pcl_contrastive"] > 0
     assert now[0]["pcl_contrastive_share"] == pytest.approx(0.5, rel=1e-4)
@@ -119,15 +123,15 @@ def test_images_of_any_size_are_super_resolved_in_validation() -> None:
 
 def test_models_that_no_method_can_enter() -> None:
     with pytest.raises(ConfigError, match=r"ContrastiveESGAN: MMagic does not know .* Did you mean 'ESRGAN'"):
-        build("contrastive_sr.ContrastiveESGAN", methods=[{"type": "PCL"}])
+        build("contrastive_sr.ContrastiveESGAN", methods=[{"type": "PCL", "every": 1}])
     with pytest.raises(ConfigError, match=r"expected a pixel_loss, because methods enter the step by it, got none"):
-        build("contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL"}], **{**GAN, "pixel_loss": None})
+        build("contrastive_sr.ContrastiveSRGAN", methods=[{"type": "PCL", "every": 1}], **{**GAN, "pixel_loss": None})
     registry = contrastive_sr.hosts.mmagic.registry.MODELS
     assert registry.get("ContrastiveSRGAN") is registry.get("ContrastiveSRGAN")
 
 
 def test_a_gan_without_an_optimizer_of_its_discriminator() -> None:
-    built, wrappers = build("contrastive_sr.ContrastiveESRGAN", methods=[{"type": "PCL"}], **GAN)
+    built, wrappers = build("contrastive_sr.ContrastiveESRGAN", methods=[{"type": "PCL", "every": 1}], **GAN)
     assert isinstance(wrappers, OptimWrapperDict)
     without = OptimWrapperDict(**{name: wrapper for name, wrapper in wrappers.items() if name != "discriminator"})
     with pytest.raises(ConfigError, match=r"none was given for \['discriminator'\]"):
@@ -135,7 +139,7 @@ def test_a_gan_without_an_optimizer_of_its_discriminator() -> None:
 
 
 CONFIG = """
-model = dict(type="{type}", generator=dict(type="EDSRNet"), methods=[dict(type="PCL", loss_share={share})])
+model = dict(type="{type}", generator=dict(type="EDSRNet"), methods=[dict(type="PCL", every=1, loss_share={share})])
 """
 
 
@@ -237,7 +241,7 @@ def test_a_steady_step_reads_what_it_logs_and_nothing_else(host: str, monkeypatc
     steps = [STEADY - 1]  # the count is read once, when a training begins
     monkeypatch.setattr(StepCounter, "value", property(lambda self: steps[-1]))
     small = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
-    methods = [{"type": "PCL", "loss_share": 0.1, "embedding": small}]
+    methods = [{"type": "PCL", "every": 1, "loss_share": 0.1, "embedding": small}]
     with torch.device("meta"):
         model, wrappers = build(f"contrastive_sr.Contrastive{host}", methods=methods, **(GAN if "GAN" in host else {}))
     settled(model.methods)

@@ -189,7 +189,9 @@ def build(neosr: ModuleType, model_type: str, folder: Path = Path("nowhere"), **
         "train": {"optim_g": {"lr": 1e-2}, "mssim_opt": {"loss_weight": 0.5}},
     }
     if model_type.startswith("contrastive"):
-        opt["methods"] = [{"type": "PCL", "embedding": SMALL, **changes.pop("method", {"loss_weight": 0.0})}]
+        opt["methods"] = [
+            {"type": "PCL", "every": 1, "embedding": SMALL, **changes.pop("method", {"loss_weight": 0.0})}
+        ]
         opt["train"]["optim_methods"] = {"type": "Adam", "lr": 1e-3}
     opt["methods"] = changes.pop("methods", opt.get("methods"))
     opt["path"]["resume_state"] = changes.pop("resume_state", None)
@@ -350,7 +352,8 @@ def made(folder, model_type, share=None, ema=0.9, accumulate=1, **path):
         opt["path"][name].mkdir(parents=True, exist_ok=True)
     opt["path"] |= path
     if model_type.startswith("contrastive"):
-        opt["methods"] = [{"type": "PCL", **({"loss_weight": 0.0} if share is None else {"loss_share": share})}]
+        strength = {"loss_weight": 0.0} if share is None else {"loss_share": share}
+        opt["methods"] = [{"type": "PCL", "every": 1, **strength}]
         opt["train"]["optim_methods"] = {"type": "Adam", "lr": 1e-3}
     torch.manual_seed(3)
     return build_model(opt)

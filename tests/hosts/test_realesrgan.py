@@ -72,7 +72,7 @@ def test_the_step_is_real_esrgans(model: str, train: Callable[..., list[dict[str
     """With a weight of 0 every number is that of the stock training; with a share the training goes on after a stop."""
     stock = train(model, methods=None, **{"train:optim_methods": None})
     (tmp_path / "experiments/run").rename(tmp_path / "stock")
-    method = {"type": "PCL", "loss_weight": 0.0}
+    method = {"type": "PCL", "every": 1, "loss_weight": 0.0}
     ours = train(f"Contrastive{model}", methods=[method])
     assert len(stock) == len(ours) == 5
     assert {"l_g_gan", "l_d_real"} <= set(stock[0]) if "GAN" in model else "l_pix" in stock[0]

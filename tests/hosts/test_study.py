@@ -46,7 +46,8 @@ from contrastive_sr.hosts.trained import network_of_options
 BATCHES = Path(__file__).with_name("study_batches.py")
 TINY = {"methods": None, "model_type": "SRModel", "train:optim_methods": None, "datasets:val": None, "val": None}
 TINY |= {"network_g:num_feat": 8, "network_g:num_block": 1, "train:total_iter": 1000}
-PCL = "methods=[{type: PCL, loss_share: 0.2, positives: [{type: HighResolution}], negatives: [{type: GaussianBlur}]}]"
+PAIRS = "positives: [{type: HighResolution}], negatives: [{type: GaussianBlur}]"
+PCL = f"methods=[{{type: PCL, every: 1, loss_share: 0.2, {PAIRS}}}]"
 STEPS = 12
 
 
@@ -175,7 +176,7 @@ def test_study_through_mmagic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "{type: mmagic.EDSRNet, mid_channels: 8, num_blocks: 1, upscale_factor: 4, res_scale: 1}", 4
     )
     torch.save(net.state_dict(), "start.pth")
-    pcl = "pcl=model.methods=[{type: PCL, loss_share: 3.0}]"
+    pcl = "pcl=model.methods=[{type: PCL, every: 1, loss_share: 3.0}]"
     printed = study(base.name, "l1=model.methods=null", pcl, seeds=[0], steps=4, start="start.pth", imports=[BATCHES])
     assert batches("l1-0") == batches("pcl-0")
     assert len(set(batches("l1-0"))) == 4

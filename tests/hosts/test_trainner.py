@@ -39,7 +39,7 @@ SMALL = {"type": "HaarDiscriminator", "out_indices": [0, 1]}  # an embedding tha
 
 def ours(weight: float = 1.0, **method: Any) -> dict[str, Any]:
     """The entry of the methods."""
-    methods = [{"type": "PCL", "embedding": SMALL, **(method or {"loss_weight": 0.0})}]
+    methods = [{"type": "PCL", "every": 1, "embedding": SMALL, **(method or {"loss_weight": 0.0})}]
     return {
         "type": "contrastive",
         "loss_weight": weight,
@@ -437,14 +437,14 @@ def same(a, b):
 folder = tempfile.mkdtemp()
 for accumulate in (1, 2):
     stock = made(build(folder, MSSIM, L1, accumulate=accumulate))
-    entry = {**OURS, "methods": [{"type": "PCL", "loss_weight": 0.0}]}
+    entry = {**OURS, "methods": [{"type": "PCL", "every": 1, "loss_weight": 0.0}]}
     model = made(build(folder, MSSIM, L1, entry, accumulate=accumulate))
     before, now = train(stock, 3), train(model, 3)
     assert type(stock).__name__ == "SRModel" and type(model).__name__ == "ContrastiveSRModel"
     assert [{name: log[name] for name in old} for old, log in zip(before, now)] == before
     assert same(stock.net_g, model.net_g) and same(stock.net_g_ema, model.net_g_ema)
 
-entry = {**OURS, "methods": [{"type": "PCL", "loss_share": 0.3}]}
+entry = {**OURS, "methods": [{"type": "PCL", "every": 1, "loss_share": 0.3}]}
 whole = made(build(folder + "/whole", L1, entry))
 logs = train(whole, 4)
 plain = train(made(build(folder, L1)), 1)

@@ -80,7 +80,7 @@ def test_images_have_the_similarities_of_the_loss(kind: Any) -> None:
 
 def test_other_images_of_the_batch_are_shown() -> None:
     embedding = {"type": "FourierDiscriminator", "out_indices": [0]}
-    methods = attached(UPSAMPLE, PCL(negatives=[OtherInstances(count=2)], embedding=embedding))
+    methods = attached(UPSAMPLE, PCL(every=1, negatives=[OtherInstances(count=2)], embedding=embedding))
     batch = batch_of(count=2)
     (comparison,) = looked(methods, batch)
     assert [part.label for part in comparison.parts[-2:]] == ["OtherInstances 1", "OtherInstances 2"]

@@ -370,7 +370,7 @@ def test_modules_of_plain_pytorch_are_criteria_too() -> None:
 def test_beside_another_method() -> None:
     configs: list[dict[str, Any]] = [
         {"type": "CriaCL", "align_weight": 0.01, "uniformity_weight": 0.01, "vgg_weights": None},
-        {"type": "PCL", "loss_weight": 0.0004},
+        {"type": "PCL", "every": 1, "loss_weight": 0.0004},
     ]
     methods, net = build_methods(configs), branches()
     methods.attach(net)

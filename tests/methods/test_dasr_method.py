@@ -274,7 +274,7 @@ def test_methods_warm_up_as_long_as_one_of_them(share: dict[str, float]) -> None
     """The others rest meanwhile, and begin as if it was the first step."""
     first, second = build(), build(warmup_steps=1, name="second")
     net = network()
-    methods = methods_on(net, first, second, PCL(embedding=SmoothEmbedding(), **share))
+    methods = methods_on(net, first, second, PCL(every=1, embedding=SmoothEmbedding(), **share))
     assert methods.wants == ("lr_key",)
     logs = []
     for warming_up in (True, False):

@@ -65,7 +65,7 @@ def ready(*methods: Method) -> tuple[Methods, CountingNet, dict[str, Tensor]]:
 
 def pcl(**arguments: Any) -> PCL:
     torch.manual_seed(0)
-    return PCL(**{"loss_weight": 0.0004, "embedding": SmoothEmbedding(), **arguments})
+    return PCL(**{"every": 1, "loss_weight": 0.0004, "embedding": SmoothEmbedding(), **arguments})
 
 
 # ------------------------------------------------------------------------------------------------- a list of methods
@@ -498,7 +498,7 @@ def test_the_first_steps_of_other_methods_begin_behind_the_warm_up() -> None:
     torch.manual_seed(0)
     network = networks.DASR(channels=4, groups=1, blocks=1)
     embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
-    shared = PCL(embedding=embedding, train_embedding=2, loss_share=0.5, share_interval=100)
+    shared = PCL(every=1, embedding=embedding, train_embedding=2, loss_share=0.5, share_interval=100)
     methods = attached(network, DASR(loss_weight=0.01, warmup_steps=30, queue_size=64), shared)
     learnt, weights, seen = [], [], []
     for number in range(34):
@@ -693,7 +693,7 @@ def test_a_lazy_method_is_looked_at_at_any_step() -> None:
 def test_zeros_are_no_gradients_of_parts_that_rest() -> None:
     torch.manual_seed(0)
     network = net()
-    methods = attached(network, PCL(loss_weight=0.1), PCL(loss_weight=0.1, name="rare", every=2))
+    methods = attached(network, PCL(loss_weight=0.1, every=1), PCL(loss_weight=0.1, name="rare", every=2))
     step(methods, network, 0)
     methods.drop_idle_gradients()
     batch = methods.run(network, images_batch(1))
@@ -709,7 +709,7 @@ def test_zeros_are_no_gradients_of_parts_that_rest() -> None:
 def test_a_part_that_learnt_from_one_of_several_batches_keeps_its_gradient() -> None:
     torch.manual_seed(0)
     network = net()
-    methods = attached(network, PCL(loss_weight=0.1), PCL(loss_weight=0.1, name="rare", every=2))
+    methods = attached(network, PCL(loss_weight=0.1, every=1), PCL(loss_weight=0.1, name="rare", every=2))
     for number in range(2):  # of which one optimizer step follows
         batch = methods.run(network, images_batch(number))
         sum(methods.auxiliary_losses(batch).values()).backward()

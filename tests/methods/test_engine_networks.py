@@ -36,7 +36,7 @@ EACH: Mapping[str, Mapping[str, Any]] = {  # small ones of all methods
     "InfoNCE": POSITIONS,
     "BidirectionalNCE": POSITIONS,
     "SRNCE": POSITIONS,
-    "PCL": {"loss_weight": 0.1, "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
+    "PCL": {"loss_weight": 0.1, "every": 1, "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
     "ContrastiveRegularization": {"loss_weight": 0.1, "embedding": SmoothEmbedding()},
     "layers": {**POSITIONS, "type": "InfoNCE", "layers": ["first", "last"]},
 }
@@ -180,7 +180,7 @@ def test_swin_ir_on_images_that_it_pads(kind: str) -> None:
         {key: torch.rand(2, 3, f * h, f * w, generator=generator) for key, f in (("lr", 1), ("hr", 4))}
         for h, w in ((13, 11), (16, 8))
     )
-    without = attached(network, PCL(loss_weight=0.1, embedding=SmoothEmbedding()))
+    without = attached(network, PCL(every=1, loss_weight=0.1, embedding=SmoothEmbedding()))
     batch = without.run(network, odd)
     without.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"])).loss.backward()
     embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
@@ -293,7 +293,7 @@ def test_a_training_is_the_same_as_on_rgb_images_up_to_1(method: str, option: st
 
 def test_images_of_one_channel_come_back_as_three_equal_ones() -> None:
     network = Net(channels=1)
-    methods = attached(network, PCL(loss_share=0.3, embedding=SmoothEmbedding()))
+    methods = attached(network, PCL(every=1, loss_share=0.3, embedding=SmoothEmbedding()))
     images = grey(images_batch())
     seen = network(images["lr"])
     batch = methods.run(network, images)
@@ -313,7 +313,7 @@ def test_images_of_one_channel_come_back_as_three_equal_ones() -> None:
 
 def test_an_sr_image_of_one_channel_may_come_from_the_loop_with_a_pixel_loss_of_its_own() -> None:
     network = Net(channels=1)
-    methods = attached(network, PCL(loss_share=0.3, embedding=SmoothEmbedding()))
+    methods = attached(network, PCL(every=1, loss_share=0.3, embedding=SmoothEmbedding()))
     images = grey(images_batch())
     sr = network(images["lr"])
     batch = methods.run(network, {**images, "sr": sr})
@@ -347,7 +347,7 @@ def test_a_network_of_one_channel_is_found_by_trying() -> None:
 )
 def test_other_channels_are_refused_at_any_step(lr: int, hr: int, got: str) -> None:
     network = Net()
-    methods = attached(network, PCL(loss_weight=0.1, embedding=SmoothEmbedding()))
+    methods = attached(network, PCL(every=1, loss_weight=0.1, embedding=SmoothEmbedding()))
     batch = {"lr": torch.rand(2, lr, 8, 8), "hr": torch.rand(2, hr, 32, 32)}
     for _ in range(2):
         with pytest.raises(DataError, match=rf"all have 3 channels \(RGB\), or all 1, got {got}"):
@@ -398,7 +398,7 @@ def test_images_up_to_255_are_checked_as_such() -> None:
 
 @pytest.mark.parametrize("network", [CRLSR(channels=4, encoder_blocks=2, decoder_blocks=1), DASR(channels=4, groups=1)])
 def test_the_papers_networks_take_images_up_to_1(network: nn.Module) -> None:
-    methods = Methods([PCL(loss_weight=0.1, embedding=SmoothEmbedding())], image_range=255.0)
+    methods = Methods([PCL(every=1, loss_weight=0.1, embedding=SmoothEmbedding())], image_range=255.0)
     with pytest.raises(ConfigError, match=rf"image_range: expected 1\.0 with {type(network).__name__}.*Divide the im"):
         methods.attach(network)
 
@@ -460,7 +460,7 @@ def test_the_sr_image_is_taken_out_of_what_a_network_returns(make: Any, sr_outpu
 @pytest.mark.parametrize("layers", [True, False])
 def test_it_is_said_what_a_network_returns(make: Any, sr_output: int | str | None, message: str, layers: bool) -> None:
     network = Returning(make)
-    method: Method = on_layers() if layers else PCL(loss_weight=0.1, embedding=SmoothEmbedding())
+    method: Method = on_layers() if layers else PCL(every=1, loss_weight=0.1, embedding=SmoothEmbedding())
     methods = Methods([method], sr_output=sr_output)
     if not layers:
         methods.attach(network)
@@ -572,7 +572,7 @@ def test_a_whole_step_is_compiled_once_and_not_anew_at_every_step() -> None:
     def steps(compiled: bool) -> list[Tensor]:
         network = Net()
         torch.manual_seed(0)
-        methods = Methods([PCL(loss_share=0.1)])
+        methods = Methods([PCL(every=1, loss_share=0.1)])
         methods.attach(network)
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         own = torch.optim.SGD(methods.parameters(), 0.1)

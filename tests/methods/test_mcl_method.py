@@ -120,9 +120,8 @@ def test_a_past_is_a_negative_of_any_method_with_an_embedding(kind: str) -> None
     """Also beside others; from the first step on, where it is the network itself, everything is finite."""
     negatives = [{"type": "PastOutput", "decay": 0.9}, {"type": "GaussianBlur", "count": 1}]
     haar = {"type": "HaarDiscriminator", "out_indices": [0]}
-    (method,) = build_methods(
-        [{"type": kind, "embedding": haar, "negatives": negatives, "positives": HR, "loss_share": 0.05}]
-    )
+    options = {"embedding": haar, "negatives": negatives, "positives": HR, "loss_share": 0.05, "every": 1}
+    (method,) = build_methods([{"type": kind, **options}])
     run = training(method, net=NormNet())
     for step in range(3):
         run.step(images_batch(seed=step))
@@ -143,7 +142,7 @@ def test_pasts_are_in_the_state_and_nowhere_else() -> None:
     run.step(images_batch())
     assert all(p.grad is None for p in sample.parameters())
     assert not [p for optimizer in run.optimizers for p in optimizer.state if p in set(sample.parameters())]
-    fixed = build_methods([{"type": "PCL", "loss_weight": 0.1}])
+    fixed = build_methods([{"type": "PCL", "every": 1, "loss_weight": 0.1}])
     assert not [name for name in fixed.state_dict() if ".samples." in name]
 
 

@@ -305,7 +305,7 @@ def test_heads_follow_torch_s_own_random_state() -> None:
 
 
 def test_attach_leaves_a_method_without_layers_alone() -> None:
-    for method in (PCL(loss_weight=0.1, embedding=SmoothEmbedding()), build()):
+    for method in (PCL(every=1, loss_weight=0.1, embedding=SmoothEmbedding()), build()):
         network, before, random = net(), [id(p) for p in method.parameters()], torch.get_rng_state()
         attached(network, method)
         assert [id(p) for p in method.parameters()] == before
@@ -357,7 +357,7 @@ def test_two_methods_on_layers_call_the_network_once() -> None:
         [
             build(layers=LAYERS),
             build(SRNCE, name="second", layers=["body.1", "tail"]),
-            PCL(loss_weight=0.001, embedding=SmoothEmbedding()),
+            PCL(every=1, loss_weight=0.001, embedding=SmoothEmbedding()),
         ]
     )
     network = net()
@@ -373,7 +373,7 @@ def test_two_methods_on_layers_call_the_network_once() -> None:
 
 
 def test_the_other_order_calls_the_network_once_too() -> None:
-    methods = Methods([PCL(loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
+    methods = Methods([PCL(every=1, loss_weight=0.001, embedding=SmoothEmbedding()), build(layers=LAYERS)])
     network = net()
     methods.attach(network)
     calls = network.calls

@@ -25,7 +25,7 @@ BAD = [torch.nan, torch.inf, -torch.inf]
 
 def pcl(**arguments: Any) -> PCL:
     torch.manual_seed(0)
-    return PCL(loss_weight=0.01, embedding={"type": "HaarDiscriminator", "out_indices": [0]}, **arguments)
+    return PCL(loss_weight=0.01, every=1, embedding={"type": "HaarDiscriminator", "out_indices": [0]}, **arguments)
 
 
 class Training:
@@ -145,7 +145,7 @@ class Overflowing(PCL):
 
 def test_statistics_are_as_before_where_an_auxiliary_loss_is_left_out() -> None:
     embedding = {"type": "HaarDiscriminator", "out_indices": [0]}
-    training = Training(Overflowing(loss_weight=0.01, embedding=embedding), skip_nonfinite=1)
+    training = Training(Overflowing(loss_weight=0.01, every=1, embedding=embedding), skip_nonfinite=1)
     training.step()
     training.step()
     before = {name: x.clone() for name, x in training.methods.state_dict().items() if "running" in name}

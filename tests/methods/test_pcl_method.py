@@ -27,11 +27,11 @@ SMALL = {"PCL": {"loss_weight": 0.1}}  # what tests/test_fuzz_config.py builds
 
 
 def pcl(**arguments: Any) -> PCL:
-    """A method of reproducible parameters; loss_weight 0.0004 unless a weight or share is given."""
+    """A method of reproducible parameters; at each step, loss_weight 0.0004 unless a weight or share is given."""
     torch.manual_seed(0)
     if not {"loss_weight", "loss_share"} & set(arguments):
         arguments["loss_weight"] = 0.0004
-    return PCL(**arguments)
+    return PCL(**{"every": 1, **arguments})
 
 
 def net(seed: int = 1) -> CountingNet:
@@ -246,7 +246,7 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest
         def __init__(self, seed: int) -> None:
             torch.manual_seed(seed)
             self.net = CountingNet()
-            self.methods = build_methods([{"type": "PCL", "loss_share": 0.05, "share_interval": 4}])
+            self.methods = build_methods([{"type": "PCL", "every": 1, "loss_share": 0.05, "share_interval": 4}])
             self.methods.attach(self.net)
             self.net_optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
             self.optimizer = torch.optim.Adam(self.methods.parameters(), 1e-4)
@@ -335,7 +335,7 @@ def test_pcl_f_reuses_a_trained_embedding_and_leaves_it_alone(tmp_path: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = {"type": "HaarDiscriminator", "weights": str(tmp_path / "embedding.pth")}
-        fixed = PCL(loss_weight=0.0004, embedding=config, train_embedding=False)
+        fixed = PCL(every=1, loss_weight=0.0004, embedding=config, train_embedding=False)
     before = copy.deepcopy(fixed.embedding.state_dict())
     assert all(torch.equal(value, trained.embedding.state_dict()[name]) for name, value in before.items())
     methods = attached(network, fixed)
@@ -614,10 +614,11 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: st
         pcl(**arguments)
 
 
-@pytest.mark.parametrize(("kind", "share"), [(PCL, 1.0), (ContrastiveRegularization, 0.05)])
-def test_neither_weight_nor_share_is_the_share_that_was_measured_or_a_safe_one(kind: Any, share: float) -> None:
+@pytest.mark.parametrize(("kind", "share", "every"), [(PCL, 1.0, 4), (ContrastiveRegularization, 0.05, 1)])
+def test_without_arguments_it_has_what_was_measured_or_what_is_safe(kind: Any, share: float, every: int) -> None:
     torch.manual_seed(0)
     method = kind(embedding=SmoothEmbedding())
+    assert method.every == every
     methods, _, batch = ready(method)
     losses = methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
     assert_close(losses.metrics[f"{method.name}_contrastive_share"], share, dtype=torch.float32)
@@ -630,9 +631,13 @@ def test_neither_weight_nor_share_is_the_share_that_was_measured_or_a_safe_one(k
 def two() -> Methods:
     torch.manual_seed(0)
     configs = [
-        {"type": "PCL", "loss_weight": 0.001, "embedding": SmoothEmbedding(), "name": "first"},
+        {"type": "PCL", "every": 1, "loss_weight": 0.001, "embedding": SmoothEmbedding(), "name": "first"},
         OrderedDict(
-            type="PCL", loss_share=0.05, embedding={"type": "HaarDiscriminator", "out_indices": [0]}, name="second"
+            type="PCL",
+            every=1,
+            loss_share=0.05,
+            embedding={"type": "HaarDiscriminator", "out_indices": [0]},
+            name="second",
         ),
     ]
     return build_methods(configs)
@@ -671,7 +676,7 @@ def test_two_methods_add_up(two: Methods) -> None:
     ("configs", "message"),
     [
         ([], r"methods: expected a list of mappings such as \{type: PCL, \.\.\.\}, got \[\]"),
-        ({"type": "PCL", "loss_weight": 1}, "methods: expected a list of mappings"),
+        ({"type": "PCL", "every": 1, "loss_weight": 1}, "methods: expected a list of mappings"),
         ("PCL", "methods: expected a list of mappings"),
         (None, "methods: expected a list of mappings"),
         (["PCL"], rf"methods\[0\]: expected a mapping with `type`, one of {', '.join(METHODS)}.*; got 'PCL'"),

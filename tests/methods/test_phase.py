@@ -22,7 +22,7 @@ STEPS = range(200)
 
 def ready(**arguments: Any) -> tuple[PCL, Methods, dict[str, Tensor]]:
     torch.manual_seed(0)
-    method, net = PCL(loss_weight=0.01, embedding=SmoothEmbedding(), **arguments), CountingNet()
+    method, net = PCL(every=1, loss_weight=0.01, embedding=SmoothEmbedding(), **arguments), CountingNet()
     methods = attached(net, method)
     return method, methods, methods.run(net, images_batch())
 
@@ -37,7 +37,7 @@ def offset(method: Any, batch: dict[str, Tensor], step: Step) -> tuple[int, int]
 
 @pytest.mark.parametrize(("scale", "count"), [(2, 4), (3, 12), (4, 4), (8, 8)])
 def test_offsets_are_even_over_the_periods_of_strides_and_pixel_shuffle(scale: int, count: int) -> None:
-    method = PCL(embedding=SmoothEmbedding())
+    method = PCL(every=1, embedding=SmoothEmbedding())
     batch = images_batch(size=48, scale=scale)
     offsets = [offset(method, batch, Step(n, seed=n)) for n in STEPS]
     for axis in (0, 1):
@@ -77,7 +77,7 @@ def test_the_term_is_the_contrast_of_images_that_moved_alike() -> None:
 def test_the_embedding_learns_from_the_same_offset() -> None:
     torch.manual_seed(0)
     net = CountingNet()
-    methods = attached(net, PCL(loss_weight=0.01))
+    methods = attached(net, PCL(every=1, loss_weight=0.01))
     method = methods["pcl"]
     batch = methods.run(net, images_batch(size=64))
     while 0 in offset(method, batch, step_of(methods)):
