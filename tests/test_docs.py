@@ -242,7 +242,7 @@ def _dead() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
     nn.init.constant_(net[0].weight, 1e25)
-    methods = build_methods([{"type": "PCL", "loss_weight": 0.0004}])
+    methods = build_methods([{"type": "PCL", "loss_weight": 0.0004, "every": 1}])
     methods.attach(net)
     for _ in range(STEPS + 1):
         batch = methods.run(net, {"lr": torch.rand(2, 3, 16, 16), "hr": torch.rand(2, 3, 64, 64)})

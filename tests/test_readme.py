@@ -45,7 +45,7 @@ def test_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
 def test_readme_has_the_plain_loop() -> None:
     runnable = [code for code in blocks(PROJECT / "README.md", "python") if "import torch" in code]
     (loop,) = runnable
-    assert "PCL(every=4)" in loop
+    assert "Methods([PCL()])" in loop
 
 
 WITH_YAML = [page for page in PAGES if blocks(page, "yaml")]
