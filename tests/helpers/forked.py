@@ -11,11 +11,14 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from quicker import quicker
@@ -33,41 +36,74 @@ def run_ranks(work: Callable[..., None], folder: Path, world: int) -> None:
     start_processes(work, args=(str(folder),), nprocs=world, start_method="forkserver")
 
 
-def run_python(
-    arguments: Sequence[str | Path],
-    cwd: Path,
-    environment: Mapping[str, str],
-    timeout: float | None = 280,
-) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run([sys.executable, *arguments])` would return, with its output as text.
+def start_python(
+    arguments: Sequence[str | Path], cwd: Path, environment: Mapping[str, str], out: Path, err: Path
+) -> ForkServerProcess:
+    """Start what `python ARGUMENTS` is.
 
     Args:
         arguments: `-m`, a module and its arguments, or a script and its arguments.
         cwd: folder to run in.
         environment: of the process; PYTHONPATH is obeyed.
+        out: file at whose end its output is added.
+        err: the same for errors, and may be the same file.
+    """
+    words = [str(argument) for argument in arguments]
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_run, args=(words, str(cwd), dict(environment), str(out), str(err)))
+    process.start()
+    return process
+
+
+def run_python(
+    arguments: Sequence[str | Path],
+    cwd: Path,
+    environment: Mapping[str, str],
+    timeout: float | None = 280,
+    world: int = 1,
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, *arguments])` would return, with its output as text.
+
+    Args:
+        arguments: as in :func:`start_python`.
+        cwd: folder to run in.
+        environment: of the process.
         timeout: seconds after which it is killed.
+        world: number of processes. Several find in their environments what torchrun would have written there.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
     """
-    words = [str(argument) for argument in arguments]
-    context = multiprocessing.get_context("forkserver")
+    deadline = time.monotonic() + (timeout or float("inf"))
+    ranks = [dict(environment)] if world == 1 else [{**environment, **own} for own in _as_torchrun(world)]
     with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder, "out"), Path(folder, "err")
-        process = context.Process(target=_run, args=(words, str(cwd), dict(environment), *map(str, outputs)))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(words, timeout or 0)
-        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in outputs)
-    return subprocess.CompletedProcess(words, process.exitcode, out, err)
+        outputs = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(world)]
+        running = [start_python(arguments, cwd, own, *files) for own, files in zip(ranks, outputs, strict=True)]
+        for process in running:
+            process.join(None if timeout is None else max(0.0, deadline - time.monotonic()))
+        if late := [process for process in running if process.exitcode is None]:
+            for process in late:
+                process.kill()
+                process.join()
+            raise subprocess.TimeoutExpired(list(map(str, arguments)), timeout or 0)
+        texts = [[path.read_text(errors="replace") if path.exists() else "" for path in files] for files in outputs]
+    out, err = map("".join, zip(*texts, strict=True))
+    status = next((process.exitcode for process in running if process.exitcode), 0)
+    return subprocess.CompletedProcess(list(map(str, arguments)), status, out, err)
+
+
+def _as_torchrun(world: int) -> list[dict[str, str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    of_all = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    each = [{**of_all, "RANK": rank, "LOCAL_RANK": rank} for rank in range(world)]
+    return [{name: str(value) for name, value in own.items()} for own in each]
 
 
 def _run(words: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
     for stream, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, stream)
         os.close(file)
     os.environ.clear()

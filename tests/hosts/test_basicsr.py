@@ -285,9 +285,8 @@ def test_two_processes_train_as_one_model(one_pair: Path, tmp_path: Path) -> Non
     }
     changes["datasets:train:gt_size"] = 32  # a part of the image, another one on each rank
     options = write_options(tmp_path, "demo_pcl_edsr", one_pair, changes)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = Path(__file__).with_name("basicsr_rank_script.py")
-    printed = succeed(run([sys.executable, *torchrun, script, options, "--launcher", "pytorch"], tmp_path))
+    printed = succeed(run_python([script, options, "--launcher", "pytorch"], tmp_path, ENVIRONMENT, world=2))
     assert "pcl_contrastive_share: 5.0000e-02" in printed  # at the first step, where nothing is smoothed yet
     assert load(tmp_path / "experiments/demo_pcl_edsr/training_states/3.state")["methods"]["step.count"] == 3
     (first, images), (second, others) = (load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))

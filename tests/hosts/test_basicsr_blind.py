@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import run_python
 from PIL import Image
 from same import assert_same
 
@@ -188,16 +189,8 @@ def test_two_processes_hold_one_queue(one: Path, tmp_path: Path) -> None:
     changes = {**SHORT, **WHOLE, "network_g": network, "methods": methods("demo_dasr_x4", warmup_steps=1)}
     changes |= {"train:ema_decay": 0, "val:val_freq": 1}
     options = write_options(tmp_path, "demo_dasr_x4", one, changes)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = Path(__file__).with_name("basicsr_rank_script.py")
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(script), str(options), "--launcher", "pytorch"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python([script, options, "--launcher", "pytorch"], tmp_path, ENVIRONMENT, world=2)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     (first, images), (second, others) = (load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
     assert_same(first, second)
@@ -441,14 +434,14 @@ def test_a_damaged_image_ends_the_training_however_it_is_loaded(
     loading = {"datasets:train:prefetch_mode": prefetch, "datasets:train:num_worker_per_gpu": workers}
     options = write_options(tmp_path, "demo_dasr_x4", tmp_path / "own", {**SHORT, **loading})
     if command == "contrastive-sr":
-        start = [sys.executable, "-m", "contrastive_sr.cli", "train", str(options)]
+        done = run_python(["-m", "contrastive_sr.cli", "train", options], tmp_path, ENVIRONMENT, timeout=100)
     else:
-        start = [sys.executable, "-m", "basicsr.train", "-opt", str(options)]
         package = Path(import_basicsr("basicsr").__file__ or "").parent
         shutil.copytree(package, tmp_path / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
-    done = subprocess.run(
-        start, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
-    )
+        start = [sys.executable, "-m", "basicsr.train", "-opt", str(options)]
+        done = subprocess.run(
+            start, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
+        )
     assert done.returncode == 1
     message = r"(?m)^%s\S+/train/HR/astronaut_\d+_\d+\.png cannot be read as an image: 3000 bytes"
     if command == "contrastive-sr":

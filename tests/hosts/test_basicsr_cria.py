@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import run_python
 from PIL import Image
 from same import assert_same
 
@@ -139,16 +140,8 @@ def test_two_processes_hold_one_state(one: Path, tmp_path: Path) -> None:
     """Branches, masks and the trunk all take part, or DistributedDataParallel would stop."""
     changes = {**SHORT, "datasets:train:gt_size": 64, "methods": methods(normalize=True), "val": None}
     options = write_options(tmp_path, NAME, one, changes)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = Path(__file__).with_name("basicsr_rank_script.py")
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(script), str(options), "--launcher", "pytorch"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python([script, options, "--launcher", "pytorch"], tmp_path, ENVIRONMENT, world=2)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     (first, images), (second, others) = (load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
     assert not torch.equal(images, others)

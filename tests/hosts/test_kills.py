@@ -6,19 +6,19 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import mmagic_helpers as helpers
 import pytest
 import torch
+from forked import start_python
 
 import contrastive_sr.hosts.mmagic  # noqa: F401 - so that torch.load knows MMEngine's log history
 from tests.hosts.basicsr_options import load, write_options
 
-COMMAND = [sys.executable, "-m", "contrastive_sr.cli", "train"]
+COMMAND = ["-m", "contrastive_sr.cli", "train"]
 # Networks so small that a good part of the time goes into checkpoints.
 TINY_BASICSR = {
     "network_g:num_feat": 4,
@@ -54,7 +54,7 @@ class Training:
             (folder / "datasets").mkdir()
             (folder / "datasets/demo").symlink_to(data)
 
-    def start(self, steps: int, resume: bool) -> subprocess.Popen[bytes]:
+    def start(self, steps: int, resume: bool) -> ForkServerProcess:
         """Start it or go on, to a number of steps; what it prints goes into a file."""
         if self.basicsr:
             changes = {**TINY_BASICSR, "train:total_iter": steps}
@@ -63,14 +63,9 @@ class Training:
             path = self.folder / "tiny.py"
             config = helpers.write_config(path, "demo_pcl_edsr", steps=steps, save=1, val=10**6, more=TINY_MMAGIC)
         flag = ["--auto_resume" if self.basicsr else "--resume"] if resume else []
-        with (self.folder / "printed.txt").open("wb") as output:
-            return subprocess.Popen(
-                [*COMMAND, config.name, *flag],
-                cwd=self.folder,
-                env=helpers.environment(),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        printed = self.folder / "printed.txt"
+        printed.unlink(missing_ok=True)
+        return start_python([*COMMAND, config.name, *flag], self.folder, helpers.environment(), printed, printed)
 
     def saved(self) -> int:
         """The step of the newest state or checkpoint; 0 if there is none."""
@@ -119,13 +114,14 @@ def kill_again_and_again(training: Training, kills: int, seed: int) -> int:
             time.sleep(chance.uniform(0, needed))
         else:
             while training.saved() == before:
-                assert process.poll() is None, training.printed()[-4000:]
+                assert process.exitcode is None, training.printed()[-4000:]
                 time.sleep(0.01)
             needed = time.monotonic() - started
             time.sleep(chance.uniform(0, 0.5))
-        assert process.poll() is None, training.printed()[-4000:]
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        assert process.exitcode is None, training.printed()[-4000:]
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         early += training.saved() == before
         training.check_files()
         training.tidy()
@@ -151,7 +147,8 @@ def test_a_killed_training_goes_on(host: str, kills: int, demo_data: Path, tmp_p
     # what a kill in the midst of a save leaves, whether or not there was one
     (training.states / f".contrastive-sr-{7:016x}.unfinished").write_bytes(b"half a file")
     process = training.start(last + 2, resume=True)
-    assert process.wait() == 0, training.printed()[-4000:]
+    process.join()
+    assert process.exitcode == 0, training.printed()[-4000:]
     assert f"iter: {last}" in training.printed()
     assert training.check_files() > 0
     assert training.saved() == last + 2
