@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -550,15 +551,15 @@ def test_layers_with_a_gan(train_here: Callable[..., Path], demo_data: Path, tmp
 
 def test_two_processes_contrast_over_the_whole_batch(one_pair: Path, tmp_path: Path) -> None:
     methods = read_options("demo_nce_edsr")["methods"]
-    methods[0]["negatives_from"] = "batch"
+    methods[0] |= {"negatives_from": "batch", "positions": 3, "temperature": 1000.0}
     changes = {"train:total_iter": 2, "logger:save_checkpoint_freq": 2, "logger:print_freq": 1, "methods": methods}
-    changes["datasets:train:batch_size_per_gpu"] = 1  # so that the only negative is the other process's
+    changes["datasets:train:batch_size_per_gpu"] = 1
     options = write_options(tmp_path, "demo_nce_edsr", one_pair, changes)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "contrastive_sr.cli"]
     printed = succeed(run([sys.executable, *torchrun, "train", options, "--launcher", "pytorch"], tmp_path))
-    losses = re.findall(r"nce_contrastive_raw: (\S+)", printed)
-    assert len(losses) == 2
-    assert all(float(value) > 0 for value in losses)
+    # Where all vectors are about equally similar, each direction's loss is the logarithm of the number of candidates.
+    of_both = pytest.approx(2 * math.log(2 * 3), rel=1e-2)
+    assert [float(value) for value in re.findall(r"nce_contrastive_raw: (\S+)", printed)] == [of_both, of_both]
     state = load(tmp_path / "experiments/demo_nce_edsr/training_states/2.state")["methods"]
     assert state["step.count"] == 2
     assert all(torch.isfinite(value).all() for value in state.values())
