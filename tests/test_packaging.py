@@ -60,10 +60,11 @@ def _link(package: Distribution, site: Path) -> None:
             (site / top).symlink_to(package.locate_file(top))
 
 
-def _environment(wheel: Path, folder: Path) -> tuple[Path, Path]:
+def _environment(wheel: Path, folder: Path, with_pip: bool = False) -> tuple[Path, Path]:
     """A fresh one with the wheel alone: its commands, and where it has its packages."""
-    venv.create(folder / "venv", with_pip=True)
-    _run(folder / "venv/bin/python", "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
+    venv.create(folder / "venv", with_pip=with_pip)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "venv/bin/python"]
+    _run(*pip, "install", "-q", "--no-deps", wheel, cwd=folder)
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     return folder / "venv/bin", site
 
@@ -90,7 +91,7 @@ def test_the_wheel_carries_all_and_no_more(wheel: Path, project: Path) -> None:
 @pytest.mark.timeout(900)
 def test_installed_alone_it_works(wheel: Path, tmp_path: Path, project: Path) -> None:
     """With its declared dependencies only: a missing one, or a host that is imported by mistake, shows here."""
-    binaries, site = _environment(wheel, tmp_path)
+    binaries, site = _environment(wheel, tmp_path, with_pip=True)
     python = binaries / "python"
     _link_needed(wheel, site)
 
