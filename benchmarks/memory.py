@@ -28,6 +28,7 @@ IMAGES = 32  # of the demo's; how many there are has no effect on what a leak ad
 
 # Where its defaults are not enough: a method with every part that may keep something from one step to the next.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "PCL": {"every": 1},
     "InfoNCE": {"positions": 64},
     "BidirectionalNCE": {"positions": 64, "layers": ["0", "1"], "embedding": {"out_indices": (0, 1)}},
     "SRNCE": {"positions": 64},

@@ -182,14 +182,31 @@ def jaggedness_warnings(
     for data, methods in results.items():
         of_reference = methods.get(reference, {}).get("jaggedness")
         for method, row in methods.items():
-            value, of_bicubic = row.get("jaggedness"), row.get("bicubic_jaggedness")
-            if value is None or of_bicubic is None:
-                continue
-            if of_reference is not None and of_reference > of_bicubic:
-                found.append(jaggedness_warning(f"{method} on {data}", value - of_reference, reference))
-            else:
-                found.append(jaggedness_warning(f"{method} on {data}", value - of_bicubic))
+            if above := jaggedness_above(row, of_reference, reference):
+                found.append(jaggedness_warning(f"{method} on {data}", *above))
     return [warning for warning in found if warning is not None]
+
+
+def jaggedness_above(
+    row: Mapping[str, float | None], of_reference: float | None = None, reference: str = ""
+) -> tuple[float, str] | None:
+    """By how much edges are more jagged than bicubic's, or than a reference's where that is higher; and than what.
+
+    Args:
+        row: means of a method, with ``jaggedness`` and ``bicubic_jaggedness``, or there is no result.
+        of_reference: the jaggedness of a method to compare with; None: bicubic enlargement alone.
+        reference: that method.
+
+    Example:
+        >>> jaggedness_above({"jaggedness": 0.5, "bicubic_jaggedness": 0.25}, 0.125, "l1")
+        (0.25, 'bicubic enlargement')
+    """
+    value, of_bicubic = row.get("jaggedness"), row.get("bicubic_jaggedness")
+    if value is None or of_bicubic is None:
+        return None
+    if of_reference is not None and of_reference > of_bicubic:
+        return value - of_reference, reference
+    return value - of_bicubic, "bicubic enlargement"
 
 
 def jaggedness_warning(what: str, excess: float, than: str = "bicubic enlargement") -> str | None:

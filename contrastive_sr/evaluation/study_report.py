@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.evaluation.evaluate import Score
-from contrastive_sr.evaluation.jaggedness import jaggedness_warnings
+from contrastive_sr.evaluation.jaggedness import jaggedness_above, jaggedness_warning
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.evaluation.plots import Frontier, save_frontier, save_grid
 from contrastive_sr.evaluation.report import COLUMNS, Results, Scores, Shown, Table, arrow, as_html, most_detailed
@@ -172,26 +173,46 @@ def difference_text(name: str, difference: Difference) -> str:
 
 
 def warnings_of(summary: Summary) -> list[str]:
-    """A sentence for each arm on each data set whose images have too many dots, or edges that are too jagged."""
-    found = []
+    """A sentence for each arm on each data set with too many dots, or with edges that are too jagged, in a seed.
+
+    It is of the worst seed: a mean over seeds would hide one whose images are spoilt.
+    """
+    dots, jagged = [], []
     for dataset, arms in summary.measured.items():
+        of_reference = _by_seed(arms.get(summary.reference, {}))
         for arm, of in arms.items():
-            excess = {
-                period: of[name].mean - of[f"hr_{name}"].mean
+            seeds = _by_seed(of)
+            patterns = [
+                (row[name] - row[f"hr_{name}"], seed, period)
                 for name, period in (("pattern_2", 2), ("pattern_scale", None))
-                if name in of and f"hr_{name}" in of
-            }
-            if excess:
-                worst = max(excess, key=excess.__getitem__)
-                found.append(excess_warning(f"{arm} on {dataset}", excess[worst], worst))
-    means = {
-        dataset: {arm: {name: measured.mean for name, measured in of.items()} for arm, of in arms.items()}
-        for dataset, arms in summary.measured.items()
-    }
-    reference = summary.reference
-    alone = {dataset: {reference: arms[reference]} for dataset, arms in means.items() if reference in arms}
-    jagged = jaggedness_warnings(alone) + jaggedness_warnings(means, reference)
-    return [*(warning for warning in found if warning is not None), *jagged]
+                for seed, row in seeds.items()
+                if {name, f"hr_{name}"} <= set(row)
+            ]
+            if patterns:
+                excess, seed, period = max(patterns, key=itemgetter(0))
+                dots.append(excess_warning(_of_seed(arm, seed, seeds, dataset), excess, period))
+            edges = []
+            for seed, row in seeds.items():
+                own = None if arm == summary.reference else of_reference.get(seed, {}).get("jaggedness")
+                if above := jaggedness_above(row, own, summary.reference):
+                    edges.append((*above, seed))
+            if edges:
+                excess, than, seed = max(edges, key=itemgetter(0))
+                jagged.append(jaggedness_warning(_of_seed(arm, seed, seeds, dataset), excess, than))
+    return [warning for warning in (*dots, *jagged) if warning is not None]
+
+
+def _by_seed(metrics: Mapping[str, Measured]) -> dict[int, dict[str, float]]:
+    """Means over images: of each seed, each metric."""
+    seeds: dict[int, dict[str, float]] = {}
+    for name, measured in metrics.items():
+        for seed, mean in measured.seeds.items():
+            seeds.setdefault(seed, {})[name] = mean
+    return seeds
+
+
+def _of_seed(arm: str, seed: int, seeds: Collection[int], dataset: str) -> str:
+    return f"{arm}{f', seed {seed},' if len(seeds) > 1 else ''} on {dataset}"
 
 
 def notes_of(summary: Summary) -> list[str]:

@@ -35,8 +35,8 @@ DEFAULT = {"type": "StationaryHaarDiscriminator"}
 class EmbeddingMethod(Method):
     """A method with one term, ``contrastive``, over an embedding, positives and negatives.
 
-    An embedding that can learn is trained as PCL-SR does: at each step, before the SR network's, it learns to tell HR
-    from (detached) SR images by eq. 7, over the batches of all ranks. When it trains, HR and SR images share one pass,
+    An embedding that can learn is trained as PCL-SR does: before the SR network's step, it learns to tell HR from
+    (detached) SR images by eq. 7, over the batches of all ranks. When it trains, HR and SR images share one pass,
     and so one normalisation; in the contrastive term all images are normalised by its running statistics, which that
     term does not change.
 

@@ -30,9 +30,9 @@ class PCL(ImageMethod):
     statistics, which that term does not change.
 
     At a share that is large enough to have a visible effect, the paper's form covers flat areas with dots, which
-    perceptual metrics reward. Against that are three defaults of ours: the random phase, one negative that is the SR
-    image with dots on it, and a contrast at every fourth step only; they do not prevent it in every training. A fourth
-    default, the undecimated Haar transform in the embedding, makes a share stronger. The paper's are
+    perceptual metrics reward. Against that are two defaults of ours, the random phase, and one negative that is the SR
+    image with dots on it; they do not prevent it in every training. A third, the undecimated Haar transform in the
+    embedding, makes a share stronger; a fourth, ``every=4``, makes a step cheaper. The paper's are
     ``embedding={"type": "HaarDiscriminator"}``, ``phase="fixed"``,
     ``negatives=[{"type": "GaussianBlur", "count": 4}]`` and ``every=1``.
 

@@ -24,7 +24,8 @@ from tests.helpers.same import assert_same  # noqa: E402
 from tests.hosts.basicsr_options import write_options  # noqa: E402
 from tests.hosts.real_esrgan import GAN  # noqa: E402
 
-PCL = {"type": "PCL", "loss_share": 0.1, "embedding": {"type": "HaarDiscriminator", "out_indices": [0, 1]}}
+HAAR = {"type": "HaarDiscriminator", "out_indices": [0, 1]}
+PCL = {"type": "PCL", "every": 1, "loss_share": 0.1, "embedding": HAAR}
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "upscale": 4}
 DASR = {
     "network_g": {"type": "DASR", "channels": 8, "groups": 1, "blocks": 1},

@@ -350,7 +350,7 @@ def test_options_that_the_optimizer_does_not_take(options: dict[str, Any], messa
 @pytest.mark.parametrize(
     "config",
     [
-        {"type": "PCL", "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
+        {"type": "PCL", "every": 1, "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
         {"type": "BidirectionalNCE", "layers": ["0"], "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
     ],
     ids=lambda config: config["type"],
