@@ -11,6 +11,7 @@ import torch
 import yaml
 from cria_models import save_random_vgg
 
+from contrastive_sr.cli.imports import import_files
 from contrastive_sr.cli.study import Settings, study_host, together
 from contrastive_sr.embeddings import StationaryHaarDiscriminator
 from contrastive_sr.hosts.study import Plan, Study
@@ -37,6 +38,7 @@ def test_every_arm_can_be_trained(file: Path, demo_data: Path, tmp_path: Path, m
         torch.save({"params": StationaryHaarDiscriminator().state_dict()}, tmp_path / embedding)
 
     settings = together(file, Settings())
+    import_files(settings.imports)
     assert settings.base is not None
     assert "methods" not in next(iter(settings.arms.values()))  # the reference: L1 alone
     plan = Plan(settings.base, settings.arms, settings.seeds or [0], tmp_path / "out", settings.steps)
