@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,13 @@ def pytest_collection_finish() -> None:
 
 
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(autouse=True)
+def _no_rank() -> Iterator[None]:
+    """MMagic's `tools/train.py` leaves one in the environment, which launchers in later tests would take for theirs."""
+    yield
+    os.environ.pop("LOCAL_RANK", None)
 
 
 @pytest.fixture(scope="session", params=DEVICES)

@@ -65,7 +65,7 @@ def methods_of(kind: str) -> Methods:
     every_third = PCL(name="rare", every=3, embedding=SmallDiscriminator())
     if kind == "resting":
         return Methods([every_third])
-    return Methods([PCL(loss_share=0.2, embedding=SmallDiscriminator()), every_third])
+    return Methods([PCL(loss_share=0.2, every=1, embedding=SmallDiscriminator()), every_third])
 
 
 def code_of(page: str, change: tuple[str, str] = ("", "")) -> dict[str, Any]:
