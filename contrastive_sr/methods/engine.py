@@ -531,7 +531,7 @@ class Methods(nn.Module):
             if self.training and self._still[label].is_dead(raw):
                 warnings.warn(
                     f"{label} at SR step {self.step.value + 1}: expected a loss that changes from step to step, got "
-                    f"exactly {raw.item():.4g} {STEPS} times in a row. The contrast is dead, as where the training "
+                    f"exactly {raw.item():.4g}, {STEPS} times in a row. The contrast is dead, as where the training "
                     "has diverged: lower the learning rates, and resume from an earlier checkpoint. A loss with a "
                     "margin is 0 where all have it.",
                     stacklevel=3,

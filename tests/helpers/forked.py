@@ -59,7 +59,7 @@ def run_python(
     arguments: Sequence[str | Path],
     cwd: Path,
     environment: Mapping[str, str],
-    timeout: float | None = 280,
+    timeout: float = 280,
     world: int = 1,
 ) -> subprocess.CompletedProcess[str]:
     """What `subprocess.run([sys.executable, *arguments])` would return, with its output as text.
@@ -74,22 +74,23 @@ def run_python(
     Raises:
         subprocess.TimeoutExpired: it took longer.
     """
-    deadline = time.monotonic() + (timeout or float("inf"))
+    words, deadline = [str(argument) for argument in arguments], time.monotonic() + timeout
     ranks = [dict(environment)] if world == 1 else [{**environment, **own} for own in _as_torchrun(world)]
     with tempfile.TemporaryDirectory() as folder:
         outputs = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(world)]
         running = [start_python(arguments, cwd, own, *files) for own, files in zip(ranks, outputs, strict=True)]
         for process in running:
-            process.join(None if timeout is None else max(0.0, deadline - time.monotonic()))
-        if late := [process for process in running if process.exitcode is None]:
-            for process in late:
-                process.kill()
-                process.join()
-            raise subprocess.TimeoutExpired(list(map(str, arguments)), timeout or 0)
+            process.join(max(0.0, deadline - time.monotonic()))
+        late = [process for process in running if process.exitcode is None]
+        for process in late:
+            process.kill()
+            process.join()
         texts = [[path.read_text(errors="replace") if path.exists() else "" for path in files] for files in outputs]
     out, err = map("".join, zip(*texts, strict=True))
+    if late:
+        raise subprocess.TimeoutExpired(words, timeout, out, err)
     status = next((process.exitcode for process in running if process.exitcode), 0)
-    return subprocess.CompletedProcess(list(map(str, arguments)), status, out, err)
+    return subprocess.CompletedProcess(words, status, out, err)
 
 
 def _as_torchrun(world: int) -> list[dict[str, str]]:
