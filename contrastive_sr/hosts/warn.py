@@ -1,4 +1,4 @@
-"""Warnings of a method in the host's own log, which is kept, and not on the console."""
+"""Warnings in the host's own log, which is kept, and not on the console."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def warnings_in_log(log: Callable[[str], object]) -> Iterator[None]:
         yield
     for warning in caught:
         log(str(warning.message))
+
+
+def not_watched(how: str) -> str:
+    """A sentence for a training whose validation would not notice what a contrast may do to images.
+
+    Args:
+        how: the metrics to add, as the host writes them.
+    """
+    return (
+        "Validation does not measure periodic dots and jagged edges, which a contrast can cause and LPIPS rewards. To "
+        f"be warned of them, add {how}"
+    )

@@ -309,6 +309,12 @@ def test_a_forced_seed_seeds_the_whole_training(train_here: Callable[..., Path],
     assert any(not torch.equal(of_other[key], value) for key, value in of_file.items())
 
 
+def test_a_validation_that_would_not_notice_dots_says_so(train_here: Callable[..., Path], demo_data: Path) -> None:
+    psnr = {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}
+    (log,) = train_here("demo_pcl_edsr", demo_data, options={"val:metrics": psnr}).glob("train_*.log")
+    assert log.read_text().count("add to `val: metrics:` `pattern: {type: calculate_pattern, period: 4, better") == 1
+
+
 def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
         train_here("demo_pcl_edsr", demo_data, options={"methods": [{"type": "PCL", "temprature": 1.0}]})
@@ -425,6 +431,7 @@ def test_a_share_above_one_is_in_the_log(demo_data: Path, tmp_path: Path) -> Non
     (log,) = (tmp_path / "experiments/demo_pcl_edsr").glob("train_*.log")
     assert log.read_text().count("times that of the pixel loss (weight 10)") == 1
     assert log.read_text().count("Dataset [CheckedPairedImageDataset] - demo is built.") == 1
+    assert "does not measure periodic dots" not in log.read_text()
 
 
 def test_a_stopped_run_says_how_to_go_on(one_pair: Path, tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def rcan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("rcan")
     helpers.write_demo(folder)
     more = 'default_hooks["checkpoint"] = dict(_delete_=True, type="CheckpointHook", interval=1, by_epoch=False)\n'
+    more += 'val_evaluator = dict(metrics=[dict(type="PSNR", crop_border=4, convert_to="Y")])\n'
     helpers.write_config(folder / "small.py", "demo_pcl_rcan", steps=2, save=1, more=more)
     code = "import sys; from pathlib import Path; from contrastive_sr.hosts.mmagic.runner import train; "
     command = [sys.executable, "-c", code + "train(Path(sys.argv[1]), sys.argv[2:])", "small.py"]
@@ -254,6 +255,12 @@ def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[st
     assert "small: 100 % (3/3)" in second
     assert "(2/3)" not in second
     assert {path.name for path in folder.iterdir()} == {"small.py", "datasets", "work_dirs"}
+
+
+def test_a_validation_that_would_not_notice_dots_says_so(rcan: tuple[Path, list[str]]) -> None:
+    logs = [log.read_text() for log in rcan[0].glob("work_dirs/small/*/*.log")]
+    added = 'add to the metrics of `val_evaluator` `dict(type="contrastive_sr.Pattern", period=scale)`'
+    assert [log.count(added) for log in logs] == [1, 1]
 
 
 def test_no_checkpoint_runs_code(rcan: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,6 +455,7 @@ def test_two_processes_end_with_equal_weights(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     helpers.run([*torchrun, "train.py", "small.py", "--launcher", "pytorch"], tmp_path)
     work = tmp_path / "work_dirs/small"
+    assert not any("does not measure periodic dots" in log.read_text() for log in work.glob("*/*.log"))
     first, second = (torch.load(work / f"rank{rank}.pth") for rank in (0, 1))
     assert any(name.startswith("methods.") for name in first)
     assert_same(first, second)

@@ -32,6 +32,7 @@ from contrastive_sr.hosts.in_step import (
     with_inputs,
 )
 from contrastive_sr.hosts.kernels import kernel_size, true_kernels
+from contrastive_sr.hosts.warn import not_watched
 from contrastive_sr.networks import NETWORKS
 
 if TYPE_CHECKING:
@@ -95,6 +96,19 @@ class WithMethods(ProvenSaves, InHostStep, Host):
             self.logger.info(
                 f"In the first {max(m.warmup_steps for m in methods)} steps methods warm up: they alone train the SR "
                 f"network, and the losses of {self._host_name} rest."
+            )
+        if len(methods):
+            self._say_what_is_not_watched()
+
+    def _say_what_is_not_watched(self) -> None:
+        measured = {options["type"] for options in ((self.opt.get("val") or {}).get("metrics") or {}).values()}
+        if measured and calculate_pattern.__name__ not in measured:
+            self.logger.info(
+                not_watched(
+                    f"to `val: metrics:` `pattern: {{type: {calculate_pattern.__name__}, period: {self.opt['scale']}, "
+                    f"better: lower}}` and `jaggedness: {{type: {calculate_jaggedness.__name__}, scale: "
+                    f"{self.opt['scale']}, better: lower}}`."
+                )
             )
 
     @property

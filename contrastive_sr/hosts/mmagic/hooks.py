@@ -11,18 +11,19 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 
 from contrastive_sr.data.files import atomic_write, lies_inside, remove_unfinished
 from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.hosts.checkpoints import steps_to_host
-from contrastive_sr.hosts.mmagic.models import WithMethods
+from contrastive_sr.hosts.mmagic.metrics import Pattern
+from contrastive_sr.hosts.mmagic.models import WithMethods, bare
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.mmagic.resumed import say_what_is_in_force
 from contrastive_sr.hosts.progress import TrainingProgress
 from contrastive_sr.hosts.proven import LoggedLosses, check_finite, check_whole, not_saved
+from contrastive_sr.hosts.warn import not_watched
 
 _STATE = "contrastive_sr"  # the key of our own state in a checkpoint file
 _BACKEND = "contrastive_sr_atomic"
@@ -133,7 +134,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Moves our state out of `state_dict`. A training that has become NaN is not saved."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         if isinstance(model, WithMethods):
             model.bare_methods.check_finite()
         check_finite(checkpoint, f"To save the checkpoint of step {runner.iter + 1}")
@@ -158,7 +159,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         state.update(checkpoint.get(_STATE, {}))
         if optimizers := checkpoint.get("optimizer"):
             steps_to_host([optimizers] if "param_groups" in optimizers else optimizers.values())
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         if not runner._resume or not isinstance(model, WithMethods):
             return
         needed = {key: value.shape for key, value in model.state_dict().items() if model.is_own_state(key)}
@@ -203,7 +204,7 @@ class FiniteHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Looks whether single steps may be left out."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         wrappers = runner.optim_wrapper
         every = wrappers.values() if isinstance(wrappers, OptimWrapperDict) else [wrappers]
         survives = isinstance(model, WithMethods) and model.bare_methods.skip_nonfinite
@@ -222,6 +223,21 @@ class FiniteHook(Hook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Looks at what is about to be saved."""
         check_finite(checkpoint, f"To save the checkpoint of step {runner.iter + 1}")
+
+
+def _say_what_is_not_watched(runner: Any) -> None:
+    model, loop = bare(runner.model), runner.val_loop
+    if loop is None or not isinstance(model, WithMethods) or not len(model.bare_methods):
+        return
+    evaluators = loop.evaluators if hasattr(loop, "evaluators") else [loop.evaluator]
+    measured = [metric for evaluator in evaluators for metric in evaluator.metrics or []]
+    if measured and not any(isinstance(metric, Pattern) for metric in measured):
+        runner.logger.info(
+            not_watched(
+                'to the metrics of `val_evaluator` `dict(type="contrastive_sr.Pattern", period=scale)` and '
+                '`dict(type="contrastive_sr.Jaggedness", scale=scale)`, with the scale of the network.'
+            )
+        )
 
 
 @HOOKS.register_module()
@@ -255,6 +271,7 @@ class ProgressHook(Hook):
                 f"{len(loader.dataset)} over all processes: incomplete batches are dropped, and no step would be made. "
                 'Try sampler=dict(type="InfiniteSampler", shuffle=True), drop_last=False, or a smaller batch_size.'
             )
+        _say_what_is_not_watched(runner)
         if is_main_process():
             title, loggers = Path(runner.work_dir).name, [runner.logger]
             bar = TrainingProgress(runner.max_iters, start=runner.iter, title=title, loggers=loggers)

@@ -165,7 +165,7 @@ class WithMethods(BaseEditModel):
     @property
     def bare_methods(self) -> Methods:
         """The methods without the wrapper that MMSeparateDistributedDataParallel puts around them."""
-        found: Methods = _bare(self.methods)
+        found: Methods = bare(self.methods)
         return found
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -185,7 +185,7 @@ class WithMethods(BaseEditModel):
         if prefix:
             for plain, wrapped in self._wrapped_prefixes(prefix):
                 _rename(state_dict, plain, wrapped)
-        elif (own := under_own_names(_bare(self.generator), state_dict)) is not state_dict:
+        elif (own := under_own_names(bare(self.generator), state_dict)) is not state_dict:
             # what authors released is a file of the generator alone
             parts = [name for name in ("generator", "generator_ema") if hasattr(self, name)]
             state_dict.clear()
@@ -400,6 +400,6 @@ def accepted_keys(model: type) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _bare(module: Any) -> Any:
+def bare(module: Any) -> Any:
     """A part of the model without the wrapper that MMSeparateDistributedDataParallel puts around it."""
     return module.module if is_model_wrapper(module) else module
