@@ -38,7 +38,7 @@ ARMS: Mapping[str, Config | None] = {
         "loss_share": 1.0,
         "every": 4,
         "embedding": {"type": "StationaryHaarDiscriminator"},
-        "positives": [{"type": "HighResolution"}],
+        "positives": [{"type": "HighResolution"}, {"type": "Sharpen", "count": 3}],
         "negatives": [],
     },
 }

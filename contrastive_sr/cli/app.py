@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = Commands(help="Contrastive learning for image super-resolution, in PyTorch, BasicSR and MMagic.")
 prepare = Commands(help="Write data sets that the shipped configs use.")
 app.add_typer(prepare, name="prepare")
-plot = Commands(help="Draw what a trained network has learnt.")
+plot = Commands(help="Draw what trained networks have learnt, and what they do to images.")
 app.add_typer(plot, name="plot")
 
 _UNWRITABLE = (
@@ -48,6 +48,23 @@ _Scale = Annotated[int, typer.Option(min=1, help="How many times larger HR is.")
 _Tile = Annotated[int | None, typer.Option(help="Super-resolve in tiles of so many LR pixels a side, to save memory.")]
 _Overlap = Annotated[int, typer.Option(help="LR pixels at the edges of tiles that are dropped.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the GPU if there is one.")]
+_Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]FILE", help="A trained network of BasicSR, MMagic or spandrel; may be repeated."),
+]
+_Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK",
+        help="What the checkpoint is of: a config (.yml; .py, which is run), a name such as EDSR, or options: "
+        "'{type: EDSR, num_feat: 32}'. Once for all checkpoints or once for each. Default: auto, the option file "
+        "beside BasicSR's models, or what spandrel finds.",
+    ),
+]
+_Preset = Annotated[
+    str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
+]
+_LPIPS = Annotated[Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")]
 _Rgb = Annotated[bool | None, typer.Option("--rgb", help="Measure PSNR and SSIM on RGB too.")]
 
 
@@ -305,19 +322,8 @@ def evaluate(
     methods: Annotated[
         list[str] | None, typer.Argument(metavar="[METHOD]...", help="Built-in methods: bicubic.", show_default=False)
     ] = None,
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]FILE", help="A trained network of BasicSR, MMagic or spandrel; may be repeated."),
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NETWORK",
-            help="What the checkpoint is of: a config (.yml; .py, which is run), a name such as EDSR, or options: "
-            "'{type: EDSR, num_feat: 32}'. Once for all checkpoints or once for each. Default: auto, the option file "
-            "beside BasicSR's models, or what spandrel finds.",
-        ),
-    ] = None,
+    checkpoint: _Checkpoints = None,
+    network: _Networks = None,
     hr: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]DIR", help="A folder of HR images; may be repeated.")
     ] = None,
@@ -328,18 +334,14 @@ def evaluate(
             help="LR images for each --hr, in the same order; or, without --hr, photos that have no HR images.",
         ),
     ] = None,
-    degradation: Annotated[
-        str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
-    ] = None,
+    degradation: _Preset = None,
     *,
     scale: Annotated[int, typer.Option(min=1, help="How many times larger HR is; at 1 LR is given, by --lr.")],
     seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
     tile: _Tile = None,
     overlap: _Overlap = 32,
     rgb: _Rgb = None,
-    lpips_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
-    ] = None,
+    lpips_weights: _LPIPS = None,
     fetch_lpips: Annotated[
         bool, typer.Option("--fetch-lpips", help="Have torchvision download that AlexNet, if it is not here yet.")
     ] = False,
@@ -452,6 +454,55 @@ def export(
 
     network = write(checkpoint, target)
     console.print(f"Wrote the {network} of {checkpoint} to {target}", soft_wrap=True, markup=False)
+
+
+@plot.command("crops", no_args_is_help=True)
+def plot_crops(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE[@LEFT,TOP,SIDE]...",
+            help="HR images, each with the square to show, in its pixels. Default: where edges are steepest.",
+        ),
+    ],
+    checkpoint: _Checkpoints = None,
+    network: _Networks = None,
+    bicubic: Annotated[bool, typer.Option("--bicubic", help="Show bicubic enlargement first.")] = False,
+    lr: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="An LR image for each IMAGE, in the same order.")
+    ] = None,
+    degradation: _Preset = None,
+    *,
+    scale: _Scale,
+    seed: Annotated[int, typer.Option(help="Seed of the degradation.")] = 0,
+    tile: _Tile = None,
+    overlap: _Overlap = 32,
+    lpips_weights: _LPIPS = None,
+    device: _Device = None,
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("crops.png"),
+) -> None:
+    """Draw parts of photographs under several networks beside HR, enlarged without smoothing.
+
+    For example: contrastive-sr plot crops zebra.png@320,120,64 --checkpoint l1=a.pth --checkpoint pcl=b.pth --scale 4
+    """
+    from contrastive_sr.cli.crops import plot_crops as draw
+
+    draw(
+        images,
+        out,
+        methods=["bicubic"] if bicubic else [],
+        checkpoints=checkpoint or [],
+        networks=network or [],
+        lr=lr or [],
+        degradation=degradation,
+        scale=scale,
+        seed=seed,
+        tile=tile,
+        overlap=overlap,
+        lpips_weights=lpips_weights,
+        device=device,
+        console=console,
+    )
 
 
 @plot.command("degradations")
@@ -580,9 +631,7 @@ def demo(
         int, typer.Option(min=10, help="Training steps with L1 and with L1 + PCL; their start has three times as many.")
     ] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all trainings.")] = 0,
-    lpips_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
-    ] = None,
+    lpips_weights: _LPIPS = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw finished trainings away, and train again.")] = False,
 ) -> None:
     """Train EDSR with L1, and from there on with L1 and with L1 + PCL, and show the difference."""
@@ -622,13 +671,9 @@ def study(
     lr: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="LR images for each --hr, in the same order.")
     ] = None,
-    degradation: Annotated[
-        str | None, typer.Option(metavar="PRESET", help="Make LR with a preset, e.g. dasr-isotropic. Default: bicubic.")
-    ] = None,
+    degradation: _Preset = None,
     rgb: _Rgb = None,
-    lpips_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS.")
-    ] = None,
+    lpips_weights: _LPIPS = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for all results. Default: study.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Trainings at a time. Default: 1.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,

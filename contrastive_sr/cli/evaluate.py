@@ -111,7 +111,7 @@ def run_evaluation(
         with named_in_errors("--fetch-lpips"):
             lpips_weights = fetch_weights()
     with console.status("getting ready ..."):
-        compared = _networks(methods, checkpoints, networks, scale, console)
+        compared = named_networks(methods, checkpoints, networks, scale, console)
         # before a training can have overwritten the files
         about = about_run(COLOURS_WITH_HR if with_hr else COLOURS, _checkpoint_files(checkpoints))
         metrics, left_out = load_metrics(scale, lpips_weights, on, rgb=rgb, with_hr=with_hr)
@@ -338,9 +338,22 @@ def _checkpoint_files(checkpoints: Sequence[str]) -> dict[str, Path]:
     return dict(zip(checkpoint_names(named), (file for _, file in named), strict=True))
 
 
-def _networks(
+def named_networks(
     built_in: Sequence[str], checkpoints: Sequence[str], networks: Sequence[str], scale: int, console: Console
 ) -> list[NamedNetwork]:
+    """The networks of a command line, each under a name of its own.
+
+    Args:
+        built_in: names of built-in ones, ``bicubic``.
+        checkpoints: ``FILE`` or ``NAME=FILE``.
+        networks: none, one for all checkpoints, or one for each: a config, a name, options, or ``auto``.
+        scale: of the networks.
+        console: where it is said how a network's structure was found.
+
+    Raises:
+        ConfigError: none, equal names, or a network that cannot be used.
+        HostError: a host that is needed is missing or broken.
+    """
     from contrastive_sr.config import unknown
     from contrastive_sr.evaluation import NamedNetwork, bicubic
     from contrastive_sr.hosts.trained import checkpoint_names
