@@ -99,7 +99,7 @@ def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> N
             plot.set_axis_off()
         for plot, (title, image) in zip(row, images, strict=False):
             plot.imshow(image, interpolation="nearest")
-            plot.set_title(title, fontsize=12, pad=4)
+            plot.set_title(title, fontsize=12, pad=4, parse_math=False)  # names may hold a $
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 

@@ -54,23 +54,37 @@ def load_metrics(
     except HostError:
         left_out.append("NIQE is left out: it is BasicSR's, which is not installed or broken (contrastive-sr doctor).")
     if with_hr:
-        try:
-            weights = cached_weights() if lpips_weights is None else lpips_weights
-            if lpips_weights is not None or weights.is_file():
-                metrics["lpips"] = load_lpips(weights, device)
-            else:
-                left_out.append(
-                    "LPIPS is left out: the AlexNet it needs is not on this machine. contrastive-sr evaluate "
-                    f"--fetch-lpips has torchvision download it; or give torchvision's {weights.name} by "
-                    "--lpips-weights."
-                )
-        except HostError as error:
-            if lpips_weights is not None:
-                raise
-            left_out.append(f"LPIPS is left out: {error}")
+        lpips, why = find_lpips(lpips_weights, device)
+        metrics |= lpips
+        left_out += why
     try:
         metrics |= load_blur(scale)
     except HostError as error:
         left_out.append(f"Blur is left out: {error}")
     metrics |= load_pattern(scale) | load_jaggedness(scale)
     return {name: metric for name, metric in metrics.items() if with_hr or isinstance(metric, NoReference)}, left_out
+
+
+def find_lpips(weights: Path | None, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
+    """LPIPS by its name, if what it needs is there, or else a sentence on why it is left out.
+
+    Args:
+        weights: file of an AlexNet; None: torchvision's, if it has been downloaded before.
+        device: where it is computed.
+
+    Raises:
+        ConfigError: a file that is missing or holds something else.
+        HostError: the file is given, and torchmetrics or torchvision is not installed.
+    """
+    try:
+        file = cached_weights() if weights is None else weights
+        if weights is not None or file.is_file():
+            return {"lpips": load_lpips(file, device)}, []
+    except HostError as error:
+        if weights is not None:
+            raise
+        return {}, [f"LPIPS is left out: {error}"]
+    return {}, [
+        "LPIPS is left out: the AlexNet it needs is not on this machine. contrastive-sr evaluate --fetch-lpips has "
+        f"torchvision download it; or give torchvision's {file.name} by --lpips-weights."
+    ]

@@ -537,7 +537,10 @@ class Study:
             return
         if not self._is_trained(training):
             for data, names in missing:
-                report(f"{run.label}: {', '.join(names)} not measured on {data.name}, since its checkpoint is gone")
+                said = f"{run.label}: {', '.join(names)} not measured on {data.name}, since its checkpoint is gone"
+                report(said)
+                if any(result.dataset == data.name for result in self.ledger.of(run.arm, run.seed)):
+                    self._failures.append(f"{said}. Means are of the images that were measured.")
             return
         network = trained_network(self._checkpoint(training), str(training.config), self.host.scale)
         network.module.to(tests.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -17,13 +17,14 @@ def warnings_in_log(log: Callable[[str], object]) -> Iterator[None]:
         log(str(warning.message))
 
 
-def not_watched(how: str) -> str:
+def not_watched(missing: Mapping[str, str], where: str) -> str:
     """A sentence for a training whose validation would not notice what a contrast may do to images.
 
     Args:
-        how: the metrics to add, as the host writes them.
+        missing: what is not measured, in words, to the metric that would, as the host writes it.
+        where: where to add metrics.
     """
     return (
-        "Validation does not measure periodic dots and jagged edges, which a contrast can cause and LPIPS rewards. To "
-        f"be warned of them, add {how}"
+        f"Validation does not measure {' and '.join(missing)}, which a contrast can cause and LPIPS rewards. To be "
+        f"warned of them, add {' and '.join(f'`{metric}`' for metric in missing.values())} to {where}."
     )

@@ -59,8 +59,8 @@ class EmbeddingMethod(Method):
         weight: weight of the term.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether it learns; a whole number: only in this many steps at the beginning. None: it learns
-            if it can.
+        train_embedding: whether it learns; a whole number: only in the first so many steps of the training, as far as
+            the method takes part in them. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators; None for a method that
             has none.
         negatives: mappings or sample generators; None for a method that has none.

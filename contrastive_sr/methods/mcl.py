@@ -48,8 +48,8 @@ class MCL(EmbeddingMethod):
             share is 0.05.
         embedding: a mapping such as ``{"type": "HaarDiscriminator"}``, or an embedding. None: ``relu1_2``, ``relu2_2``
             and ``relu3_3`` of VGG-16, whose weights are downloaded once.
-        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
-            it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in the first so many steps of the training,
+            as far as the method takes part in them. None: it learns if it can.
         layer_weights: one number of at least 0 for each layer of the embedding. None: 0.2, 0.3 and 0.5 with the default
             embedding, else 1 over the number of layers.
         positives: mappings such as ``{"type": "HighResolution"}``, or sample generators; ``[]`` for none, the default.

@@ -57,8 +57,8 @@ class InfoNCE(PositionMethod):
             feature map of the embedding. None: the SR image's features in the embedding.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
-            it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in the first so many steps of the training,
+            as far as the method takes part in them. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen"}``, or sample generators; the loss is the mean over all of
             them. Default: the HR image.
         seed: seed of the randomness of samples and positions.
@@ -167,8 +167,8 @@ class SRNCE(PositionMethod):
         layers: names of the SR network's modules, as in :class:`InfoNCE`. None: the SR image's features.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
-            it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in the first so many steps of the training,
+            as far as the method takes part in them. None: it learns if it can.
         positives: mappings or sample generators; the loss is the mean over all of them. Default: the HR image.
         negatives: mappings or sample generators: the condition, which SR features are to move away from. The loss is
             the mean over all pairs with the positives. Default: the enlarged LR image.

@@ -50,8 +50,9 @@ class PCL(ImageMethod):
             :class:`~contrastive_sr.embeddings.StationaryHaarDiscriminator`. The choices are the rows of
             Table IV: ``VGGFeatures`` (config 1), ``RGBDiscriminator`` (2), ``HaarDiscriminator`` (3),
             ``FourierDiscriminator`` (5). ``TimmFeatures`` is any network of timm.
-        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
-            it learns if it can. False with ``weights`` in the embedding is PCL-F (Table V).
+        train_embedding: whether the embedding learns; a whole number: only in the first so many steps of the training,
+            as far as the method takes part in them. None: it learns if it can. False with ``weights`` in
+            the embedding is PCL-F (Table V).
         train_on_samples: whether the embedding learns to tell positives (HR among them) from SR images and negatives,
             as in the authors' script for RCAN, instead of HR from SR images. It sees several times as many images.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three

@@ -34,8 +34,8 @@ class ContrastiveRegularization(ImageMethod):
         similarity: ``"cosine"``, or ``"dot"`` for the paper's dot product of whole maps.
         embedding: a mapping such as ``{"type": "VGGFeatures"}``, or an embedding. Default:
             ``StationaryHaarDiscriminator``.
-        train_embedding: whether the embedding learns; a whole number: only in this many steps at the beginning. None:
-            it learns if it can.
+        train_embedding: whether the embedding learns; a whole number: only in the first so many steps of the training,
+            as far as the method takes part in them. None: it learns if it can.
         positives: mappings such as ``{"type": "Sharpen", "count": 3}``, or sample generators. Default: HR and three
             sharpened HR images.
         negatives: mappings or sample generators. Default: four blurred HR images, the

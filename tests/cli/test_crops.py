@@ -71,8 +71,12 @@ def test_another_form_is_refused(photo: Path, numbers: str) -> None:
 
 
 def test_an_image_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^IMAGE: expected a file of an HR image, got .*dog.png, which is not there"):
+    with pytest.raises(DataError, match=r"^IMAGE: expected the file of an HR image, got .*dog.png, which is not there"):
         part_of(f"{tmp_path}/dog.png@1,2,3")
+    with pytest.raises(DataError, match=r"got .*d@1/dog.png, which is not there"):
+        part_of(f"{tmp_path}/d@1/dog.png")
+    with pytest.raises(DataError, match=r"got .*, which is a folder"):
+        part_of(f"{tmp_path}@1,2,3")
 
 
 def test_parts_of_whole_images(photo: Path, tmp_path: Path, drawn: list[list[tuple[str, UInt8Image]]]) -> None:
@@ -115,11 +119,38 @@ def test_networks_side_by_side(photo: Path, tmp_path: Path, command_line: Run) -
 
 
 def test_a_given_lr_image(photo: Path, tmp_path: Path, drawn: list[list[tuple[str, UInt8Image]]]) -> None:
-    Image.new("RGB", (27, 22), (10, 200, 30)).save(tmp_path / "lr.png")
-    draw(f"{photo}@30,20,8", lr=[tmp_path / "lr.png"], out=tmp_path / "crops.png")
-    assert np.array_equal(np.unique(drawn[0][0][1].reshape(-1, 3), axis=0), [[10, 200, 30]])
+    colours = {"green": (10, 200, 30), "blue": (10, 20, 230)}
+    for name, colour in colours.items():
+        Image.new("RGB", (27, 22), colour).save(tmp_path / f"{name}.png")
+    lr = [tmp_path / f"{name}.png" for name in colours]
+    draw(*2 * [f"{photo}@30,20,8"], lr=lr, out=tmp_path / "crops.png")
+    for row, colour in zip(drawn, colours.values(), strict=True):
+        assert np.array_equal(np.unique(row[0][1].reshape(-1, 3), axis=0), [colour])
+    with pytest.raises(DataError, match=r"^--lr: .*cat.png is 110 x 90 in HR and 27 x 22 in LR"):
+        draw(str(photo), lr=lr[:1], scale=2, out=tmp_path / "crops.png")
+    with pytest.raises(DataError, match=r"^--lr: .*HR without LR: cat.png"):
+        draw(str(photo), lr=[tmp_path / "red.png"], out=tmp_path / "crops.png")
+    with pytest.raises(ConfigError, match=r"^--lr: expected a file for each IMAGE, got none. At scale 1"):
+        draw(str(photo), scale=1, out=tmp_path / "crops.png")
     with pytest.raises(ConfigError, match="--lr: expected one for each IMAGE, in the same order, got 1 for 2"):
-        draw(str(photo), str(photo), lr=[tmp_path / "lr.png"], out=tmp_path / "crops.png")
+        draw(str(photo), str(photo), lr=lr[:1], out=tmp_path / "crops.png")
+
+
+def test_a_name_that_looks_like_a_formula(photo: Path, tmp_path: Path) -> None:
+    draw(str(photo.rename(tmp_path / "a$b_{$.png")), out=tmp_path / "crops.png")
+    assert (tmp_path / "crops.png").is_file()
+
+
+def test_a_metric_that_fails_costs_no_picture(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[list[tuple[str, UInt8Image]]]
+) -> None:
+    def fail(sr: UInt8Image, hr: UInt8Image) -> float:
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr("contrastive_sr.hosts.metrics.find_lpips", lambda weights, device: ({"lpips": fail}, []))
+    printed = draw(str(photo), out=tmp_path / "crops.png")
+    assert "- bicubic: lpips of cat.png could not be measured (RuntimeError: no memory left)." in printed
+    assert "LPIPS" not in drawn[0][0][0]
 
 
 @pytest.mark.parametrize(

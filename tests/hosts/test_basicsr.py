@@ -311,8 +311,18 @@ def test_a_forced_seed_seeds_the_whole_training(train_here: Callable[..., Path],
 
 def test_a_validation_that_would_not_notice_dots_says_so(train_here: Callable[..., Path], demo_data: Path) -> None:
     psnr = {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}
-    (log,) = train_here("demo_pcl_edsr", demo_data, options={"val:metrics": psnr}).glob("train_*.log")
-    assert log.read_text().count("add to `val: metrics:` `pattern: {type: calculate_pattern, period: 4, better") == 1
+    jaggedness = {"jaggedness": {"type": "calculate_jaggedness", "scale": 4, "better": "lower"}}
+    dots = "`pattern: {type: calculate_pattern, period: 4, better: lower}`"
+    teeth = "`jaggedness: {type: calculate_jaggedness, scale: 4, better: lower}`"
+
+    for name, metrics in (("both", psnr), ("one", psnr | jaggedness)):
+        train_here("demo_pcl_edsr", demo_data, options={"val:metrics": metrics, "name": name})
+    (log,) = Path("experiments").glob("*/train_*.log")  # in one process BasicSR keeps the first file
+    both, one = re.findall("Validation does not measure .*", log.read_text())
+    assert "measure periodic dots and jagged edges, which" in both
+    assert both.endswith(f"add {dots} and {teeth} to `val: metrics:`.")
+    assert "measure periodic dots, which" in one
+    assert one.endswith(f"add {dots} to `val: metrics:`.")
 
 
 def test_misspelt_key(train_here: Callable[..., Path], demo_data: Path) -> None:

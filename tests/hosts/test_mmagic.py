@@ -259,7 +259,7 @@ def test_our_runner_shows_progress_and_passes_flags_on(rcan: tuple[Path, list[st
 
 def test_a_validation_that_would_not_notice_dots_says_so(rcan: tuple[Path, list[str]]) -> None:
     logs = [log.read_text() for log in rcan[0].glob("work_dirs/small/*/*.log")]
-    added = 'add to the metrics of `val_evaluator` `dict(type="contrastive_sr.Pattern", period=scale)`'
+    added = 'add `dict(type="contrastive_sr.Pattern", period=scale)` and `dict(type="contrastive_sr.Jaggedness", scale='
     assert [log.count(added) for log in logs] == [1, 1]
 
 

@@ -102,14 +102,17 @@ class WithMethods(ProvenSaves, InHostStep, Host):
 
     def _say_what_is_not_watched(self) -> None:
         measured = {options["type"] for options in ((self.opt.get("val") or {}).get("metrics") or {}).values()}
-        if measured and calculate_pattern.__name__ not in measured:
-            self.logger.info(
-                not_watched(
-                    f"to `val: metrics:` `pattern: {{type: {calculate_pattern.__name__}, period: {self.opt['scale']}, "
-                    f"better: lower}}` and `jaggedness: {{type: {calculate_jaggedness.__name__}, scale: "
-                    f"{self.opt['scale']}, better: lower}}`."
-                )
+        pattern, jaggedness, scale = calculate_pattern.__name__, calculate_jaggedness.__name__, self.opt["scale"]
+        missing = {
+            what: line
+            for metric, what, line in (
+                (pattern, "periodic dots", f"pattern: {{type: {pattern}, period: {max(2, scale)}, better: lower}}"),
+                (jaggedness, "jagged edges", f"jaggedness: {{type: {jaggedness}, scale: {scale}, better: lower}}"),
             )
+            if metric not in measured
+        }
+        if measured and pattern not in measured:
+            self.logger.info(not_watched(missing, "`val: metrics:`"))
 
     @property
     def _host_name(self) -> str:

@@ -17,7 +17,7 @@ from contrastive_sr.data.files import atomic_write, lies_inside, remove_unfinish
 from contrastive_sr.distributed import check_same_on_ranks
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.hosts.checkpoints import steps_to_host
-from contrastive_sr.hosts.mmagic.metrics import Pattern
+from contrastive_sr.hosts.mmagic.metrics import Jaggedness, Pattern
 from contrastive_sr.hosts.mmagic.models import WithMethods, bare
 from contrastive_sr.hosts.mmagic.registry import HOOKS
 from contrastive_sr.hosts.mmagic.resumed import say_what_is_in_force
@@ -231,13 +231,17 @@ def _say_what_is_not_watched(runner: Any) -> None:
         return
     evaluators = loop.evaluators if hasattr(loop, "evaluators") else [loop.evaluator]
     measured = [metric for evaluator in evaluators for metric in evaluator.metrics or []]
-    if measured and not any(isinstance(metric, Pattern) for metric in measured):
-        runner.logger.info(
-            not_watched(
-                'to the metrics of `val_evaluator` `dict(type="contrastive_sr.Pattern", period=scale)` and '
-                '`dict(type="contrastive_sr.Jaggedness", scale=scale)`, with the scale of the network.'
-            )
+    missing = {
+        what: line
+        for metric, what, line in (
+            (Pattern, "periodic dots", 'dict(type="contrastive_sr.Pattern", period=scale)'),
+            (Jaggedness, "jagged edges", 'dict(type="contrastive_sr.Jaggedness", scale=scale)'),
         )
+        if not any(isinstance(each, metric) for each in measured)
+    }
+    if measured and "periodic dots" in missing:
+        where = "the metrics of `val_evaluator`, with the scale of the network (for x1 the period 2)"
+        runner.logger.info(not_watched(missing, where))
 
 
 @HOOKS.register_module()
