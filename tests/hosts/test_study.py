@@ -391,11 +391,11 @@ def test_a_metric_that_fails_is_told_and_tried_again(folder: Path) -> None:
     assert made._missing(made.trainings[0], tests) == [(data, ["odd"])]
     # a later run that has the checkpoint no more says so on the page, too
     later = Study(plan, BasicSRStudy(plan.base))
-    Path("start.pth").rename("away.pth")
+    later._checkpoint(later.trainings[0]).rename("away.pth")
     later._measure(later.trainings[0], tests, lines.append)
     gone = "start, seed 0: odd not measured on mine, since its checkpoint is gone"
     assert (lines[-1], later._notes(tests)[-1]) == (gone, f"{gone}. Means are of the images that were measured.")
-    Path("away.pth").rename("start.pth")
+    Path("away.pth").rename(later._checkpoint(later.trainings[0]))
     made._measure(made.trainings[0], tests, lines.append)
     assert made._missing(made.trainings[0], tests) == []
 
