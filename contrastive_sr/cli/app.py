@@ -431,7 +431,7 @@ def upscale(
 @app.command()
 def cost(
     files: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG...", help="BasicSR option files (.yml) or MMagic configs (.py).")
+        list[Path], typer.Argument(metavar="CONFIG", help="BasicSR option files (.yml) or MMagic configs (.py).")
     ],
     size: Annotated[str, typer.Option(help="Of the LR image: 224, or width x height such as 320x180.")] = "224",
 ) -> None:
@@ -461,7 +461,7 @@ def plot_crops(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE[@LEFT,TOP,SIDE]...",
+            metavar="IMAGE[@LEFT,TOP,SIDE]",
             help="HR images, each with the square to show, in its pixels. Default: where edges are steepest.",
         ),
     ],
@@ -553,7 +553,7 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Folders of trainings: experiments/NAME, work_dirs/NAME; also a log file."
+            metavar="RUN", help="Folders of trainings: experiments/NAME, work_dirs/NAME; also a log file."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("compare.png"),
