@@ -552,9 +552,7 @@ def plot_degradations(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN", help="Folders of trainings: experiments/NAME, work_dirs/NAME; also a log file."
-        ),
+        typer.Argument(metavar="RUN", help="Folders of trainings: experiments/NAME, work_dirs/NAME; also a log file."),
     ],
     out: Annotated[Path, typer.Option(help="The picture to write: .png, .pdf or .svg.")] = Path("compare.png"),
     keys: Annotated[
