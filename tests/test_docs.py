@@ -48,7 +48,8 @@ LOSS_PAGES = sorted((DOCS / "losses").glob("*.md"))
 PAPERS = [DOCS / f"{name}.md" for name in ("pcl", "crl_sr", "dasr", "cria_cl", "mpf_net", "mcl")]
 # what shell commands on the pages begin with that are not looked into
 LAUNCHERS = {"mim", "torchrun", "accelerate"}
-OTHERS = {"docker", "pip", *LAUNCHERS, "python", "source", "sed", "mkdir", "for", "name=$(basename", "ln", "done"}
+LOOPS = {"for", "done", "name=$(basename", "nets=();"}
+OTHERS = {"docker", "pip", *LAUNCHERS, "python", "source", "sed", "mkdir", "ln", *LOOPS}
 HOST_FLAGS = {name for flags in FLAGS.values() for flag in flags for name in flag.names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.options import PLUGIN, OptionLoader
 from contrastive_sr.hosts.in_step import STATE_SUFFIX
 
@@ -41,6 +43,12 @@ def load(path: Path) -> Any:
         content["methods"] = own["methods"]
         content["optimizers"] += [] if own["optimizer"] is None else [own["optimizer"]]
     return content
+
+
+def forget_log() -> None:
+    """Let the next training in this process open a log of its own; BasicSR opens one a process."""
+    import_basicsr("basicsr.utils.logger").initialized_logger.clear()
+    logging.getLogger("basicsr").handlers.clear()
 
 
 def write_options(folder: Path, name: str, data: Path, changes: Mapping[str, Any], file: str = "options.yml") -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -14,10 +13,9 @@ import pytest
 
 from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
-from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.resumed import RECORD
 from contrastive_sr.hosts.basicsr.steps import last_epoch
-from tests.hosts.basicsr_options import load, write_options
+from tests.hosts.basicsr_options import forget_log, load, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -52,8 +50,7 @@ def train(three_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         tiny |= {"network_g:num_feat": 4, "network_g:num_block": 1, "datasets:train:num_worker_per_gpu": 0}
         tiny |= {"datasets:train:dataset_enlarge_ratio": 1, "logger:use_tb_logger": False, "logger:print_freq": 1}
         options = write_options(tmp_path, NAME, three_pairs, {**tiny, **changes.pop("options", {})})
-        monkeypatch.setattr(import_basicsr("basicsr.utils.logger"), "initialized_logger", {})  # a log file of its own
-        monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [])
+        forget_log()
         runner.train(options, list(arguments))
         return tmp_path / "experiments" / NAME
 

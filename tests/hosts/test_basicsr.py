@@ -24,7 +24,7 @@ from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.hosts.basicsr import runner
 from contrastive_sr.hosts.basicsr.export import export
 from contrastive_sr.hosts.basicsr.host import import_basicsr
-from tests.hosts.basicsr_options import PROJECT, load, read_options, write_options
+from tests.hosts.basicsr_options import PROJECT, forget_log, load, read_options, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -92,6 +92,7 @@ def train_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def train(name: str, data: Path, *arguments: str, **changes: Any) -> Path:
         short = {"train:total_iter": 2, "val:val_freq": 2, "logger:print_freq": 1, "logger:save_checkpoint_freq": 2}
         options = write_options(tmp_path, name, data, {**short, **changes.pop("options", {})})
+        forget_log()
         runner.train(options, list(arguments))
         return tmp_path / "experiments" / read_options(name)["name"]
 
@@ -317,8 +318,8 @@ def test_a_validation_that_would_not_notice_dots_says_so(train_here: Callable[..
 
     for name, metrics in (("both", psnr), ("one", psnr | jaggedness)):
         train_here("demo_pcl_edsr", demo_data, options={"val:metrics": metrics, "name": name})
-    (log,) = Path("experiments").glob("*/train_*.log")  # in one process BasicSR keeps the first file
-    both, one = re.findall("Validation does not measure .*", log.read_text())
+    logs = (next(Path("experiments", name).glob("train_*.log")).read_text() for name in ("both", "one"))
+    both, one = (re.search("Validation does not measure .*", log)[0] for log in logs)
     assert "measure periodic dots and jagged edges, which" in both
     assert both.endswith(f"add {dots} and {teeth} to `val: metrics:`.")
     assert "measure periodic dots, which" in one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from contrastive_sr.errors import ConfigError, DataError, HostError, NonFiniteEr
 from contrastive_sr.hosts.basicsr import folders, runner
 from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.saving import with_proven_saves
-from tests.hosts.basicsr_options import load, write_options
+from tests.hosts.basicsr_options import forget_log, load, write_options
 
 pytestmark = pytest.mark.basicsr
 
@@ -47,9 +46,7 @@ def train(demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
 
     def run(*arguments: str, **changes: Any) -> Path:
         options = write_options(tmp_path, "demo_pcl_edsr", demo_data, {**TINY, **changes})
-        # BasicSR opens one log a process
-        import_basicsr("basicsr.utils.logger").initialized_logger.clear()
-        logging.getLogger("basicsr").handlers.clear()
+        forget_log()
         runner.train(options, list(arguments))
         return tmp_path / "experiments/demo_pcl_edsr"
 
