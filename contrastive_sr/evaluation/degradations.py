@@ -22,6 +22,7 @@ from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import list_images, read_rgb
 from contrastive_sr.degradations import Degradation
 from contrastive_sr.errors import DataError
+from contrastive_sr.evaluation.plots import names_as_they_are
 
 NEIGHBOURS = 10
 FOLDS = 5
@@ -186,6 +187,7 @@ class Panel(NamedTuple):
     legend: str = ""
 
 
+@names_as_they_are
 def save_tsne(path: Path, rows: Sequence[Sequence[Panel]], title: str) -> None:
     """Draw a t-SNE for each panel, a point for each image, coloured by its degradation (DASR, Fig. 3 and 6).
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -25,6 +26,9 @@ from contrastive_sr.evaluation.report import Box
 Series = Sequence[tuple[int, float]]
 
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")  # told apart by the colour-blind too
+
+names_as_they_are = rc_context({"text.parse_math": False})
+"""Decorator of what draws names of files and runs: a $ in them begins no formula."""
 
 _DISTANCES = (7, 18, 30, 44)  # of a label from its point, in points
 
@@ -82,6 +86,7 @@ def save_crops(
     save_grid(path, titled)
 
 
+@names_as_they_are
 def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> None:
     """Draw rows of images with a title each, enlarged without smoothing.
 
@@ -99,7 +104,7 @@ def save_grid(path: Path, rows: Sequence[Sequence[tuple[str, UInt8Image]]]) -> N
             plot.set_axis_off()
         for plot, (title, image) in zip(row, images, strict=False):
             plot.imshow(image, interpolation="nearest")
-            plot.set_title(title, fontsize=12, pad=4, parse_math=False)  # names may hold a $
+            plot.set_title(title, fontsize=12, pad=4)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:])
 
@@ -132,6 +137,7 @@ def _draw(plot: Axes, panel: Panel) -> None:
         plot.legend(frameon=False, fontsize=10)
 
 
+@names_as_they_are
 def save_curves(path: Path, panels: Sequence[Panel], title: str) -> None:
     """Draw the panels in two columns, the last of an odd number over both.
 
@@ -170,6 +176,7 @@ class Frontier:
     origin: str
 
 
+@names_as_they_are
 def save_frontier(path: Path, plots: Sequence[Frontier], title: str) -> None:
     """Draw trainings by two metrics: a large dot for the mean over seeds, small ones for the seeds, and arrows.
 

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from contrastive_sr.data.files import atomic_write
+from contrastive_sr.evaluation.plots import names_as_they_are
 from contrastive_sr.methods import Compared, Comparison
 from contrastive_sr.methods.compared import in_digits
 
@@ -33,6 +34,7 @@ _LINE, _HEADER, _CAPTION = 0.2, 0.82, 0.3
 _LETTERS = 24  # of a label's line
 
 
+@names_as_they_are
 def save_samples(path: Path, comparisons: Sequence[Comparison], title: str) -> None:
     """Draws the images of each comparison in a row, below each what the embedding's first layer sees of it.
 

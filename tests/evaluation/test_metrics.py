@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from contrastive_sr.errors import DataError
 from contrastive_sr.evaluation import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
-from contrastive_sr.evaluation.plots import Panel, save_crops, save_curves
+from contrastive_sr.evaluation.plots import Frontier, Panel, save_crops, save_curves, save_frontier
 
 Image = npt.NDArray[np.uint8]
 
@@ -113,3 +114,14 @@ def test_pictures_have_content(tmp_path) -> None:  # type: ignore[no-untyped-def
     with Pillow.open(tmp_path / "curves.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
     assert {(0x44, 0x77, 0xAA), (0xEE, 0x66, 0x77)} <= colours
+
+
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path: Path) -> None:
+    """What would be one is a stack trace where it has no end, and other letters where it has one."""
+    name = "a$b_{$"
+    line = {name: [(1, 1.0), (2, 0.5)]}
+    points = {name: [(30.0, 0.2)], "b": [(29.0, 0.1)]}
+    save_curves(tmp_path / "curves.svg", [Panel(name, line, {f"level of {name}": 0.3}, y=name)], name)
+    save_frontier(tmp_path / "frontier.svg", [Frontier(name, name, name, points, name)], name)
+    assert (tmp_path / "curves.svg").read_text().count(f"<!-- {name} -->") == 4  # a title each, the unit, the legend
+    assert (tmp_path / "frontier.svg").read_text().count(f"<!-- {name} -->") == 5
