@@ -215,25 +215,45 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+ASK = """
+import contextlib, importlib, io, json, sys
+from contrastive_sr.config import build
+
+built, messages = {}, {}
+for name, (code, package, registry) in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    built[name] = printed.getvalue().strip()
+    if registry:
+        try:
+            build(getattr(importlib.import_module(package), registry), {"type": f"{name}x"}, "here")
+        except ValueError as error:
+            messages[name] = str(error)
+print(json.dumps([built, messages]))
+"""
+
+
+@pytest.fixture(scope="module")
+def asked(extended: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """By class what ``try_it`` prints, and what a misspelt name is told; in one process, since each imports torch."""
+    classes = {
+        name: (added.try_it, f"contrastive_sr.{added.package}", places.REGISTRIES.get(added.package, (None,))[0])
+        for name, added in ADDED.items()
+    }
+    built, messages = json.loads(python(extended, "-c", ASK, json.dumps(classes)))
+    return built, messages
+
+
 @pytest.mark.parametrize("name", ADDED)
-def test_configs_can_name_it(name: str, extended: Path) -> None:
-    assert python(extended, "-c", ADDED[name].try_it) == name
+def test_configs_can_name_it(name: str, asked: tuple[dict[str, str], dict[str, str]]) -> None:
+    assert asked[0][name] == name
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_messages_list_it(name: str, extended: Path) -> None:
-    package = ADDED[name].package
-    code = f"""
-import contrastive_sr.{package} as package
-from contrastive_sr.config import build
-try:
-    build(package.{places.REGISTRIES[package][0]}, {{"type": "{name}x"}}, "here")
-except ValueError as error:
-    print(error)
-"""
-    printed = python(extended, "-c", code)
-    assert f"Did you mean '{name}'?" in printed
-    assert name in printed.partition("Accepted: ")[2]
+def test_messages_list_it(name: str, asked: tuple[dict[str, str], dict[str, str]]) -> None:
+    message = asked[1][name]
+    assert f"Did you mean '{name}'?" in message
+    assert name in message.partition("Accepted: ")[2]
 
 
 @pytest.mark.long
