@@ -22,7 +22,7 @@ class Registered(Criterion):
     value.
 
     Args:
-        loss: the module; its parameters are fixed.
+        loss: the module; its parameters are fixed, and it stays in eval mode.
 
     Raises:
         ConfigError: it cannot be called like that, or returns something else.
@@ -34,7 +34,7 @@ class Registered(Criterion):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.loss = loss.requires_grad_(False)
+        self.loss = loss.requires_grad_(False).eval()
         like = next(loss.parameters(), torch.empty(()))
         ramp = torch.linspace(0, 1, TRIAL_SIZE).to(like)
         hr = (ramp[:, None] * ramp).repeat(2, 3, 1, 1)
@@ -60,6 +60,12 @@ class Registered(Criterion):
                 f"{type(loss).__name__}: expected a loss that is smallest where the SR image is the HR image, but it "
                 f"gives {near:.4g} there, and {far:.4g} for a flat image. Is it a similarity, or does it not compare?"
             )
+
+    def train(self, mode: bool = True) -> Registered:
+        """In any mode the loss stays in eval mode: dropout and BatchNorm would make it another at each step."""
+        super().train(mode)
+        self.loss.eval()
+        return self
 
     @property
     def label(self) -> str:

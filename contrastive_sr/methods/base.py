@@ -184,7 +184,7 @@ class Method(nn.Module):
     def restored(self) -> None:
         """Forget what is kept beside buffers: the engine has put them back as they were before this method's losses.
 
-        It does so where these were not finite (``skip_nonfinite``); most methods keep nothing.
+        It does so in eval mode, and where these were not finite (``skip_nonfinite``); most methods keep nothing.
         """
 
     def trained_parts(self) -> dict[str, nn.Module]:

@@ -311,8 +311,10 @@ class DASR(DegradationMethod):
         points = [representation]
         if images is not None:
             # R of a half is not that of the image; the weights are what the two losses have in common.
-            representation, points = call(encoder, images), [encoder.last_convolution.weight]
-        query = call(encoder.head, representation.flatten(1))
+            weight = encoder.last_convolution.weight
+            representation, points = call(encoder, images.to(weight.dtype)), [weight]
+        representation = representation.flatten(1).to(encoder.last_convolution.weight.dtype)  # autocast may end there
+        query = call(encoder.head, representation)
         contrast = self._with_fill(self.loss.contrast(query, key_images, pair))
         factor = torch.full_like(contrast.metrics["queue_fill"], float(step.number >= self.warmup_steps))
         return {"contrastive": Contrast(contrast.loss, {**contrast.metrics, "host_factor": factor}, points)}
@@ -389,7 +391,8 @@ class DegradationContrast(DegradationMethod):
     def auxiliary(self, batch: Batch, step: Step) -> dict[str, Contrast]:
         """``contrast``: trains the encoder; in training mode momentum encoder and queue are updated."""
         images, key_images = self._crops(batch)
-        query = self.pair(batch["lr"] if images is None else images)
+        images = batch["lr"] if images is None else images
+        query = self.pair(images.to(self.pair.encoder.last_convolution.weight.dtype))
         return {"contrast": self._with_fill(self.loss.contrast(query, key_images, self.pair))}
 
 

@@ -89,10 +89,11 @@ class Methods(nn.Module):
         skip_nonfinite: how many SR steps to tolerate in which a term or an auxiliary loss is NaN or infinite on any
             rank; one more is an error. Such a term is left out of its step; if one auxiliary loss of a method is not
             finite, all auxiliary losses of that method are left out. Running statistics and queues are then as they
-            were before. Where SR, HR or LR images are not finite, all methods sit the step out; the host's own losses
-            are up to the host. The first batch has to be finite. There is a warning, and
-            ``nonfinite_steps`` in the log counts these steps. Values are checked, not gradients, and at once, which
-            stalls a GPU several times in each step. 0: the first such step is an error.
+            were before. Where SR, HR or LR images are not finite, all methods sit the step out, and a network that
+            :meth:`run` has called gets its buffers back; the host's own losses are up to the host. The first batch has
+            to be finite. There is a warning, and ``nonfinite_steps`` in the log counts these steps. Values are checked,
+            not gradients, and at once, which stalls a GPU several times in each step. 0: the first such step is an
+            error.
 
     Raises:
         ConfigError: something that is not a method, two methods of the same name, a name that this class needs itself,
@@ -189,7 +190,7 @@ class Methods(nn.Module):
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the SR network's modules whose outputs are read in this step."""
-        return self._layers(self._active())
+        return self._layers(self._due())  # asked for before run(), which finds out whether it is sat out
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """All methods' networks that are of use beyond this training; see :meth:`Method.trained_parts`."""
@@ -355,6 +356,7 @@ class Methods(nn.Module):
                 method.follow(unwrapped(net), self._step(method))
         layers = self._layers(self._active())
         modules = {method.warmup_module for method in self._active()} if self.warming_up else {None}
+        statistics = self._held(unwrapped(net))
         if "sr" in given:
             batch["sr"] = given["sr"]
             if missing := [name for name in layers if feature_key(name) not in batch]:
@@ -382,6 +384,8 @@ class Methods(nn.Module):
             images = (key for key, x in batch.items() if is_images(key, x) and key != "sr")
             means |= {f"mean of batch[{key!r}]": batch[key].mean() for key in images}
         self._sits_out = bool(self._not_finite(None, means))
+        if self._sits_out:
+            _restore(statistics)
         self._checked = True
         return batch
 
@@ -412,7 +416,7 @@ class Methods(nn.Module):
             contrasts = self._returned(method, "auxiliary", batch) if method in active else {}
             if self._not_finite(method, {key: contrast.loss for key, contrast in contrasts.items()}):
                 contrasts = {}
-                _restore(method, buffers)
+                _restore(buffers, method)
             for key, contrast in contrasts.items():
                 _check_trains(method, key, contrast)
                 label = f"{method.name}_{key}"
@@ -485,8 +489,8 @@ class Methods(nn.Module):
             if method in active:
                 values = {key: terms[key].loss if key in terms else None for key in method.weights}
                 lost = self._not_finite(method, values)
-                if lost:
-                    _restore(method, buffers)
+                if lost or not self.training:
+                    _restore(buffers, method)
                 for key in lost:
                     if key in terms:
                         names += terms.pop(key).metrics
@@ -553,11 +557,13 @@ class Methods(nn.Module):
         Raises:
             ConfigError: a method that does not implement this.
         """
-        return [
-            replace(comparison, title=f"{method.name}: {comparison.title}")
-            for method in self
-            for comparison in method.compared(batch, self._step(method))
-        ]
+        comparisons = []
+        for method in self:
+            buffers = self._held(method)
+            of_method = method.compared(batch, self._step(method))
+            comparisons += [replace(each, title=f"{method.name}: {each.title}") for each in of_method]
+            _restore(buffers, method)
+        return comparisons
 
     def _check_attached(self) -> None:
         if not self._attached:
@@ -572,14 +578,16 @@ class Methods(nn.Module):
         if missing and not self.warming_up:  # a warm-up may run a part of the network
             raise DataError(f"Expected the batch that run() returned, got one without {sorted(missing)}.")
 
-    def _active(self) -> list[Method]:
-        """The methods of this step; in a warm-up, those that warm up."""
-        if self._sits_out:
-            return []
+    def _due(self) -> list[Method]:
+        """The methods whose turn it is in this step; in a warm-up, those that warm up."""
         methods = list(self)
         if self.warming_up:
             return [m for m in methods if self.step.value < m.warmup_steps]
-        return [m for m in methods if self.step.value % m.every == 0 or not self.training]
+        return [m for m in methods if self._number(m) % m.every == 0 or not self.training]
+
+    def _active(self) -> list[Method]:
+        """The methods that take part in this step: none where the images are not finite."""
+        return [] if self._sits_out else self._due()
 
     def _layers(self, methods: Collection[Method] | Methods) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for method in methods for name in method.layers))
@@ -687,9 +695,11 @@ class Methods(nn.Module):
                 warnings.warn(f"{said}; left out of this step. That is {count}.", stacklevel=3)
         return list(lost)
 
-    def _held(self, method: Method) -> list[tuple[Tensor, Tensor]]:
-        """A method's buffers, and what is in them, if they may have to be restored."""
-        return [(x, x.clone()) for x in method.buffers()] if self._survives else []
+    def _held(self, module: Callable[..., Any]) -> list[tuple[Tensor, Tensor]]:
+        """A module's buffers, and what is in them, if they may have to be restored: in eval mode, or as not finite."""
+        if not isinstance(module, nn.Module) or (self.training and not self._survives):
+            return []
+        return [(x, x.clone()) for x in module.buffers()]
 
     def _watch(self, label: str, value: Tensor) -> None:
         """Look at a scalar. On a CPU a bad one is an error at once.
@@ -751,10 +761,11 @@ def _check_trains(method: Method, key: str, contrast: Contrast) -> None:
         )
 
 
-def _restore(method: Method, buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
+def _restore(buffers: Iterable[tuple[Tensor, Tensor]], method: Method | None = None) -> None:
     for buffer, before in buffers:
         buffer.data.copy_(before)  # not the buffer itself: the backward pass of another term may ask for its version
-    method.restored()
+    if method is not None:
+        method.restored()
 
 
 def _leaves(losses: Iterable[Tensor]) -> set[Tensor]:

@@ -17,6 +17,7 @@ from contrastive_sr.methods.later import Later
 
 DEFAULT_SHARE = 0.05
 _MANY = 10  # measurements left out, of the last 50
+_USED, _LEFT_OUT, _NONE = range(3)  # what became of a measurement
 
 
 class TermWeight(nn.Module):
@@ -35,7 +36,9 @@ class TermWeight(nn.Module):
     or of the pixel loss, and must not set the weight of the patches that follow. So the ratio counts as no less than a
     quarter of its recent maximum, and the same holds for the pixel loss's gradient; the recent maximum fades by 3 % at
     each measurement. If 10 of 50 measurements are left out because of this, a warning says so, once. Where a term
-    vanishes for good, the weight grows to 100 times its smallest value and no further.
+    vanishes for good, the weight grows to 100 times its smallest value and no further. Where one of the two has
+    no gradient from the beginning on, as with a pixel loss whose weight is 0, the weight stays 0, and a warning says
+    so.
 
     Args:
         name: the term's name, for messages.
@@ -96,8 +99,8 @@ class TermWeight(nn.Module):
         self.register_buffer("pixel", torch.zeros(()))  # the largest norm of the pixel loss's gradient, of late
         self._warned = not warn or self.fixed is None  # who asks for a share above 1 gets it
         self._shares: list[Later] = []
-        self._left_out: list[Later] = []
-        self._last = deque[bool](maxlen=50)  # which of the last measurements were left out
+        self._became: list[Later] = []
+        self._last = deque[int](maxlen=50)  # what became of the last measurements
         self._said = self.fixed is not None  # a fixed weight follows no measurement
 
     @property
@@ -174,8 +177,10 @@ class TermWeight(nn.Module):
         self.largest.copy_(torch.maximum(self.largest, self.ratio))
         self.recent.copy_(torch.where(usable, torch.maximum(held, self.FADE * self.recent), self.recent))
         if not self._said:
-            self._left_out.append(Later(usable & ((beside < 1) | (self.HOLD * now < self.recent))))
-            self._look_at_left_out()
+            left_out = (beside < 1) | (self.HOLD * now < self.recent)
+            none = torch.where(self.ratio > 0, _USED, _NONE)
+            self._became.append(Later(torch.where(usable, torch.where(left_out, _LEFT_OUT, _USED), none)))
+            self._look_at_measurements()
         if not self._warned:
             self._shares.append(Later(self.share))
             self._look()
@@ -194,12 +199,21 @@ class TermWeight(nn.Module):
                         stacklevel=3,
                     )
 
-    def _look_at_left_out(self) -> None:
-        """Warn, once, if measurements are left out again and again."""
-        while self._left_out and self._left_out[0].is_there:
-            self._last.append(self._left_out.pop(0).read() > 0)
-            if sum(self._last) == _MANY:
-                self._said, self._left_out = True, []
+    def _look_at_measurements(self) -> None:
+        """Warn, once, if there never was a usable one, or if they are left out again and again."""
+        while self._became and self._became[0].is_there:
+            self._last.append(int(self._became.pop(0).read()))
+            if self._last.count(_NONE) == self.EARLY:
+                self._said, self._became = True, []
+                if rank() == 0:
+                    warnings.warn(
+                        f"{self.name}: expected gradients of the term and of the pixel loss, got none of one of them, "
+                        f"or infinite ones, in {self.EARLY} measurements: its weight is 0, and it has no effect. Is "
+                        f"the pixel loss's own weight 0? Then give `{self.key}weight` in place of `{self.key}share`.",
+                        stacklevel=3,
+                    )
+            if self._last.count(_LEFT_OUT) == _MANY:
+                self._said, self._became = True, []
                 if rank() == 0:
                     warnings.warn(
                         f"{self.name}: {_MANY} of the last {len(self._last)} measurements of its gradient or the pixel "

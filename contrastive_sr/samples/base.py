@@ -76,6 +76,11 @@ def uniform(low: float, high: float, shape: tuple[int, ...], like: Tensor, gener
     return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype) * (high - low) + low
 
 
+def grey_ones(images: Tensor) -> Tensor:
+    """Which of (B, C, H, W) images are grey, as (B, 1, 1, 1, 1): their changes must not be told by colour alone."""
+    return (images == images[:, :1]).flatten(1).all(1)[:, None, None, None, None]
+
+
 def mirror(x: Tensor, pad: int) -> Tensor:
     """Mirror the edges of (B, C, H, W) images by ``pad`` pixels."""
     return F.pad(x, (pad, pad, pad, pad), mode="reflect")

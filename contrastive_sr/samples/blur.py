@@ -9,14 +9,15 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_count, check_range
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, depthwise, mirror, uniform
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, depthwise, grey_ones, mirror, uniform
 
 
 @SAMPLES.register
 class GaussianBlur(SampleGenerator):
     """HR images under a random isotropic Gaussian (PCL-SR eq. 6), also with noise (MPF-Net eq. 8).
 
-    Each sample of each image draws its own kernel size and width, and its own level of noise. Edges are mirrored.
+    Each sample of each image draws its own kernel size and width, and its own level of noise, which is grey where the
+    image is. Edges are mirrored.
     Values match torchvision's ``gaussian_blur`` of that size and width.
 
     Args:
@@ -84,6 +85,7 @@ class GaussianBlur(SampleGenerator):
         if self.noise is not None:
             levels = uniform(*self.noise, (*out.shape[:2], 1, 1, 1), out, generator)
             noise = torch.randn(out.shape, generator=generator, device=out.device, dtype=out.dtype)
+            noise = torch.where(grey_ones(hr), noise[:, :, :1], noise)
             out.addcmul_(levels, noise).clamp_(0, 1)
         return out
 

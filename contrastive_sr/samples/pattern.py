@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contrastive_sr._checks import check_choice, check_count, check_range
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, uniform
+from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, grey_ones, uniform
 
 
 @SAMPLES.register
@@ -19,8 +19,8 @@ class PeriodicPattern(SampleGenerator):
 
     It is not from a paper. As a negative it pushes the SR image away from what it would be with such a pattern, and so
     keeps flat areas free of dots. Each sample of each image draws its own period p, p x p values of mean 0 for each
-    channel (in half of the samples, at random, the same for all channels), and a strength; so the pattern can have any
-    phase and any colour.
+    channel (in half of the samples, at random, and where the HR image is grey, the same for all channels), and a
+    strength; so the pattern can have any phase and any colour.
 
     Args:
         count: images to make from each image.
@@ -83,6 +83,8 @@ class PeriodicPattern(SampleGenerator):
         count, (channels, height, width) = (images.shape[0], self.count), images.shape[1:]
         chosen = torch.randint(len(periods), (*count, 1, 1, 1), generator=generator, device=images.device)
         grey = torch.rand((*count, 1, 1, 1), generator=generator, device=images.device) < 0.5
+        if "hr" in batch:  # an SR image may be grey but for its last bits
+            grey = grey | grey_ones(batch["hr"])
         pattern = images.new_zeros(*count, channels, height, width)
         for index, period in enumerate(periods):
             shape = (*count, channels, period, period)

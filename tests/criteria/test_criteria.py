@@ -440,3 +440,23 @@ def test_a_discriminator_of_the_host_judges_and_learns() -> None:
     adversarial.check_size(128, 128)
     with pytest.raises(DataError, match="VGGStyleDiscriminator: expected HR patches of a size that it takes, got 96"):
         adversarial.check_size(96, 96)
+
+
+def test_a_registered_loss_stays_in_eval_mode() -> None:
+    """With dropout or BatchNorm, as perceptual losses have it, it would be another loss at each step of a training."""
+
+    class Perceptual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+
+        def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+            return (self.features(sr) - self.features(hr)).square().mean()
+
+    torch.manual_seed(0)
+    criterion, (sr, hr) = Registered(Perceptual()), pair(dtype=torch.float32)
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    value = criterion(sr, hr)
+    criterion.train()
+    assert_same(criterion(sr, hr), value)
+    assert_same(dict(criterion.state_dict()), before)

@@ -17,7 +17,7 @@ from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, NonFiniteError
 from contrastive_sr.hosts.checkpoints import steps_to_host
 from contrastive_sr.hosts.in_step import MethodsInStep, attached, check_optimizer, methods_optimizer
-from contrastive_sr.methods import PCL, BidirectionalNCE, Methods
+from contrastive_sr.methods import PCL, BidirectionalNCE, InfoNCE, Methods
 from contrastive_sr.networks import DASR
 from tests.helpers.same import assert_same
 
@@ -391,3 +391,25 @@ def test_step_counts_of_a_resumed_optimizer_are_on_the_cpu() -> None:
         assert state["state"][0]["step"].device.type == "cpu"
         assert state["state"][0]["exp_avg"] is moment
         assert state["state"][1] == {"step": 3}
+
+
+@pytest.mark.filterwarnings("ignore:mean of.*skip_nonfinite")
+def test_layers_are_read_again_behind_a_step_that_was_sat_out() -> None:
+    """As where the SR image overflows in half precision."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+    embedding = HaarDiscriminator(out_indices=(0,))
+    methods = Methods(
+        [InfoNCE(loss_weight=0.1, layers=["0"], dim=8, positions=16, embedding=embedding)], skip_nonfinite=1
+    )
+    methods.attach(net)
+    in_step = MethodsInStep(methods, methods_optimizer(methods, ADAM, "own"), warn=print)
+    loss, terms = in_step.wrap(L1()), []
+    for factor in (1.0, torch.inf, 1.0):
+        lr = torch.rand(2, 3, 8, 8)
+        with in_step.step(net, lambda lr=lr: {"lr": lr}):  # type: ignore[misc]
+            loss(net(lr) * factor, torch.rand(2, 3, 32, 32))
+        terms.append(float(in_step.metrics["nce_contrastive_raw"]))
+    assert [term > 0 for term in terms] == [True, False, True]
+    assert methods.nonfinite_steps is not None
+    assert methods.nonfinite_steps.value == 1

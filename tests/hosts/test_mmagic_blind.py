@@ -149,25 +149,43 @@ def test_crl_sr_in_four_steps_equals_two_and_two(crl_sr: Path) -> None:
     assert all(entry["loss_pix"] > 0 for entry in steps)
 
 
-def resume(checkpoint: dict[str, Any], model: Any) -> None:
+def begin(checkpoint: dict[str, Any], model: Any, *, resume: bool) -> None:
     """What MMEngine's runner does with a checkpoint before it loads it."""
     hook = HOOKS.build({"type": "contrastive_sr.CheckpointHook", "interval": 1})
-    hook.after_load_checkpoint(SimpleNamespace(model=model, _resume=True), checkpoint)
+    hook.after_load_checkpoint(SimpleNamespace(model=model, _resume=resume), checkpoint)
 
 
 def test_a_checkpoint_without_its_queue(dasr: Path) -> None:
     path = dasr / "whole/iter_2.pth"
-    resume(torch.load(path), build())
+    begin(torch.load(path), build(), resume=True)
     lacking = torch.load(path)
     del lacking["contrastive_sr"]["methods.dasr.loss.queue"]
     with pytest.raises(ConfigError, match=r"1 of \d+ parts .* such as methods\.dasr\.loss\.queue\. .*`load_from`"):
-        resume(lacking, build())
+        begin(lacking, build(), resume=True)
     (method,) = model_config()["methods"]
     with pytest.raises(ConfigError, match=r"or of another size, such as methods\.dasr\.loss\.queue"):
-        resume(torch.load(path), build(methods=[{**method, "queue_size": 64}]))
+        begin(torch.load(path), build(methods=[{**method, "queue_size": 64}]), resume=True)
     stock = {"state_dict": torch.load(path)["state_dict"]}
     with pytest.raises(ConfigError, match="cannot be resumed"):
-        resume(stock, build())
+        begin(stock, build(), resume=True)
+
+
+def test_another_training_begins_with_the_network_alone(dasr: Path) -> None:
+    """From a checkpoint (`load_from`), also into a queue of another size; one of MMEngine's own hook has all in one."""
+    saved = torch.load(dasr / "whole/iter_2.pth")
+    assert saved["contrastive_sr"]["methods.step.count"] == 2
+    in_one = {"state_dict": {**saved["state_dict"], **saved["contrastive_sr"]}}
+    network = weights(saved)
+    (method,) = model_config()["methods"]
+    for checkpoint, queue_size in ((saved, method["queue_size"]), (in_one, 64)):
+        model = build(methods=[{**method, "queue_size": queue_size}])
+        new = {key: value.clone() for key, value in model.state_dict().items() if model.is_own_state(key)}
+        begin(checkpoint, model, resume=False)
+        missing, unexpected = model.load_state_dict(checkpoint["state_dict"], strict=False)
+        assert not [*missing, *unexpected]
+        state = model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in new.items())
+        assert all(torch.equal(state[f"generator.{key}"], value) for key, value in network.items())
 
 
 def test_a_damaged_image_is_named_and_nothing_saved_is_lost(dasr: Path, tmp_path: Path) -> None:

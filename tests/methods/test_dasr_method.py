@@ -561,3 +561,35 @@ def test_true_kernel_refuses_what_does_not_fit() -> None:
     methods = methods_on(net, TrueKernel())
     with pytest.raises(DataError, match="true_kernel: expected 'degradation/kernel' in the batch"):
         methods.run(net, images())
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_autocast_around_the_network_alone(split: bool) -> None:
+    """As in Accelerate, where R is in half precision and the methods are computed outside."""
+    _, methods, net = ready(split_lr=split)
+    forward = net.forward
+
+    def half(*arguments: Any, **named: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(*arguments, **named)
+
+    net.forward = half  # type: ignore[method-assign]
+    for seed in range(2):
+        contrast = methods.sr_losses(methods.run(net, images(seed, split=split)))
+    assert contrast.loss > 0
+    contrast.loss.backward()
+    assert net.encoder is not None
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.encoder.parameters())
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("method", ["DASR", "DegradationContrast"])
+def test_images_in_half_precision(method: str, split: bool) -> None:
+    (own,) = build_methods([{"type": method, **SMALL[method], "split_lr": split}])
+    net = network() if method == "DASR" else CountingNet()
+    methods = methods_on(net.bfloat16(), own)
+    for seed in range(2):
+        batch = methods.run(net, {key: value.bfloat16() for key, value in images(seed, size=16, split=split).items()})
+        losses = [*methods.auxiliary_losses(batch).values(), methods.sr_losses(batch).loss]
+    assert sum(losses) > 0
+    assert all(loss.isfinite() for loss in losses)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from driving import attached, step_of
+from same import assert_same
 from small_models import CountingNet, SmoothEmbedding, images_batch
 from tolerances import assert_close
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from contrastive_sr import networks
 from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.losses import Contrast
-from contrastive_sr.methods import DASR, MPF, PCL, InfoNCE, Method, Methods, Step, TermWeight, TrueKernel
+from contrastive_sr.methods import DASR, MPF, PCL, InfoNCE, Method, Methods, Step, TermWeight, TrueKernel, build_methods
 from contrastive_sr.samples import Batch
 
 Answer = Callable[[Batch], Any]
@@ -510,6 +511,46 @@ def test_the_first_steps_of_other_methods_begin_behind_the_warm_up() -> None:
     assert [number for number, value in enumerate(learnt) if value] == [30, 31]
     assert all((weight > 0) == (number >= 30) for number, weight in enumerate(weights))
     assert len(set(seen)) == 5  # measured at each of its own first steps
+
+
+@pytest.mark.parametrize("warmup", [3, 4, 5])
+def test_a_lazy_method_begins_with_the_first_step_behind_the_warm_up(warmup: int) -> None:
+    torch.manual_seed(0)
+    network = networks.DASR(channels=4, groups=1, blocks=1)
+    pcl = PCL(loss_weight=0.1, every=4, embedding={"type": "HaarDiscriminator", "out_indices": [0]})
+    methods = attached(network, DASR(loss_weight=0.01, warmup_steps=warmup, queue_size=8), pcl)
+    took_part = []
+    for number in range(warmup + 9):
+        batch = methods.run(network, degraded(number))
+        if methods.auxiliary_losses(batch):
+            took_part.append(number - warmup)
+        methods.sr_losses(batch, None if methods.warming_up else F.l1_loss(batch["sr"], batch["hr"]))
+    assert took_part == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"type": "PCL", "embedding": {"type": "HaarDiscriminator", "out_indices": [0]}},
+        {"type": "ContrastiveRegularization", "embedding": {"type": "SNResNet18", "out_indices": [0]}},
+        {"type": "CriterionTerm", "criterion": "Adversarial"},
+        {"type": "DegradationContrast", "queue_size": 8, "split_lr": True},
+    ],
+    ids=lambda method: method["type"],
+)
+def test_in_eval_mode_terms_move_no_part_of_the_state(method: dict[str, Any]) -> None:
+    """Not of parts with BatchNorm either, which are used as in training."""
+    torch.manual_seed(0)
+    network = net()
+    methods = attached(network, *build_methods([method]))
+    methods.run(network, images_batch(0))
+    methods.eval()
+    before = {name: value.clone() for name, value in methods.state_dict().items()}
+    with torch.no_grad():
+        batch = methods.run(network, images_batch(1))
+        methods.sr_losses(batch, F.l1_loss(batch["sr"], batch["hr"]))
+        methods.compared(batch)
+    assert_same(dict(methods.state_dict()), before)
 
 
 def test_in_eval_mode_nothing_is_counted_or_measured() -> None:

@@ -311,3 +311,18 @@ def test_what_is_only_looked_at_is_not_counted() -> None:
 def test_other_numbers_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="skip_nonfinite: expected a whole number"):
         Methods([], skip_nonfinite=wrong)
+
+
+@pytest.mark.filterwarnings("ignore:mean of.*skip_nonfinite")
+def test_statistics_of_the_network_are_as_before_where_its_images_are_not_finite() -> None:
+    torch.manual_seed(0)
+    net, methods = networks.DASR(channels=4, groups=1, blocks=1), Methods([DASR(queue_size=8)], skip_nonfinite=1)
+    methods.attach(net)
+    batch = {**images_batch(0), "lr_key": images_batch(1)["lr"]}
+    methods.run(net, batch)
+    before = copy.deepcopy(dict(net.named_buffers()))
+    assert before
+    methods.run(net, {**batch, "lr": batch["lr"].clone().fill_(torch.nan)})
+    assert_same(dict(net.named_buffers()), before)
+    methods.run(net, batch)
+    assert any(not torch.equal(value, before[key]) for key, value in net.named_buffers())

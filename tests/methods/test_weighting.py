@@ -298,3 +298,29 @@ def test_shares_at_half_precision_neither_underflow_nor_overflow(steep: float) -
     ratio = float(gradient.norm()) / (2.0**-20 * math.sqrt(512))
     assert_close(weight.latest, torch.tensor(ratio), scale=ratio, dtype=torch.float16)
     assert_close(weight.share, torch.tensor(0.1), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("none", ["term", "pixel loss"])
+def test_a_share_without_an_effect_is_warned_about_once(none: str) -> None:
+    weight = TermWeight("t", share=0.5)
+    term, pixel = gradients(2)
+    spoilt = (0 * term, pixel) if none == "term" else (term, 0 * pixel)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(200):
+            measure(weight, step, *spoilt)
+    (warning,) = caught
+    assert "in 25 measurements: its weight is 0, and it has no effect" in str(warning.message)
+    assert "`loss_weight` in place of `loss_share`" in str(warning.message)
+    measure(weight, 200, term, pixel)
+    assert weight.weight > 0  # it begins where there is something to measure
+
+
+def test_a_term_that_has_begun_is_not_said_to_have_no_effect() -> None:
+    weight = TermWeight("t", share=0.5)
+    term, pixel = gradients(2)
+    measure(weight, 0, term, pixel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(1, 100):
+            measure(weight, step, 0 * term, pixel)

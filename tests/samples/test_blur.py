@@ -194,3 +194,11 @@ def test_noise_is_added_to_what_was_blurred_without_it() -> None:
 def test_noise_that_makes_no_sense(noise: object, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"GaussianBlur\(noise\).*{message}"):
         GaussianBlur(noise=noise)  # type: ignore[arg-type]
+
+
+def test_noise_of_grey_images_is_grey() -> None:
+    hr = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    hr[0] = hr[0, :1]
+    blurred = GaussianBlur(count=4, noise=(10 / 255, 10 / 255))({"hr": hr}, torch.Generator().manual_seed(1))
+    assert torch.equal(blurred[0], blurred[0, :, :1].expand_as(blurred[0]))
+    assert not torch.isclose(blurred[1], blurred[1, :, :1]).all((1, 2, 3)).any()

@@ -87,3 +87,14 @@ def test_the_sample_has_no_gradient_and_asks_for_its_images() -> None:
 def test_mistakes(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PeriodicPattern(**arguments)
+
+
+def test_patterns_of_grey_images_are_grey() -> None:
+    hr = torch.rand(2, 3, 16, 16)
+    hr[0] = hr[0, :1]
+    batch = {"lr": hr[..., ::4, ::4], "hr": hr, "sr": 0.5 * hr + 0.25}
+    with_pattern = PeriodicPattern(count=16)(batch, torch.Generator().manual_seed(0))
+    added = (with_pattern - batch["sr"][:, None]).transpose(1, 2)
+    grey = torch.isclose(added, added[:, :1], atol=1e-6).all(1).flatten(2).all(2)
+    assert grey[0].all()
+    assert 0 < grey[1].sum() < 16

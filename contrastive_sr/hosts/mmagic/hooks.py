@@ -151,15 +151,23 @@ class CheckpointHook(MMEngineCheckpointHook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Puts our state back into `state_dict`, and step counts on the CPU; a run is not resumed without all state.
 
+        Another run that begins with these weights (`load_from`) keeps its own state, as new as it is.
+
         Raises:
             ConfigError: a part of it, such as a queue, is missing or of another size. MMEngine would go on without.
         """
         _without_code(checkpoint)
         state = checkpoint.get("state_dict", checkpoint)  # `load_from` takes a plain state dict, too
+        model = bare(runner.model)
         state.update(checkpoint.get(_STATE, {}))
+        if not runner._resume and isinstance(model, WithMethods):
+            own = [key for key in state if model.is_own_state(key)]
+            for key in own:
+                del state[key]
+            if own:
+                state.update({key: value for key, value in model.state_dict().items() if model.is_own_state(key)})
         if optimizers := checkpoint.get("optimizer"):
             steps_to_host([optimizers] if "param_groups" in optimizers else optimizers.values())
-        model = bare(runner.model)
         if not runner._resume or not isinstance(model, WithMethods):
             return
         needed = {key: value.shape for key, value in model.state_dict().items() if model.is_own_state(key)}
