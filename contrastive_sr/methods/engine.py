@@ -356,7 +356,7 @@ class Methods(nn.Module):
                 method.follow(unwrapped(net), self._step(method))
         layers = self._layers(self._active())
         modules = {method.warmup_module for method in self._active()} if self.warming_up else {None}
-        statistics = self._held(unwrapped(net))
+        statistics = self._held(unwrapped(net)) if self._survives else []
         if "sr" in given:
             batch["sr"] = given["sr"]
             if missing := [name for name in layers if feature_key(name) not in batch]:
