@@ -696,7 +696,7 @@ class Methods(nn.Module):
         return list(lost)
 
     def _held(self, module: Callable[..., Any]) -> list[tuple[Tensor, Tensor]]:
-        """A module's buffers, and what is in them, if they may have to be restored: in eval mode, or as not finite."""
+        """A module's buffers, and what is in them, where they may be put back: in eval mode, with skip_nonfinite."""
         if not isinstance(module, nn.Module) or (self.training and not self._survives):
             return []
         return [(x, x.clone()) for x in module.buffers()]
