@@ -30,6 +30,7 @@ from contrastive_sr.evaluation.jaggedness import jaggedness_warning
 from contrastive_sr.evaluation.pattern import excess_warning
 from contrastive_sr.hosts.basicsr.amp import check_amp
 from contrastive_sr.hosts.basicsr.attach import METHODS_OPTIMIZER
+from contrastive_sr.hosts.basicsr.host import import_basicsr
 from contrastive_sr.hosts.basicsr.late import check_late
 from contrastive_sr.hosts.basicsr.options import OptionLoader
 from contrastive_sr.hosts.basicsr.steps import check_batches
@@ -82,6 +83,12 @@ def own_methods() -> Iterator[None]:
     METHODS.update(before)
 
 
+@pytest.fixture
+def names_of_basicsr() -> None:
+    """Lets a page that loads BasicSR name its networks, although both hosts were loaded in this process before."""
+    import_basicsr("contrastive_sr.hosts.basicsr.plugin").networks.use_names()
+
+
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
@@ -90,7 +97,7 @@ def test_many_pages_have_python() -> None:
     assert len(WITH_PYTHON) > 20
 
 
-@pytest.mark.usefixtures("own_methods")
+@pytest.mark.usefixtures("own_methods", "names_of_basicsr")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=page_name)
 def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
