@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from contrastive_sr.cli.evaluate import find_device, lr_source, named_networks
 from contrastive_sr.cli.outputs import check_picture, needs_plot
-from contrastive_sr.errors import ConfigError, DataError, named_in_errors
+from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
 
 if TYPE_CHECKING:
     from contrastive_sr.data.images import UInt8Image
@@ -172,7 +172,7 @@ def plot_crops(
     for photo, (left, top, right, bottom) in zip(photos, boxes, strict=True):
         hr = pairs[photo].hr
         assert hr is not None
-        row = [*(column[photo] for column in columns), (f"HR\n{photo[0].stem}", hr)]
+        row = [*(column[photo] for column in columns), (f"HR\n{printable(photo[0].stem)}", hr)]
         rows.append([(title, image[top:bottom, left:right]) for title, image in row])
     save_grid(out, rows)
     for line in lines:

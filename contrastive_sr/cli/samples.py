@@ -12,7 +12,7 @@ from rich.table import Table
 
 from contrastive_sr.cli.outputs import check_picture, needs_plot
 from contrastive_sr.cli.tables import show_table
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError, DataError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ def draw_samples(
         comparisons, side = compare_image(subject, hr, size, seed)
     if tuple(hr.shape[-2:]) != (side, side):
         console.print(f"Taken: {side} x {side} from the middle of {hr.shape[-1]} x {hr.shape[-2]}.")
-    save_samples(out, comparisons, f"{image.name}, {side} x {side}, x{subject.scale}; SR: {subject.sr}")
+    save_samples(out, comparisons, f"{printable(image.name)}, {side} x {side}, x{subject.scale}; SR: {subject.sr}")
     _print(comparisons, console)
     console.print(f"SR: {subject.sr}\nWritten: {out}", soft_wrap=True, markup=False)
 

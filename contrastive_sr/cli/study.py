@@ -22,7 +22,7 @@ from contrastive_sr.cli.evaluate import data_sets, find_device, lr_source
 from contrastive_sr.cli.outputs import about_run
 from contrastive_sr.cli.tables import for_tables, show_table
 from contrastive_sr.config import unknown
-from contrastive_sr.errors import ConfigError, DataError, HostError, named_in_errors
+from contrastive_sr.errors import ConfigError, DataError, HostError, named_in_errors, printable
 
 if TYPE_CHECKING:
     from contrastive_sr.hosts.study import Progress, StudyHost
@@ -178,7 +178,7 @@ def _report(out: Path, arms: Sequence[str], console: Console) -> None:
         ) from error
     notes += [f"{note.text}." for name, note in OF_METRICS.items() if name in summary.metrics()]
     files = write_study(
-        out, out.resolve().name, summary, read_crops(out / CROPS, summary), notes, about_run(COLOURS_WITH_HR)
+        out, printable(out.resolve().name), summary, read_crops(out / CROPS, summary), notes, about_run(COLOURS_WITH_HR)
     )
     wide = for_tables(console)
     for table in tables_of(summary):
@@ -294,7 +294,14 @@ def read_arms(file: Path) -> dict[str, Any]:
 def _read(file: Path) -> Any:
     if not file.is_file():
         raise ConfigError(f"Expected the file {file}, but there is none.")
-    return _yaml(file.read_text(), str(file))
+    return _yaml(_text(file), str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{file} cannot be read ({describe_error(error)}). Expected a YAML file in UTF-8.") from error
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -357,7 +364,7 @@ def _study_file(file: Path) -> Mapping[str, Any] | None:
 
     try:
         with named_in_errors(str(file)):
-            content = load_yaml(file.read_text())
+            content = load_yaml(_text(file))
     except yaml.YAMLError:
         return None
     return content if isinstance(content, Mapping) and "base" in content else None

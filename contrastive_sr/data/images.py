@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,18 @@ _MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF
 _BITS = 0x0102  # a channel, of TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)
+
+
+def digest_of_file(path: Path) -> str:
+    """16 digits that tell a file's content from others.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Replace it, or leave it out.") from error
 
 
 def list_images(

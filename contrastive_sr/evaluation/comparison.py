@@ -95,9 +95,10 @@ class _Crops:
     def shown(self) -> list[Shown]:
         shown = []
         for (data, name), box in self.boxes.items():
-            images = self.images[data, name]
-            ordered = dict(sorted(images.items(), key=lambda item: item[0] == "HR"))
-            shown.append(Shown(data, name, box, ordered, self.notes[data, name]))
+            images = self.images.get((data, name), {})
+            if set(images) - {"HR"}:  # else all networks failed on the data set
+                ordered = dict(sorted(images.items(), key=lambda item: item[0] == "HR"))
+                shown.append(Shown(data, name, box, ordered, self.notes[data, name]))
         return shown
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from contrastive_sr.data.files import atomic_write
 from contrastive_sr.data.images import list_images, read_rgb
 from contrastive_sr.degradations import Degradation
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import DataError, NonFiniteError, named_in_errors
 from contrastive_sr.evaluation.plots import names_as_they_are
 
 NEIGHBOURS = 10
@@ -115,8 +115,13 @@ def encode(encoder: Callable[[Tensor], Tensor], versions: Sequence[Tensor]) -> R
 
     Returns:
         One row for each version.
+
+    Raises:
+        NonFiniteError: a representation holds NaN or infinity.
     """
     vectors = [encoder(images).double().cpu().numpy() for images in versions]
+    if not all(np.isfinite(of_image).all() for of_image in vectors):
+        raise NonFiniteError("the representations hold NaN or infinity. Take another checkpoint of its training.")
     counts = [len(images) for images in versions]
     return Representations(
         np.concatenate(vectors),
@@ -255,7 +260,8 @@ def compare_encoders(
         panels.append([])
         for name, encoder in encoders.items():
             on_progress(f"{name}: {kind} ...")
-            representations = encode(encoder.to(images[0].device), versions)
+            with named_in_errors(name):
+                representations = encode(encoder.to(images[0].device), versions)
             accuracy = knn_accuracy(representations)
             accuracies[name].append(accuracy)
             title = f"{name}\n{kind}, kNN {accuracy:.2f}"

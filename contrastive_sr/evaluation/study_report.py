@@ -67,7 +67,7 @@ def write_study(
     }
     for name, text in texts.items():
         with atomic_write(out / name) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [*(out / name for name in texts), *pictures.values(), *([out / PARTS] if rows else [])]
 
 

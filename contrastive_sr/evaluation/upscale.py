@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import torch
 
 from contrastive_sr._checks import check_count
 from contrastive_sr.data.files import atomic_write, remove_unfinished
-from contrastive_sr.data.images import UInt8Image, as_image, open_image, read_rgb
-from contrastive_sr.errors import DataError
+from contrastive_sr.data.images import UInt8Image, as_image, digest_of_file, open_image, read_rgb
+from contrastive_sr.errors import DataError, printable
 from contrastive_sr.evaluation.comparison import CHECKING, NamedNetwork, check_networks, steepest
 from contrastive_sr.evaluation.data_sets import images_of
 from contrastive_sr.evaluation.evaluate import Pair, bicubic, super_resolve
@@ -110,7 +109,7 @@ def _missing(files: Mapping[Path, Path], how: str, on_progress: Callable[[str, i
     missing = {}
     on_progress(CHECKING, 0, len(files))
     for number, (file, target) in enumerate(files.items(), 1):
-        note = f"photo {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}, {how}"
+        note = f"photo {digest_of_file(file)}, {how}"
         if not target.exists():
             read_rgb(file)  # a damaged one is named now and not after an hour
             missing[file] = note
@@ -170,7 +169,8 @@ def save_sheet(path: Path, files: Mapping[Path, Path], scale: int, count: int = 
         file = photos[number]
         pair = Pair(file.name, read_rgb(file))
         left, top, right, bottom = steepest(pair, scale, _PART)
-        name = file.name if len(file.name) <= _LETTERS else f"{file.name[: _LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+        name = printable(file.name)
+        name = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
         images = {f"{name}\nbicubic": bicubic(scale)(pair.lr), "\nSR": read_rgb(files[file])}
         rows.append([(title, as_image(image)[top:bottom, left:right]) for title, image in images.items()])
     save_grid(path, rows)

@@ -106,7 +106,7 @@ def validated_keys(runs: Mapping[str, RunLog]) -> list[str]:
 
 
 def best(points: Sequence[tuple[int, float]], metric: str) -> tuple[int, float]:
-    """Step and value of the best point; the first of equal ones.
+    """Step and value of the best point; the first of equal ones, and one that is NaN only if all are.
 
     Args:
         points: (step, value), at least one.
@@ -117,7 +117,8 @@ def best(points: Sequence[tuple[int, float]], metric: str) -> tuple[int, float]:
         ((20, 26.0), (10, 5.0))
     """
     lower = any(part in metric.upper() for part in _LOWER_IS_BETTER)
-    return (min if lower else max)(points, key=lambda point: point[1])
+    numbers = [point for point in points if not math.isnan(point[1])]
+    return (min if lower else max)(numbers or points, key=lambda point: point[1])
 
 
 def _chosen(runs: Mapping[str, RunLog], keys: Sequence[str] | None) -> list[str]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from contrastive_sr._checks import describe_error
 from contrastive_sr._json import parse_json
 from contrastive_sr.data.files import atomic_write, lies_inside
-from contrastive_sr.data.images import UInt8Image, open_image
+from contrastive_sr.data.images import UInt8Image, digest_of_file, open_image
 from contrastive_sr.errors import ConfigError, DataError, named_in_errors, printable
 from contrastive_sr.evaluation import DataSet, LRSource, Metric, Pair, Score, evaluate
 from contrastive_sr.evaluation.comparison import CROP
@@ -54,6 +54,10 @@ _KNOWN = 0.02  # part of the steps after which the time left is told
 _CHANGED = (
     "{where}: the ledger has results of other settings. Give the arm another name, choose another --out, or take "
     "its lines out of {ledger}."
+)
+_UNFINISHED = (
+    "arm {label}: a training of other settings is in {folder}. Give the arm another name, choose another "
+    "--out, or take that folder away."
 )
 _OTHER_START = (
     "the start, seed {seed}: the ledger has results of another. Choose another --out, or take all lines of this seed "
@@ -204,11 +208,23 @@ class _Training:
     resumed_at: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
+    @property
+    def identity(self) -> str:
+        """The first line of its config, the same in whatever folder the study lies: what it trains, and from where."""
+        origin = "" if self.origin is None else f", from weights {self.origin}"
+        return f"# settings {self.digest}{origin}"
+
     @functools.cached_property
     def text(self) -> str:
-        """Of its config; MMEngine takes a while to write one. The first line tells apart what began elsewhere."""
-        origin = "" if self.origin is None else f", from weights {self.origin}"
-        return f"# settings {self.digest}{origin}\n{self.host.text(self.options, self.run)}"
+        """Of its config; MMEngine takes a while to write one."""
+        return f"{self.identity}\n{self.host.text(self.options, self.run)}"
+
+    @property
+    def is_begun(self) -> bool | None:
+        """Whether its config is there; None if it is that of another training."""
+        if not self.config.is_file():
+            return False
+        return True if self.config.read_text().partition("\n")[0] == self.identity else None
 
 
 class Study:
@@ -267,6 +283,8 @@ class Study:
                 if run.arm == START:
                     raise ConfigError(_OTHER_START.format(seed=run.seed, ledger=self.ledger.path))
                 raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
+            if not training.given and training.is_begun is None and host.resumable(self.folder, run):
+                raise ConfigError(_UNFINISHED.format(label=run.label, folder=host.run_folder(self.folder, run)))
 
     @property
     def has_start(self) -> bool:
@@ -322,7 +340,7 @@ class Study:
         """Whether its network is there to be measured."""
         if training.given:
             return self._start_file(training.run.seed).is_file()
-        return is_finished(training.config, training.text) and self._checkpoint(training).is_file()
+        return is_finished(training.config, training.identity) and self._checkpoint(training).is_file()
 
     def _checkpoint(self, training: _Training) -> Path:
         if training.given:
@@ -392,9 +410,9 @@ class Study:
         running: list[_Training] = []
         done_before: dict[int, int] = {}
         try:
-            for training in self.trainings:
-                if training not in waiting and time.monotonic() < deadline:
-                    self._measure(training, tests, report)
+            left = [training for training in self.trainings if training not in waiting]
+            while left and time.monotonic() < deadline:
+                self._measure(left.pop(0), tests, report)
             while (queue or running) and time.monotonic() < deadline:
                 while len(running) < processes and (ready := self._next(queue, running)) is not None:
                     queue.remove(ready)
@@ -420,7 +438,7 @@ class Study:
                 continue
             report(f"{training.run.label}: stopped at step {self._step(training):,} of {training.run.steps:,}")
         self._write_notes(tests)
-        return not queue and not running
+        return not queue and not running and not any(self._missing(training, tests) for training in left)
 
     def _settle(self, tests: Measurement) -> None:
         """Refuse images that are not those of the ledger's data sets of these names; write the record.
@@ -430,7 +448,7 @@ class Study:
         """
         measured = {result.dataset for result in self.ledger.results}
         for data in tests.sets:
-            files = [(file.name, file.stat().st_size) for file in (*data.files, *data.lr_files)]
+            files = [(file.name, digest_of_file(file)) for file in (*data.files, *data.lr_files)]
             now = {"lr": tests.lr.words, "images": digest_of(files)}
             before = self.record.data.get(data.name, now)
             if before != now and data.name in measured:
@@ -477,10 +495,8 @@ class Study:
 
     def _launch(self, training: _Training, processes: int, report: Callable[[str], None]) -> None:
         run = training.run
-        # of another config, or finished before a checkpoint was taken away
-        fresh = not training.config.is_file() or training.config.read_text() != training.text
         arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
-        if not fresh and self.host.resumable(self.folder, run):
+        if training.is_begun and self.host.resumable(self.folder, run):
             arguments += self.host.resume
             training.resumed_at = self._step(training)
             report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
@@ -505,7 +521,7 @@ class Study:
         if training.run.arm == START:
             self._write_start(training.run.seed, read_network(self._checkpoint(training), "the start"))
         training.step = training.run.steps
-        mark_finished(training.config, training.text)
+        mark_finished(training.config, training.identity)
         seconds = read_run(self.host.run_folder(self.folder, training.run)).seconds_per_step
         run = training.run
         own = {COST: seconds} | ({} if training.resumed_at is None else {RESUMED: float(training.resumed_at)})

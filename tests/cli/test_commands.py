@@ -147,8 +147,9 @@ def test_a_python_file_that_is_no_config(text: str, message: str, tmp_path: Path
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, command_line: Run) -> None:
     (tmp_path / "file").write_text("")
-    for place in ("file/below", "/proc/none/below"):
-        done = command_line("configs", place)
+    places = [("configs", "file/below"), ("configs", "/proc/none/below"), ("prepare", "demo", "--out", "file/below")]
+    for command in places:
+        done = command_line(*command)
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "Expected a place that can be written." in done.stderr

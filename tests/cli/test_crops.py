@@ -136,8 +136,9 @@ def test_a_given_lr_image(photo: Path, tmp_path: Path, drawn: list[list[tuple[st
         draw(str(photo), str(photo), lr=lr[:1], out=tmp_path / "crops.png")
 
 
-def test_a_name_that_looks_like_a_formula(photo: Path, tmp_path: Path) -> None:
-    draw(str(photo.rename(tmp_path / "a$b_{$.png")), out=tmp_path / "crops.png")
+@pytest.mark.parametrize("name", ["a$b_{$.png", "a\udcff.png"], ids=["formula", "no UTF-8"])
+def test_a_strange_name(name: str, photo: Path, tmp_path: Path) -> None:
+    draw(str(photo.rename(tmp_path / name)), out=tmp_path / "crops.png")
     assert (tmp_path / "crops.png").is_file()
 
 

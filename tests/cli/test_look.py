@@ -22,6 +22,7 @@ from contrastive_sr.cli.compare import compare_runs
 from contrastive_sr.cli.samples import draw_samples
 from contrastive_sr.data.demo import photo_path
 from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.hosts.curves import best
 from contrastive_sr.hosts.logs import RunLog, read_run
 from contrastive_sr.methods import METHODS, Method
 from tests.hosts import mmagic_helpers
@@ -394,3 +395,10 @@ def test_both_commands(tmp_path: Path) -> None:
     assert "Expected the folder of a training at nothing" in str(command.exception)
     command = CliRunner().invoke(app, ["samples", str(CAT), "--method", "pcl", "--size", "20"])
     assert command.exit_code == 2
+
+
+def test_a_value_that_is_nan_is_not_the_best() -> None:
+    points = [(10, float("nan")), (20, 25.5), (30, 26.0)]
+    assert best(points, "PSNR") == (30, 26.0)
+    assert best(points, "LPIPS") == (20, 25.5)
+    assert best(points[:1], "PSNR")[0] == 10

@@ -123,3 +123,12 @@ def test_mistakes_in_arms(folder: Path) -> None:
 def test_mistakes_in_seeds(text: str) -> None:
     with pytest.raises(ConfigError, match="--seeds: expected"):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize("content", [b"# \xe9t\xe9\nbase: options.yml", b"# \xe9t\xe9\nname: options"])
+def test_a_file_that_is_not_utf_8(folder: Path, content: bytes) -> None:
+    Path("latin.yml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"latin\.yml cannot be read .*'utf-8' codec can't decode"):
+        together(Path("latin.yml"), Settings())
+    with pytest.raises(ConfigError, match=r"latin\.yml cannot be read"):
+        read_arms(Path("latin.yml"))

@@ -162,6 +162,8 @@ def test_a_network_that_fails_late_costs_nothing_that_was_measured(tmp_path: Pat
         about={},
     )
     assert "| light | failing | - | - | - | - |" in (tmp_path / "r.md").read_text()
+    alone = compare_networks(pair[:1], sets, bicubic_lr(4), 4, shown=1)
+    assert [(part.dataset, list(part.images)) for part in alone.shown] == [("dark", ["failing", "HR"])]
     with pytest.raises(NonFiniteError, match="failing on light"):
         compare_networks(pair[:1], sets[1:], bicubic_lr(4), 4)
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold
 from contrastive_sr import networks
 from contrastive_sr.degradations import Degradation, IsotropicGaussian
 from contrastive_sr.embeddings import DegradationEncoder
-from contrastive_sr.errors import ConfigError, DataError
+from contrastive_sr.errors import ConfigError, DataError, NonFiniteError
 from contrastive_sr.evaluation.degradations import (
     Panel,
     Representations,
@@ -152,3 +152,9 @@ def test_the_picture_has_a_colour_for_each_degradation(tmp_path: Path) -> None:
     for colour in ((0x44, 0x77, 0xAA), (0x66, 0xCC, 0xEE), (0x22, 0x88, 0x33)):
         assert (pixels == colour).all(1).sum() > 100
     assert not (pixels == (0xCC, 0xBB, 0x44)).all(1).any()
+
+
+def test_representations_that_are_not_finite_are_an_error() -> None:
+    images = [torch.rand(2, 3, 8, 8) for _ in range(3)]
+    with pytest.raises(NonFiniteError, match="the representations hold NaN or infinity"):
+        encode(lambda x: x.mean((2, 3)) * torch.nan, images)

@@ -152,6 +152,10 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(photos: Path, t
     (photos / "z.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"z.png cannot be read as an image"):
         upscale(named(Counting()), sr_files(photos, out), 4, made_by="a")
+    (photos / "z.png").unlink()
+    (photos / "z.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"z.png cannot be read \(No such file or directory\)"):
+        upscale(named(Counting()), sr_files(photos, out), 4, made_by="a")
     assert not out.exists()
     (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
     with pytest.raises(DataError, match=r"a.jpg and a.png would both become .*a.png. Rename one of them"):

@@ -317,6 +317,33 @@ def save_start(path: str, seed: int) -> None:
 
 
 @pytest.mark.basicsr
+@pytest.mark.timeout(300)
+def test_a_study_goes_on_in_another_folder_and_no_training_is_lost(folder: Path) -> None:
+    command = [sys.executable, "-m", "contrastive_sr.cli", "study", "base.yml", "--seeds", "1", "--steps", "100000"]
+    command += ["--arm", "l1", "--hr", "mine", "--out", "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        states = Path("out/runs/experiments/l1-0/training_states")
+        wait_for(lambda: any(states.glob("*.state")), process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    Path("out").rename("moved")
+    kept = sorted(path.name for path in Path("moved/runs/experiments/l1-0/training_states").iterdir())
+    settings: dict[str, Any] = {"seeds": [0], "steps": 100000, "out": Path("moved")}
+    with pytest.raises(ConfigError, match=r"arm l1, seed 0: a training of other settings is in .*moved"):
+        study("base.yml", "l1=train.optim_g.lr=0.1", minutes=0.1, **settings)
+    assert kept == sorted(path.name for path in Path("moved/runs/experiments/l1-0/training_states").iterdir())
+    assert "l1, seed 0: goes on from its last checkpoint" in study("base.yml", "l1", minutes=0.05, **settings)
+
+    study("base.yml", "l1", seeds=[0], steps=2)
+    Path("out").rename("done")
+    both: dict[str, Any] = {"seeds": [0], "steps": 2, "out": Path("done"), "hr": ["mine", "other"]}
+    assert "The time is up" in study("base.yml", "l1", minutes=1e-9, **both)
+    study("base.yml", "l1", **both)
+    results = Ledger(Path("done/results.csv")).results
+    assert {result.dataset for result in results if result.arm == "l1"} == {"", "mine", "other"}
+
+
+@pytest.mark.basicsr
 def test_an_arm_with_another_discriminator_to_begin_with_is_another(folder: Path) -> None:
     assert yaml_digest("l1", {"path.strict_load_g": True}) == yaml_digest("l1")
     assert yaml_digest("l1", {"path.strict_load_g": False}) != yaml_digest("l1")
@@ -332,6 +359,22 @@ def test_other_images_under_an_old_name_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"mine: the ledger has results of other images. Give this data set another"):
         study("base.yml", "l1", seeds=[0], minutes=1e-9)
     study("base.yml", "l1", seeds=[0], minutes=1e-9, hr=["more=mine"])
+
+
+@pytest.mark.basicsr
+def test_other_images_of_the_same_names_and_sizes_are_refused(folder: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save("mine/0.bmp")
+    write_ledger(("l1", 0, yaml_digest("l1"), "mine", "0.bmp", "psnr_y", 20.0))
+    study("base.yml", "l1", seeds=[0], minutes=1e-9)
+    size = Path("mine/0.bmp").stat().st_size
+    Image.new("RGB", (64, 64), "blue").save("mine/0.bmp")
+    assert Path("mine/0.bmp").stat().st_size == size
+    with pytest.raises(DataError, match=r"mine: the ledger has results of other images"):
+        study("base.yml", "l1", seeds=[0], minutes=1e-9)
+    Path("mine/0.bmp").unlink()
+    Path("mine/0.bmp").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"0\.bmp cannot be read \(No such file or directory\)"):
+        study("base.yml", "l1", seeds=[0], minutes=1e-9)
 
 
 @pytest.mark.basicsr
