@@ -219,12 +219,9 @@ class _Training:
         """Of its config; MMEngine takes a while to write one."""
         return f"{self.identity}\n{self.host.text(self.options, self.run)}"
 
-    @property
-    def is_begun(self) -> bool | None:
-        """Whether its config is there; None if it is that of another training."""
-        if not self.config.is_file():
-            return False
-        return True if self.config.read_text().partition("\n")[0] == self.identity else None
+    def found(self) -> str:
+        """The identity in the config that is there, of this training or another; empty without one."""
+        return self.config.read_text().partition("\n")[0] if self.config.is_file() else ""
 
 
 class Study:
@@ -283,7 +280,8 @@ class Study:
                 if run.arm == START:
                     raise ConfigError(_OTHER_START.format(seed=run.seed, ledger=self.ledger.path))
                 raise ConfigError(_CHANGED.format(where=f"arm {run.label}", ledger=self.ledger.path))
-            if not training.given and training.is_begun is None and host.resumable(self.folder, run):
+            other = training.found() not in ("", training.identity)
+            if not training.given and other and host.resumable(self.folder, run):
                 raise ConfigError(_UNFINISHED.format(label=run.label, folder=host.run_folder(self.folder, run)))
 
     @property
@@ -496,7 +494,7 @@ class Study:
     def _launch(self, training: _Training, processes: int, report: Callable[[str], None]) -> None:
         run = training.run
         arguments = [part for file in self.plan.imports for part in ("--import", str(file.resolve()))]
-        if training.is_begun and self.host.resumable(self.folder, run):
+        if training.found() == training.identity and self.host.resumable(self.folder, run):
             arguments += self.host.resume
             training.resumed_at = self._step(training)
             report(f"{run.label}: goes on from its last checkpoint, to step {run.steps:,}")
