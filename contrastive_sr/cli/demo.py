@@ -103,7 +103,7 @@ def _run_in(
     from contrastive_sr.evaluation.jaggedness import jaggedness_warnings
     from contrastive_sr.evaluation.pattern import pattern_warnings
     from contrastive_sr.hosts.demo import LABELS, compare, device_name, draw, plan_study, results_of, verdict
-    from contrastive_sr.hosts.launch import console_log, is_finished
+    from contrastive_sr.hosts.launch import console_log
     from contrastive_sr.hosts.study import LEDGER, RUNS, Measurement, Study, check_own
 
     check_own(folder)
@@ -115,7 +115,7 @@ def _run_in(
         plan = plan_study(host, folder, data, steps, seed)
         study = Study(plan, study_host(plan.base))
     for training in study.trainings:
-        if is_finished(training.config, training.text):
+        if study.is_trained(training):
             _say(console, f"{training.run.label}: found, trained with {_shorter(training.config)}")
     with Trainings(console) as show:
         study.run(Measurement([], given_lr(), {}, device), report=show.line, on_progress=show.progress)

@@ -72,16 +72,21 @@ def _marker(config: Path) -> Path:
     return config.with_suffix(config.suffix + ".finished")
 
 
-def is_finished(config: Path, text: str) -> bool:
-    """Whether a training with exactly this config was finished."""
+def is_finished(config: Path, identity: str) -> bool:
+    """Whether the training with this config and identity was finished."""
     marker = _marker(config)
-    return marker.is_file() and marker.read_text() == _digest(text)
+    return marker.is_file() and marker.read_text() == _digest(identity)
 
 
-def mark_finished(config: Path, text: str) -> None:
-    """Say that the training with this config is finished."""
+def mark_finished(config: Path, identity: str) -> None:
+    """Say that the training with this config is finished.
+
+    Args:
+        config: of the training.
+        identity: what tells it from others with a config of this name.
+    """
     with atomic_write(_marker(config)) as unfinished:
-        unfinished.write_text(_digest(text))
+        unfinished.write_text(_digest(identity))
 
 
 def _digest(text: str) -> str:

@@ -334,7 +334,7 @@ class Study:
 
     # ---------------------------------------------------------------------------------------------------- state
 
-    def _is_trained(self, training: _Training) -> bool:
+    def is_trained(self, training: _Training) -> bool:
         """Whether its network is there to be measured."""
         if training.given:
             return self._start_file(training.run.seed).is_file()
@@ -362,7 +362,7 @@ class Study:
 
     def _to_train(self) -> list[_Training]:
         """Trainings that are neither in the ledger nor finished; a start also for those that go on from it."""
-        needed = [t for t in self.trainings if not (t.given or self._is_measured(t) or self._is_trained(t))]
+        needed = [t for t in self.trainings if not (t.given or self._is_measured(t) or self.is_trained(t))]
         starts = {t.run.start for t in needed if t.run.start is not None and not t.run.start.is_file()}
         again = [t for t in self.trainings if t.run.arm == START and not t.given]
         again = [t for t in again if self._start_file(t.run.seed) in starts]
@@ -549,7 +549,7 @@ class Study:
         run, missing = training.run, self._missing(training, tests)
         if not missing:
             return
-        if not self._is_trained(training):
+        if not self.is_trained(training):
             for data, names in missing:
                 said = f"{run.label}: {', '.join(names)} not measured on {data.name}, since its checkpoint is gone"
                 report(said)
