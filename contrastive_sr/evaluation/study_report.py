@@ -222,8 +222,8 @@ def notes_of(summary: Summary) -> list[str]:
     notes = [
         f"{seeds} seed{'s' * (seeds != '1')} of each arm. Arms of one seed start alike and see the same batches.",
         f"Differences are from {summary.reference}, of the same image and seed. The 95 % interval is that of a two-way "
-        "table in which seeds and images are both drawn at random (t, Satterthwaite), so it speaks of other seeds and "
-        "other such images.",
+        "table in which seeds and images are both drawn at random (Student's t for each), so it speaks of other seeds "
+        "and other such images.",
         f"{NOT_SHOWN}: the interval holds 0, or the sign of the difference is not that of every seed. Each interval "
         "stands for itself: of twenty, one is expected to miss.",
     ]
