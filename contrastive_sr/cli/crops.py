@@ -123,7 +123,7 @@ def plot_crops(
             "--lr: expected a file for each IMAGE, got none. At scale 1, LR made from HR would be HR itself."
         )
     source = lr_source(lr, degradation, scale, seed)
-    check_picture(out)
+    check_picture(out, read=[*(part.file for part in wanted), *lr])
     if lr:
         with named_in_errors("--lr"):
             check_pairs([part.file for part in wanted], lr, scale, cropped=True)

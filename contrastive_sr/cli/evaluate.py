@@ -172,8 +172,8 @@ def find_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        # an AssertionError is what torch built without CUDA raises
+    except (RuntimeError, AssertionError, ImportError) as error:
+        # an AssertionError is what torch built without CUDA raises, an ImportError one without another backend
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"--device: expected one such as cpu, cuda or cuda:1, got {name!r} ({reason}).") from error
     return device

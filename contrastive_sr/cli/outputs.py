@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -51,16 +51,19 @@ def check_writable(path: Path, option: str) -> None:
         raise ConfigError(f"{option}: {path} cannot be written ({error.strerror}). Choose another one.") from error
 
 
-def check_picture(out: Path, option: str = "--out") -> None:
+def check_picture(out: Path, option: str = "--out", *, read: Iterable[Path] = ()) -> None:
     """Make the folder of a picture, and check that the picture can be written.
 
     Args:
         out: the picture.
         option: how it was given.
+        read: files that the command reads, or writes for another purpose.
 
     Raises:
-        ConfigError: another kind of file, or a place that cannot be written.
+        ConfigError: another kind of file, one of `read`, or a place that cannot be written.
     """
+    if out.resolve() in (file.resolve() for file in read):
+        raise ConfigError(f"{option}: {out} is an image that the picture would be made of. Choose another name.")
     if out.suffix not in PICTURES:
         raise ConfigError(f"{option}: expected a picture to write, .png, .pdf or .svg, got {out}.")
     check_writable(out, option)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from contrastive_sr._checks import check_count
 from contrastive_sr.cli.outputs import check_picture, needs_plot
 from contrastive_sr.cli.tables import show_table
 from contrastive_sr.errors import ConfigError, DataError, printable
@@ -62,7 +63,8 @@ def draw_samples(
         raise ConfigError("--checkpoint: expected --config with it, the file that it was trained with.")
     if (method is None) == (config is None):
         raise ConfigError("Expected one of --method NAME and --config FILE, e.g. --method pcl.")
-    check_picture(out)
+    check_picture(out, read=[image])
+    check_count(seed, "--seed", at_least=0)
     hr = _read(image)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # they are for trainings

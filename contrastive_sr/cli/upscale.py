@@ -47,7 +47,6 @@ def upscale_folder(
     if sheet is not None:
         with needs_plot():
             import matplotlib  # noqa: F401
-        check_picture(sheet, "--sheet")
     from contrastive_sr.data.images import is_hidden
     from contrastive_sr.evaluation import NamedNetwork, sr_files, upscale
     from contrastive_sr.evaluation.comparison import CHECKING
@@ -58,6 +57,8 @@ def upscale_folder(
     with named_in_errors("FOLDER"):
         files = sr_files(folder, out)
     check_writable(next(iter(files.values())), "OUT")
+    if sheet is not None:
+        check_picture(sheet, "--sheet", read=[*files, *files.values()])
     others = sorted(
         path.name for path in folder.iterdir() if path.is_file() and path not in files and not is_hidden(path.name)
     )

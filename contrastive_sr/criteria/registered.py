@@ -55,7 +55,7 @@ class Registered(Criterion):
                 "reduction='mean'."
             )
         far, near = (sum(value.mean().item() for value in of) for of in (values, same))
-        if near > far:
+        if not near <= far:  # nor are they if one is NaN
             raise ConfigError(
                 f"{type(loss).__name__}: expected a loss that is smallest where the SR image is the HR image, but it "
                 f"gives {near:.4g} there, and {far:.4g} for a flat image. Is it a similarity, or does it not compare?"

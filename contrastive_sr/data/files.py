@@ -79,7 +79,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Yields:
         A new folder of a random name beside it, which becomes ``path`` at the end. After an error it is removed.
+
+    Raises:
+        DataError: ``path`` is what another folder cannot take the place of.
     """
+    if path.is_dir() and (os.path.ismount(path) or path.samefile(Path.cwd())):
+        what = "a disk or volume of its own" if os.path.ismount(path) else "the folder the command is run in"
+        raise DataError(
+            f"Expected a folder to write that can be replaced, got {path}, which is {what}. Name a new folder in it."
+        )
     unfinished = _beside(path)
     unfinished.mkdir()
     try:

@@ -125,11 +125,12 @@ def _endings(suffixes: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_image(file: str | Path) -> Iterator[PillowImage]:
+def open_image(file: str | Path, *, own: bool = False) -> Iterator[PillowImage]:
     """An image file as Pillow opens it, by its content and whatever its ending; errors in the block name the file.
 
     Args:
         file: PNG, JPEG, BMP, TIFF, WebP or PPM.
+        own: a file that we wrote, and that may be larger than Pillow lets others be.
 
     Raises:
         DataError: Pillow is not installed, or the file is missing, damaged, of another format, or larger than Pillow's
@@ -142,7 +143,12 @@ def open_image(file: str | Path) -> Iterator[PillowImage]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of half its limit
-            opened = Image.open(file, formats=_FORMATS)
+            limit = Image.MAX_IMAGE_PIXELS
+            try:
+                Image.MAX_IMAGE_PIXELS = None if own else limit
+                opened = Image.open(file, formats=_FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
         with opened:
             yield opened
     except DataError:
@@ -178,11 +184,12 @@ def image_size(file: str | Path) -> tuple[int, int]:
     return width, height
 
 
-def read_rgb(file: Path) -> Tensor:
+def read_rgb(file: Path, *, own: bool = False) -> Tensor:
     """Read an image of 8 bits, grey or in colour, turned as its camera says.
 
     Args:
         file: PNG, JPEG, BMP, TIFF, WebP or PPM, whatever its ending.
+        own: see :func:`open_image`.
 
     Returns:
         (1, 3, H, W) in [0, 1].
@@ -191,7 +198,7 @@ def read_rgb(file: Path) -> Tensor:
         DataError: Pillow is not installed, or the file is damaged, of another format, too large, or has 16 bits a
             channel, transparent parts or colours that are not RGB.
     """
-    with open_image(file) as opened:
+    with open_image(file, own=own) as opened:
         from PIL import ImageOps
 
         _check_header(opened, file)

@@ -46,7 +46,7 @@ def pair_folders(
     return list(zip(hr_all, lr_files, strict=True))
 
 
-def check_template(template: str, name: str) -> None:
+def check_template(template: object, name: str) -> None:
     """Require a template that makes the name of an LR image from that of its HR image.
 
     Args:
@@ -57,7 +57,7 @@ def check_template(template: str, name: str) -> None:
         ConfigError: there is no place in it for the HR image's name.
     """
     try:
-        has_place = template.format("0001") != template
+        has_place = isinstance(template, str) and template.format("0001") != template
     except (LookupError, ValueError):
         has_place = False
     if not has_place:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from contrastive_sr._checks import check_count
 from contrastive_sr.data.images import UInt8Image
 from contrastive_sr.errors import DataError
 
@@ -46,7 +47,8 @@ def _inside(sr: UInt8Image, hr: UInt8Image, border: int, smallest: int) -> tuple
         _check_rgb(image)
     if sr.shape != hr.shape:
         raise DataError(f"Expected two images of one shape, got {sr.shape} and {hr.shape}.")
-    if border < 0 or min(sr.shape[:2]) < 2 * border + smallest:
+    check_count(border, "border", at_least=0)
+    if min(sr.shape[:2]) < 2 * border + smallest:
         raise DataError(
             f"Expected images that keep at least {smallest} px a side without their border of {border} px, got "
             f"{sr.shape}. Try a smaller border."
@@ -68,6 +70,7 @@ def psnr_y(sr: UInt8Image, hr: UInt8Image, border: int = 4) -> float:
 
     Raises:
         DataError: shapes differ, dtype is not uint8, or nothing is left inside the border.
+        ConfigError: a border that is no number of pixels.
 
     Example:
         >>> black = np.zeros((16, 16, 3), dtype=np.uint8)
@@ -94,6 +97,7 @@ def ssim_y(sr: UInt8Image, hr: UInt8Image, border: int = 4) -> float:
 
     Raises:
         DataError: shapes differ, dtype is not uint8, or fewer than 11 px a side are left inside the border.
+        ConfigError: a border that is no number of pixels.
 
     Example:
         >>> image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
@@ -120,6 +124,7 @@ def psnr_rgb(sr: UInt8Image, hr: UInt8Image, border: int = 4) -> float:
 
     Raises:
         DataError: shapes differ, dtype is not uint8, or nothing is left inside the border.
+        ConfigError: a border that is no number of pixels.
 
     Example:
         >>> black = np.zeros((16, 16, 3), dtype=np.uint8)
@@ -145,6 +150,7 @@ def ssim_rgb(sr: UInt8Image, hr: UInt8Image, border: int = 4) -> float:
 
     Raises:
         DataError: shapes differ, dtype is not uint8, or fewer than 11 px a side are left inside the border.
+        ConfigError: a border that is no number of pixels.
 
     Example:
         >>> image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)

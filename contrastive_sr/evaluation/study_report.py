@@ -227,6 +227,14 @@ def notes_of(summary: Summary) -> list[str]:
         f"{NOT_SHOWN}: the interval holds 0, or the sign of the difference is not that of every seed. Each interval "
         "stands for itself: of twenty, one is expected to miss.",
     ]
+    for dataset, arm, name in _keys(summary):
+        there = {image for images in summary.values[dataset, arm, name].values() for image in images}
+        both = summary.measured[dataset][arm][name].difference
+        if name in COLUMNS and both is not None and both.images < len(there):
+            notes.append(
+                f"{COLUMNS[name].title} of {arm} on {dataset}: the difference is over {both.images} of {len(there)} "
+                "images, those that all seeds and both arms have; means are over those that an arm has."
+            )
     if min(counts) == 1:
         notes.append("With one seed there is no interval: how far chance goes from seed to seed is not known.")
     if summary.resumed:

@@ -143,7 +143,7 @@ def _write(path: Path, image: UInt8Image, note: str, profile: bytes | None) -> N
 def _read_note(path: Path) -> str | None:
     """What a file was made of; None if it is none of ours."""
     try:
-        with open_image(path) as image:
+        with open_image(path, own=True) as image:
             note = image.info.get(_NOTE)
     except DataError:
         return None
@@ -171,6 +171,6 @@ def save_sheet(path: Path, files: Mapping[Path, Path], scale: int, count: int = 
         left, top, right, bottom = steepest(pair, scale, _PART)
         name = printable(file.name)
         name = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
-        images = {f"{name}\nbicubic": bicubic(scale)(pair.lr), "\nSR": read_rgb(files[file])}
+        images = {f"{name}\nbicubic": bicubic(scale)(pair.lr), "\nSR": read_rgb(files[file], own=True)}
         rows.append([(title, as_image(image)[top:bottom, left:right]) for title, image in images.items()])
     save_grid(path, rows)

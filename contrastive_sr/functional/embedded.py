@@ -75,7 +75,7 @@ def embedded_nce(
     check_number(temperature, "temperature", above=0)
     keys = _joined(sr, positives, negatives)
     compare = partial(_compare_by_nce, positives=positives.shape[1], temperature=float(temperature))
-    losses, similarity = _Embedded.apply(sr, keys, embed, compare)
+    losses, similarity = _Embedded.apply(_anchor(sr), keys, embed, compare)
     return reduce(losses, reduction), similarity
 
 
@@ -138,7 +138,7 @@ def embedded_distance(
             parts.append(keys)
             signs += [sign / keys.shape[1]] * keys.shape[1]
     compare = partial(_compare_by_distance, signs=signs, weights=check_layer_weights(layer_weights, "layer_weights"))
-    losses, distances = _Embedded.apply(sr, _joined(sr, *parts), embed, compare)
+    losses, distances = _Embedded.apply(_anchor(sr), _joined(sr, *parts), embed, compare)
     return reduce(losses, reduction), distances
 
 
@@ -280,6 +280,11 @@ def check_layer_weights(weights: object, name: str) -> tuple[float, ...] | None:
             f"{name}: expected a list of one number for each layer, such as [0.2, 0.3, 0.5], got {describe(weights)}."
         )
     return tuple(check_number(weight, f"{name}[{index}]", at_least=0) for index, weight in enumerate(weights))
+
+
+def _anchor(sr: Tensor) -> Tensor:
+    """The anchors, of which no gradient is formed where none can be asked for."""
+    return sr if torch.is_grad_enabled() else sr.detach()
 
 
 class _Compared(NamedTuple):

@@ -34,7 +34,7 @@ def supcon(
         anchors: (N, D) vectors.
         candidates: (K, D) vectors, in which the anchors may be contained.
         positive: (N, K) boolean, true where a candidate is a positive of an anchor.
-        same: (N, K) boolean, true where a candidate is the anchor itself.
+        same: (N, K) boolean, true where a candidate is the anchor itself, which is never a positive.
         temperature: tau, above 0; the paper's is 0.1.
         reduction: over the anchors: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -59,7 +59,7 @@ def supcon(
             raise DataError(
                 f"supcon({name}): expected a boolean tensor ({len(anchors)}, {len(candidates)}), got {describe(mask)}."
             )
-    return reduce(supcon_values(anchors, candidates, positive, same, temperature), reduction)
+    return reduce(supcon_values(anchors, candidates, positive & ~same, same, temperature), reduction)
 
 
 def supcon_values(anchors: Tensor, candidates: Tensor, positive: Tensor, same: Tensor, temperature: float) -> Tensor:

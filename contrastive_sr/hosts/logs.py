@@ -257,6 +257,7 @@ def _read_mmagic(files: list[Path]) -> RunLog:
 
 
 def _mmagic_part(file: Path) -> RunLog:
+    file = file.absolute()  # the names of the folders above it say when it began
     part = RunLog("MMagic")
     settings = {}
     config = file.parent / "config.py"

@@ -117,7 +117,7 @@ def write_shipped(target: Path, *, scale: int = SCALE, force: bool = False) -> l
             if scale != SCALE:
                 path, text = at_scale(file, text, names, scale)
             goal = target / name / path
-            if goal.is_file() and goal.read_text() == text:
+            if goal.is_file() and goal.read_bytes() == text.encode():
                 continue
             if goal.exists():
                 different.append(goal)

@@ -128,6 +128,7 @@ def subject_of_config(file: Path, checkpoint: Path | None, scale: int) -> Subjec
     stated = stated_scale(type(network), options)
     scale = scale if stated is None else stated[1]
     if checkpoint is not None:
+        checkpoint = checkpoint.resolve()  # its folders say whose it is
         load_state_dict(network, read_network(checkpoint), str(checkpoint))
         methods = build_methods(configs)
         methods.attach(network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +180,7 @@ def trained_network(checkpoint: Path, network: str | None, scale: int) -> Traine
 def _option_file_of(checkpoint: Path) -> Path | None:
     """The option file that BasicSR copied into the folder of a run."""
     folder = checkpoint.resolve().parent
-    files = sorted(folder.parent.glob("*.yml")) if folder.name == "models" else []
+    files = sorted(folder.parent.glob("*.y*ml")) if folder.name == "models" else []
     return files[0] if len(files) == 1 else None
 
 
@@ -217,11 +218,19 @@ def _by_spandrel(checkpoint: Path, state: dict[str, Any], scale: int) -> Trained
 def fingerprint(checkpoint: Path, source: str) -> str:
     """What tells a trained network from others: digests of its checkpoint and of its options, or of their config.
 
+    BasicSR notes date and command in each copy of an option file; what is digested of it is the network's part.
+
     Args:
         checkpoint: the file.
         source: of the :class:`TrainedNetwork`.
     """
-    options = Path(source).read_bytes() if source.endswith(CONFIGS) else source.encode()
+    options = source.encode()
+    if source.endswith(".py"):
+        options = Path(source).read_bytes()
+    elif source.endswith(CONFIGS):
+        from contrastive_sr.hosts.basicsr.runner import model_of
+
+        options = json.dumps(model_of(Path(source))[2], sort_keys=True, default=str).encode()
     digests = [hashlib.sha256(content).hexdigest()[:16] for content in (checkpoint.read_bytes(), options)]
     return f"{digests[0]} with options {digests[1]}"
 

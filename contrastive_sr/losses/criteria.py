@@ -171,9 +171,9 @@ class CriteriaLoss(nn.Module):
         criteria = self._named(anchor, positives, negatives)
         self._measure(criteria)
         loss = self._combine(list(criteria.values()), len(positives), mask)
-        with torch.enable_grad():
-            leaves = [at_least_float32(criterion.detach()).requires_grad_() for criterion in criteria.values()]
-            again = self._combine(leaves, len(positives), None if mask is None else mask.detach()).sum()
+        with torch.inference_mode(False), torch.enable_grad():  # clones are no inference tensors
+            leaves = [at_least_float32(x.detach().clone()).requires_grad_() for x in criteria.values()]
+            again = self._combine(leaves, len(positives), None if mask is None else mask.detach().clone()).sum()
             gradients = torch.autograd.grad(again, leaves, allow_unused=True, materialize_grads=True)
         means = {name: leaf.detach().mean() for name, leaf in zip(criteria, leaves, strict=True)}
         pushes = {f"{name}_push": -g.sum().sign() for name, g in zip(criteria, gradients, strict=True)}

@@ -141,6 +141,12 @@ class EmbeddingMethod(Method):
     def check_batch(self, batch: Batch) -> None:
         """Refuse images that embedding or samples cannot take; see :meth:`Method.check_batch`."""
         self.embedding.check_size(*batch["hr"].shape[-2:])
+        side = min(batch["hr"].shape[-2:])
+        if self.phase == "random" and side < (least := _offsets(batch)):
+            raise DataError(
+                f"{self.name}: expected HR images of at least {least} px a side, over which the random phase moves "
+                f"them, got {side}. Take larger ones, or phase: fixed."
+            )
         generator = Step(0).generator(batch["hr"].device)
         batch = {"sr": batch["hr"], **batch}  # the network has not been run yet
         for sample in self._samples():
@@ -167,9 +173,8 @@ class EmbeddingMethod(Method):
         """
         if self.phase == "fixed":
             return images
-        offsets = math.lcm(4, batch["hr"].shape[-1] // batch["lr"].shape[-1])
         generator = torch.Generator("cpu").manual_seed(seed_of(step.seed, "phase"))  # sizes are no tensors
-        top, left = torch.randint(offsets, (2,), generator=generator, device="cpu").tolist()
+        top, left = torch.randint(_offsets(batch), (2,), generator=generator, device="cpu").tolist()
         height, width = images.shape[-2:]
         moved = F.pad(images.flatten(0, -4), (left, 0, top, 0), mode="reflect")[..., :height, :width]
         return moved.unflatten(0, images.shape[:-3])
@@ -220,3 +225,8 @@ class EmbeddingMethod(Method):
             Compared(label, role, clamped[n], similarity, {name: band[n] for name, band in bands.items()})
             for n, ((label, role, _), similarity) in enumerate(zip(images, similarities, strict=True))
         ]
+
+
+def _offsets(batch: Batch) -> int:
+    """How many offsets the random phase has in each direction."""
+    return math.lcm(4, batch["hr"].shape[-1] // batch["lr"].shape[-1])

@@ -121,8 +121,8 @@ class MCL(EmbeddingMethod):
         self.metrics = {"contrastive": [metric for metric, samples in roles if samples]}
 
     def terms(self, batch: Batch, step: Step) -> dict[str, Contrast]:
-        """The contrastive term, over the samples of this step; in the first, without the past versions."""
-        negatives = [sample for sample in self.negatives if step.number or not isinstance(sample, PastOutput)]
+        """The contrastive term, over the samples of this step; without past versions that are the network itself."""
+        negatives = [s for s in self.negatives if not isinstance(s, PastOutput) or s.differs(step.number)]
         if not self.positives and not negatives:
             return {}
         generator = step.generator(batch["hr"].device)

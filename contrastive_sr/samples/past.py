@@ -73,6 +73,11 @@ class PastOutput(SampleGenerator, nn.Module):
             )
         SampleGenerator.__init__(self, count=count)
         self.decays, self.intervals = (values * count if len(values) == 1 else values for values in (decays, intervals))
+        if (0.0, 1) in zip(self.decays, self.intervals, strict=True):
+            raise ConfigError(
+                "PastOutput: expected a decay above 0, or an interval above 1, got a past that is the network itself "
+                "at each step."
+            )
         self.pasts = nn.ModuleList()  # made by attach()
         self.call = NetworkCall()
 
@@ -105,6 +110,12 @@ class PastOutput(SampleGenerator, nn.Module):
             if step % interval == 0:
                 # Only now the network is what it begins as: hosts load weights behind attach().
                 _average(past, net, decay if step else 0.0)
+
+    def differs(self, step: int) -> bool:
+        """Whether a past may differ from the network at a step: not at the first, nor where all are copied."""
+        return step > 0 and any(
+            decay > 0 or step % interval > 0 for decay, interval in zip(self.decays, self.intervals, strict=True)
+        )
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The pasts' SR images.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from contrastive_sr._checks import check_range
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.samples.base import SAMPLES, Batch, SampleGenerator, depthwise, mirror, uniform
 
 
@@ -49,8 +49,13 @@ class Sharpen(SampleGenerator):
 
         Returns:
             (B, count, C, H, W) in [0, 1].
+
+        Raises:
+            DataError: images with a side of 1 px.
         """
         hr = batch["hr"]
+        if min(hr.shape[-2:]) < 2:
+            raise DataError(f"Sharpen: expected HR images of at least 2 px a side, got {tuple(hr.shape)}.")
         kernel = hr.new_full((3, 3), 1 / 13)
         kernel[1, 1].fill_(5 / 13)  # an assignment would wait for the device
         smooth = depthwise(mirror(hr, 1), kernel.expand(hr.shape[0], 3, 3), hr.shape[-2:])

@@ -159,6 +159,7 @@ def test_a_metric_that_fails_costs_no_picture(
     [
         ({"part": "@80,20,48"}, DataError, r"square inside .*cat.png, of 108 x 88 pixels, got one of 48 x 48 at 80,20"),
         ({"methods": []}, ConfigError, r"Expected something to draw: --checkpoint FILE, or --bicubic"),
+        ({"out": "cat.png"}, ConfigError, r"--out: .*cat.png is an image that the picture would be made of"),
         ({"out": "crops.jpg"}, ConfigError, r"--out: expected a picture to write, .png, .pdf or .svg, got .*crops.jpg"),
         ({"lpips_weights": "nowhere.pth"}, ConfigError, "nowhere.pth"),
         ({"scale": 40}, DataError, r"cat.png: .*expected an HR image of at least 91 pixels a side"),

@@ -104,7 +104,7 @@ def test_log_of_basicsr_says_what_its_events_say(basicsr: Path) -> None:
 
 
 @pytest.mark.mmagic
-def test_log_of_mmagic_joins_its_dated_folders(mmagic: Path) -> None:
+def test_log_of_mmagic_joins_its_dated_folders(mmagic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = sorted(path.parent for path in mmagic.glob("*/vis_data"))
     assert len(parts) == 2
     run = read_run(mmagic)
@@ -115,6 +115,8 @@ def test_log_of_mmagic_joins_its_dated_folders(mmagic: Path) -> None:
     assert last["step"] == 0  # what MMEngine wrote
     assert run.validation["PSNR"][-1][1] == last["PSNR"]
     assert steps(read_run(parts[0]), "loss_pix") == [1, 2, 3, 4]
+    monkeypatch.chdir(parts[1] / "vis_data")
+    assert read_run(Path("scalars.json")) == read_run(parts[1] / "vis_data" / "scalars.json")
 
 
 @pytest.mark.basicsr
@@ -302,13 +304,17 @@ def test_pcl_in_image_and_bands(tmp_path: Path) -> None:
 
 
 @pytest.mark.basicsr
-def test_a_trained_run_with_its_methods(basicsr: Path, tmp_path: Path) -> None:
+def test_a_trained_run_with_its_methods(basicsr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = basicsr.parents[1] / "options.yml"
     newest = basicsr / "models" / "net_g_latest.pth"
     printed = look(tmp_path / "a.png", config=config, checkpoint=newest)
     assert "SR: EDSR of net_g_latest.pth" in printed
     assert f"Methods: {basicsr / 'training_states'}" in printed.replace("\n", "")
     assert "untrained" not in printed
+    with monkeypatch.context() as inside:
+        inside.chdir(newest.parent)
+        printed = look(tmp_path / "a.png", config=config, checkpoint=Path(newest.name))
+    assert f"Methods: {basicsr / 'training_states'}" in printed.replace("\n", "")
     alone = shutil.copy(newest, tmp_path / "alone.pth")
     printed = look(tmp_path / "b.png", config=config, checkpoint=alone)
     assert "SR: EDSR of alone.pth, methods with new weights" in printed
@@ -365,6 +371,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         ({"method": "plc"}, "got 'plc'. Did you mean 'PCL'"),
         ({"method": "pcl", "checkpoint": Path("x.pth")}, "--checkpoint: expected --config with it"),
         ({"method": "pcl", "scale": 7}, "from 2 to 4, got 7"),
+        ({"method": "pcl", "seed": 2**70}, "--seed: expected a whole number below 2"),
         ({"method": "true_kernel"}, "nothing to draw, since it compares nothing"),
         ({"config": tmp_path / "none.yml"}, r"Expected the file .*none\.yml"),
     ):
@@ -383,6 +390,10 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         look(tmp_path / "x.png", method="mine")
     assert not (tmp_path / "x.png").exists()
     assert torch.is_grad_enabled()
+    before = shutil.copy(CAT, tmp_path / "cat.png").read_bytes()
+    with pytest.raises(ConfigError, match=r"--out: .*cat.png is an image that the picture would be made of"):
+        look(tmp_path / "cat.png", tmp_path / "cat.png", method="pcl")
+    assert (tmp_path / "cat.png").read_bytes() == before
 
 
 def test_both_commands(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,23 @@ def test_bad_arguments_are_explained(photos: Path, checkpoint: Path, tmp_path: P
     refused(ConfigError, "my_run/net_g_latest: .* It is a network for x4", scale=2)
     refused(ConfigError, "--sheet: expected a picture to write, .png, .pdf or .svg, got s.txt", sheet=Path("s.txt"))
     refused(ConfigError, "--device: expected one such as cpu", device="gpu")
+    refused(ConfigError, "--device: expected one such as cpu", device="hpu")
+    sheet = out / "03.png"
+    refused(ConfigError, "--sheet: .*03.png is an image that the picture would be made of", sheet=sheet)
     (tmp_path / "file").write_text("")
     refused(ConfigError, "OUT: .* cannot be written", out=tmp_path / "file")
     assert list(out.glob("*")) == []
+
+
+@pytest.mark.basicsr
+def test_an_option_file_counts_by_the_network_in_it(photos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """BasicSR writes date and command into its copy at each start, also of a file that ends in .yaml."""
+    run = shutil.copytree(checkpoint.parents[1], tmp_path / "run")
+    (run / "my_run.yml").rename(run / "my_run.yaml")
+    checkpoint = run / "models" / checkpoint.name
+    upscale(photos, tmp_path / "sr", checkpoint)
+    (run / "my_run.yaml").write_text(f"# GENERATE TIME: later\nnetwork_g: {EDSR}\ntrain: {{total_iter: 7}}\n")
+    assert "Wrote 0 of 12" in upscale(photos, tmp_path / "sr", checkpoint)
+    (run / "my_run.yaml").write_text(f"network_g: {EDSR.replace('num_block: 1', 'num_block: 1, res_scale: 0.5')}")
+    with pytest.raises(DataError, match="was not made of this photo in this way"):
+        upscale(photos, tmp_path / "sr", checkpoint)

@@ -266,6 +266,13 @@ def test_registered_losses_are_scalars_maps_or_several() -> None:
 # ----------------------------------------------------------------------------------------------------- gradients
 
 
+class Relative(nn.Module):
+    """0 / 0 for equal images."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        return (sr - hr).square().mean() / (sr - hr).abs().mean()
+
+
 class Weighted(nn.Module):
     """A loss with a parameter of its own."""
 
@@ -381,6 +388,7 @@ class Half(nn.MSELoss):
             [WeightedVariation()],
             r"smallest where the SR image is the HR image, but it gives 0\.\d+ there, and 0 for a flat",
         ),
+        ([Relative()], "Relative: expected a loss that is smallest where .* gives nan there"),
         ([Similarity()], "Similarity: expected a loss that is smallest where .* Is it a similarity"),
         ([nn.CosineSimilarity()], r"expected a loss that returns scalars or maps .*got a float32 tensor of shape"),
     ],

@@ -144,3 +144,17 @@ import contrastive_sr.hosts.trainner
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "imported\n")
     assert "HostError: contrastive-sr: expected Linux, macOS or the Windows Subsystem for Linux" in done.stderr
+
+
+def test_a_folder_whose_place_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(DataError, match=r"the folder the command is run in. Name a new folder in it"),
+        atomic_folder(tmp_path),
+    ):
+        pass
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(DataError, match="a disk or volume of its own"), atomic_folder(tmp_path / "disk"):
+        pass
+    assert list((tmp_path / "disk").iterdir()) == []

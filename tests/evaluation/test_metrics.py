@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_sr.errors import DataError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.evaluation import luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from contrastive_sr.evaluation.plots import Frontier, Panel, save_crops, save_curves, save_frontier
 
@@ -81,13 +81,21 @@ def test_luma_of_the_primaries() -> None:
         (np.zeros((24, 24, 3)), np.zeros((24, 24, 3)), 4, r"uint8, got .* float64"),
         (np.zeros((24, 24), np.uint8), np.zeros((24, 24), np.uint8), 4, r"RGB image \(H, W, 3\)"),
         (np.zeros((18, 24, 3), np.uint8), np.zeros((18, 24, 3), np.uint8), 4, r"at least 11 px a side"),
-        (np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24, 3), np.uint8), -1, r"at least 11 px a side"),
+        (np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24, 3), np.uint8), 8, r"at least 11 px a side"),
     ],
 )
 def test_bad_input_is_explained(sr: Image, hr: Image, border: int, message: str) -> None:
     for ssim in (ssim_y, ssim_rgb):
         with pytest.raises(DataError, match=message):
             ssim(sr, hr, border)
+
+
+@pytest.mark.parametrize("border", [-1, 1.5])
+def test_a_border_is_a_number_of_pixels(border: int) -> None:
+    image = np.zeros((24, 24, 3), np.uint8)
+    for metric in (psnr_y, psnr_rgb, ssim_y, ssim_rgb):
+        with pytest.raises(ConfigError, match="border: expected a whole number of at least 0, got"):
+            metric(image, image, border)
 
 
 def test_pictures_have_content(tmp_path) -> None:  # type: ignore[no-untyped-def]

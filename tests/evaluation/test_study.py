@@ -138,6 +138,15 @@ def test_what_is_called_a_difference(difference: Difference, shown: bool, text: 
     assert difference_text("psnr_y", difference) == text
 
 
+def test_a_difference_over_fewer_images_is_told() -> None:
+    lines = results("l1", {0: [30.0, 20.0, 10.0]}) + results("pcl", {0: [30.5, 20.4]})
+    lines += results("whole", {0: [30.5, 20.4, 9.0]})
+    told = [note for note in notes_of(summarise(lines)) if "the difference is over" in note]
+    assert told == []  # what an arm has is all compared
+    (note,) = [n for n in notes_of(summarise(lines, ["pcl", "whole"])) if "the difference is over" in n]
+    assert note.startswith("PSNR-Y, dB of whole on Set5: the difference is over 2 of 3 images")
+
+
 def test_values_without_a_mean_are_left_out() -> None:
     lines = results("l1", {0: [30.0, math.inf]}) + results("l1", {0: [5.0]}, "niqe")
     lines.append(Result("l1", 0, "d", "Set5", "1.png", "niqe", None))

@@ -107,6 +107,18 @@ def test_a_stop_loses_nothing_and_the_same_call_goes_on(photos: Path, tmp_path: 
     assert upscale(named(net), files, 4, made_by="a") == 0
 
 
+def test_our_own_files_may_be_larger_than_pillow_lets_others_be(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {photos / "a.jpg": tmp_path / "a.png"}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60 * 90 // 2 + 1)  # it refuses more than twice as many
+    assert upscale(named(Counting()), files, 4, made_by="a") == 1
+    assert upscale(named(Counting()), files, 4, made_by="a") == 0
+    save_sheet(tmp_path / "sheet.png", files, 4)
+    with pytest.raises(DataError, match="exceeds limit"):
+        read_rgb(tmp_path / "a.png")
+
+
 def test_what_was_made_of_something_else_stays_and_is_named(photos: Path, tmp_path: Path) -> None:
     files = sr_files(photos, tmp_path / "sr")
     upscale(named(Counting()), files, 4, made_by="a")

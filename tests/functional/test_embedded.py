@@ -18,7 +18,7 @@ from versions import autocast_to_float16
 
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, DataError
-from contrastive_sr.functional import embedded, embedded_nce, plain_embedded_nce
+from contrastive_sr.functional import embedded, embedded_distance, embedded_nce, plain_embedded_nce
 from contrastive_sr.functional.embedded import (
     Embed,
     Similarity,
@@ -307,7 +307,10 @@ def test_without_a_gradient_to_take() -> None:
     detached = embedded_nce(sr.detach(), near, far, embed)[0]
     with torch.inference_mode():
         inference = embedded_nce(sr.detach().clone(), near, far, embed)[0]
-    for loss in (inside, detached, inference):
+        leaf = embedded_nce(sr, near, far, embed)[0]
+        distance = embedded_distance(sr, near, far, embed)[0]
+    assert_close(distance, embedded_distance(sr, near, far, embed)[0].item(), dtype=torch.float64)
+    for loss in (inside, detached, inference, leaf):
         assert not loss.requires_grad
         assert_close(loss, expected, dtype=torch.float64)
 

@@ -135,3 +135,10 @@ def test_wrong_input_is_refused() -> None:
         SimCLRLoss()(a, c)
     with pytest.raises(DataError, match=r"FakeContrastLoss\(real\)"):
         FakeContrastLoss()(a, vectors(2, 1, dim=4))
+
+
+def test_an_anchor_is_no_positive_of_its_own() -> None:
+    near, far = (torch.eye(3)[:, columns].bool() for columns in ([0, 1, 2], [1, 2, 0]))
+    assert torch.equal(
+        supcon(vectors(3, 0), vectors(3, 0), near | far, near), supcon(vectors(3, 0), vectors(3, 0), far, near)
+    )

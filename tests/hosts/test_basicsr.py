@@ -235,6 +235,8 @@ def test_spandrel_loads_an_rrdb_checkpoint_as_it_is(train_here: Callable[..., Pa
 def test_export_refuses_other_networks(stock: tuple[Path, str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected an RCAN or RRDBNet"):
         export(stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth", tmp_path / "out.pth")
+    with pytest.raises(ConfigError, match=r"out.safetensors: expected a file to write that ends in .pth or .pt"):
+        export(stock[0] / "experiments/demo_pcl_edsr/models/net_g_latest.pth", tmp_path / "out.safetensors")
 
 
 def test_gan_and_contrast_together(train_here: Callable[..., Path], demo_data: Path, tmp_path: Path) -> None:

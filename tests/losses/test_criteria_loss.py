@@ -156,6 +156,16 @@ def test_contrast_is_the_loss_and_moves_the_scales_as_often() -> None:
     assert torch.equal(loss.scales.means, before)
 
 
+def test_contrast_where_no_gradient_can_be_taken() -> None:
+    loss = CriteriaLoss()
+    expected = loss.contrast(*criteria(), mask())
+    for without in (torch.no_grad(), torch.inference_mode()):
+        with without:
+            again = loss.contrast(*criteria(), mask())
+        assert torch.equal(again.loss, expected.loss)
+        assert again.metrics == expected.metrics
+
+
 def test_one_term_alone() -> None:
     anchor, positives, negatives = criteria()
     loss, s = CriteriaLoss(align_weight=2.0, uniformity_weight=3.0, anchor_name="pixel"), mask()

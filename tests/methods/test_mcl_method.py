@@ -130,6 +130,14 @@ def test_a_past_is_a_negative_of_any_method_with_an_embedding(kind: str) -> None
     assert run.logs[-1][f"{method.name}_contrastive_share"] == pytest.approx(0.05, rel=1)
 
 
+def test_a_past_that_is_the_network_itself_counts_at_no_step() -> None:
+    run = training(mcl(negatives=[{"type": "PastOutput", "decay": 0, "interval": 3}]))
+    for step in range(6):
+        run.step(images_batch(seed=step))
+    weights = [log["mcl_contrastive_weight"] for log in run.logs]
+    assert weights == pytest.approx([0, 0.1, 0.1, 0, 0.1, 0.1])  # and not only a distance of 0
+
+
 def test_pasts_are_in_the_state_and_nowhere_else() -> None:
     method = mcl()
     run = training(method)

@@ -13,7 +13,7 @@ from small_models import CountingNet, SmoothEmbedding, images_batch
 from tolerances import assert_close
 from torch import Tensor
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.methods import MPF, PCL, SRNCE, ContrastiveRegularization, InfoNCE, Methods, Step
 from contrastive_sr.samples import draw
 
@@ -128,3 +128,12 @@ def test_the_gradient_reaches_the_sr_image_everywhere_but_where_it_moved_out() -
     assert reached[:, : 32 - 4, : 32 - 3].all()
     assert not sr.grad[..., 29:, :].any()
     assert not sr.grad[..., 30:].any()
+
+
+def test_images_smaller_than_the_offsets_are_refused_at_once() -> None:
+    method, net = PCL(embedding=SmoothEmbedding(), positives=[{"type": "HighResolution"}]), CountingNet()
+    methods = attached(net, method)
+    with pytest.raises(
+        DataError, match="HR images of at least 28 px a side, over which the random phase moves them, got 21"
+    ):
+        methods.run(net, images_batch(size=21, scale=7))

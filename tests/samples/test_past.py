@@ -173,6 +173,8 @@ def test_what_it_cannot_do_is_refused() -> None:
         ({"decay": -0.1}, r"PastOutput\(decay\): expected a number of at least 0"),
         ({"decay": [0.9, "x"]}, r"PastOutput\(decay\)\[1\]: expected a number"),
         ({"decay": []}, r"PastOutput\(decay\): expected a number, or a list"),
+        ({"decay": 0}, "a decay above 0, or an interval above 1, got a past that is the network itself"),
+        ({"decay": [0.9, 0], "interval": [1, 1]}, "a decay above 0, or an interval above 1"),
         ({"interval": 0}, r"PastOutput\(interval\): expected a whole number"),
         (
             {"decay": [0.1, 0.2], "interval": [1, 2, 3]},

@@ -10,7 +10,7 @@ from tolerances import assert_close
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from contrastive_sr.errors import ConfigError
+from contrastive_sr.errors import ConfigError, DataError
 from contrastive_sr.samples import Sharpen
 
 SEVERAL = settings(
@@ -108,6 +108,11 @@ def test_values_stay_in_range(batch: int, count: int, size: int, low: float, spr
 def test_flat_images_stay_as_they_are() -> None:
     flat = torch.full((1, 3, 8, 8), 0.4)
     torch.testing.assert_close(Sharpen(count=1)({"hr": flat}, seeded())[:, 0], flat)
+
+
+def test_a_single_row_is_refused() -> None:
+    with pytest.raises(DataError, match=r"Sharpen: expected HR images of at least 2 px a side, got \(1, 3, 1, 8\)"):
+        Sharpen()({"hr": torch.rand(1, 3, 1, 8)})
 
 
 @pytest.mark.parametrize(

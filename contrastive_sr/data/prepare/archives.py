@@ -42,7 +42,7 @@ def folder_parts(source: Path, out: Path, scales: Sequence[int], cut: Cut | None
         )
     names = {file: plain_name(file.relative_to(source)) for file in files}
     sources = [Source(name, file, {}) for name, file in sorted(by_name(files, names).items())]
-    multiple, name = math.lcm(*scales), out.name
+    multiple, name = math.lcm(*scales), out.resolve().name
     if test:
         multiple = math.lcm(_BENCHMARK_MULTIPLE, multiple)
         hr, lr = f"GTmod{multiple}", {scale: f"LRbicx{scale}" for scale in scales}

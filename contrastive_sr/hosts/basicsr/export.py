@@ -26,6 +26,7 @@ _RCAN_NAMES = (
 )
 # Both networks work on [0, 255] minus this mean; BasicSR keeps it in the code, the original in the weights.
 _MEAN = (0.4488, 0.4371, 0.4040)
+_ENDINGS = (".pth", ".pt", ".ckpt")
 
 
 def export(checkpoint: Path, target: Path) -> str:
@@ -36,14 +37,16 @@ def export(checkpoint: Path, target: Path) -> str:
 
     Args:
         checkpoint: ``net_g_*.pth`` of BasicSR.
-        target: the file to write, a plain state dict; it must not exist.
+        target: the file to write, ``.pth``, ``.pt`` or ``.ckpt``, a plain state dict; it must not exist.
 
     Returns:
         The name of the network, ``"RCAN"`` or ``"RRDBNet"``.
 
     Raises:
-        ConfigError: the checkpoint is missing or of another network, or the target exists.
+        ConfigError: the checkpoint is missing or of another network, or the target exists or ends otherwise.
     """
+    if target.suffix not in _ENDINGS:
+        raise ConfigError(f"{target}: expected a file to write that ends in {' or '.join(_ENDINGS)}.")
     weights = read_state_dict(checkpoint)
     if target.exists() or not target.parent.is_dir():
         problem = "exists and is not overwritten" if target.exists() else "lies in a folder that does not exist"

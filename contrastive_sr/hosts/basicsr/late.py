@@ -50,6 +50,7 @@ _DATASETS = (
     "RealESRGANDataset", "RealESRGANPairedDataset", "FFHQDataset",
 )  # fmt: skip
 _OF_NETWORK = ("pretrain_network", "strict_load", "param_key")  # in `path`, with the end of the network's name
+_AS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _NEARLY = 0.85  # `totl_iter` is nearly `total_iter`; `meta_info` and `meta_info_file` are two keys
 _SCHEDULERS = {
     "MultiStepLR": ("milestones", "gamma", "restarts", "restart_weights"),
@@ -65,6 +66,9 @@ def check_late(opt: Mapping[str, Any]) -> None:
         ConfigError: there are some.
     """
     _refuse_misspelt(opt)
+    for key, part in opt.items():
+        if key == "train" or str(key).startswith("network_"):
+            _refuse_texts(part, str(key))
     train, logger = opt["train"], opt["logger"]
     _check_scheduler(train["scheduler"], int(train["total_iter"]))
     for key in ("print_freq", "save_checkpoint_freq"):
@@ -218,6 +222,18 @@ def _refuse_misspelt(opt: Mapping[str, Any]) -> None:
                 if not anothers:
                     raise ConfigError(message)
                 warnings.warn(f"{message} It is left to {'the data set' if of_data else 'the model'}.", stacklevel=2)
+
+
+def _refuse_texts(part: object, where: str) -> None:
+    """Refuse ``1e-7``, which YAML reads as text, wherever only numbers can be meant."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            _refuse_texts(value, f"{where}: {key}")
+    elif isinstance(part, list):
+        for value in part:
+            _refuse_texts(value, where)
+    elif isinstance(part, str) and _AS_NUMBER.fullmatch(part):
+        check_number(part, where)
 
 
 def _check_scheduler(options: object, total: int) -> None:
