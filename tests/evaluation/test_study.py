@@ -73,9 +73,10 @@ def test_interval_over_seeds_alone_is_students() -> None:
     assert paired_difference(values[None])[1:] == (None, None)
 
 
-@pytest.mark.parametrize(("seeds", "images"), [(2, 5), (2, 100), (3, 5), (3, 100), (5, 14)])
-@pytest.mark.parametrize("of_images", [0.0, 1.0])
-@pytest.mark.parametrize("of_seeds", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize(("seeds", "images"), [(2, 100), (3, 5), (3, 100), (5, 14)])
+@pytest.mark.parametrize(
+    ("of_seeds", "of_images"), [(0.0, 0.0), (0.0, 1.0), (0.1, 1.0), (0.3, 1.0), (1.0, 1.0), (1.0, 0.0)]
+)
 def test_interval_holds_the_truth_as_often_as_it_says(
     seeds: int, images: int, of_seeds: float, of_images: float
 ) -> None:
