@@ -352,7 +352,7 @@ def test_no_methods(train_here: Callable[..., Path], demo_data: Path) -> None:
         ("train:pixel_opt", None, "train: expected pixel_opt, by which the methods enter the step, got ema_decay"),
         ("train:optim_g", {"type": "Adam", "lr": "1e-4"}, "optim_g: lr: expected a number .*!!float 1e-4"),
         ("path:pretrain_network_g", "nowhere.pth", "pretrain_network_g: expected an existing file, got nowhere.pth"),
-        ("train:optim_methods", {"type": "Adam", "lr": "1e-4"}, "optim_methods: lr: expected a number .*!!float"),
+        ("train:optim_methods", {"type": "Adam", "lr": "1e-4"}, "optim_methods: lr: expected a number, got .*!!float"),
         ("train:optim_methods", {"type": "Adam", "lr": 1e-4, "beta": [0.9, 0.99]}, "Did you mean 'betas'"),
         ("train:optim_methods", {"lr": 1e-4}, "optim_methods: expected {type: Adam"),
         ("datasets:train:io_backend", {"typ": "disk"}, "expected io_backend"),
