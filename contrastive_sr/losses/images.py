@@ -35,7 +35,7 @@ class ImageContrastLoss(nn.Module):
         embedding: maps (B, 3, H, W) to a list of feature maps or (B, D) vectors, each image on its own in eval mode.
             PCL-SR's is :class:`~contrastive_sr.embeddings.HaarDiscriminator`, MPF-Net's
             :class:`~contrastive_sr.embeddings.SNResNet18`.
-        temperature: tau, above 0; PCL-SR gives no value and used 1; MPF-Net gives none.
+        temperature: tau, above 0; PCL-SR and MPF-Net give no value.
         similarity: ``"cosine"`` or ``"dot"``.
         reduction: over the batch: ``"mean"``, ``"sum"`` or ``"none"``. The mean over layers and positives is always
             taken.
