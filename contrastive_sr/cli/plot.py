@@ -64,6 +64,7 @@ def plot_degradations(
         import torch
 
         from contrastive_sr.evaluation.degradations import compare_encoders, read_contents, save_tsne
+    from contrastive_sr.data.images import list_images
     from contrastive_sr.embeddings import DegradationEncoder
     from contrastive_sr.networks.parts import check_scale
 
@@ -74,7 +75,7 @@ def plot_degradations(
     }
     if presets:
         kinds["preset"] = _presets(presets, scale)
-    check_picture(out)
+    check_picture(out, read=list_images(data))
     # encoders come first: reading images takes longer
     encoders: dict[str, nn.Module] = {checkpoint.name: DegradationEncoder(weights=checkpoint).eval()}
     if without_contrast is not None:

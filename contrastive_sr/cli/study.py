@@ -348,6 +348,11 @@ def together(base: Path | None, options: Settings) -> Settings:
         return options
     with named_in_errors(str(base)):
         settings = _of_file(content)
+        if settings.base is not None and not settings.base.is_file():
+            raise ConfigError(
+                f"base: expected the file {settings.base}, but there is none. A relative path starts at the folder "
+                "in which the command is run."
+            )
     # either takes the place of the other
     if options.start is not None or options.start_steps is not None:
         settings.start, settings.start_steps = None, None

@@ -12,7 +12,7 @@ from contrastive_sr.evaluation.naming import labels
 from contrastive_sr.evaluation.plots import Panel, smoothed
 from contrastive_sr.hosts.logs import PIXEL, RunLog, read_run
 
-_LOWER_IS_BETTER = ("MAE", "MSE", "NIQE", "LPIPS", "FID", "DISTS", "PATTERN")
+_LOWER_IS_BETTER = ("MAE", "MSE", "NIQE", "LPIPS", "FID", "DISTS", "PATTERN", "JAGGEDNESS")
 _METRICS = {"PSNR": ("PSNR", "dB"), "PATTERN": ("periodic dots beyond those of HR (PATTERN)", "grey levels")}
 _LOSSES = {PIXEL: "pixel loss", "loss": "sum of the losses", "lr": "learning rate"}
 _ENDINGS = {

@@ -278,12 +278,14 @@ class MethodsInStep:
             group["lr"] = rate * left
 
 
-def in_one_copy(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values of any device, their means, as scalars on the CPU: read one by one, each would stall a GPU."""
-    if not values:
-        return {}
-    copied = torch.stack([x.detach().mean() for x in values.values()]).cpu()
-    return dict(zip(values, copied.unbind(), strict=True))
+def in_one_copy(values: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
+    """Values of any device, their means, as scalars on the CPU: read one by one, each would stall a GPU.
+
+    A model of the user's own may log plain numbers beside tensors.
+    """
+    means = {name: x.detach().mean() for name, x in values.items() if isinstance(x, Tensor)}
+    copied = dict(zip(means, torch.stack(list(means.values())).cpu().unbind(), strict=True)) if means else {}
+    return {name: copied[name] if name in copied else torch.tensor(float(x)) for name, x in values.items()}
 
 
 _START_ANEW = (

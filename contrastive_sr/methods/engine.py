@@ -481,8 +481,9 @@ class Methods(nn.Module):
             total = total + 0 * batch["sr"].sum()  # DistributedDataParallel waits for every parameter
         metrics: dict[str, Tensor] = {}
         for method in self:
-            for part in method.trained_parts().values():
-                average_statistics_over_ranks(part)
+            if self.training:  # one rank may validate alone, in eval mode
+                for part in method.trained_parts().values():
+                    average_statistics_over_ranks(part)
             names = [name for names in method.metrics.values() for name in names]
             buffers = self._held(method)
             terms = dict(self._returned(method, "terms", batch)) if method in active else {}
@@ -501,9 +502,10 @@ class Methods(nn.Module):
                 log |= weighted.metrics
             log |= self._auxiliary_log.get(method.name, {})
             if method.every > 1 and not self.warming_up:
-                if method in active:
+                if method in active and self.training:
                     self._latest[method.name] = log
-                log |= self._latest.get(method.name, {})
+                if self.training:
+                    log |= self._latest.get(method.name, {})
             metrics |= log
         if self.nonfinite_steps is not None:
             metrics["nonfinite_steps"] = zero + self.nonfinite_steps.value
@@ -544,7 +546,8 @@ class Methods(nn.Module):
         metrics |= {label: loss.detach(), f"{label}_raw": raw, f"{label}_weight": in_force}
         if pixel_loss is not None or self.warming_up:
             metrics[f"{label}_share"] = in_force * weight.latest
-        return Contrast(method.every * loss, metrics)
+        # in eval mode the term is there at each call, and makes up for none
+        return Contrast(method.every * loss if self.training else loss, metrics)
 
     def compared(self, batch: Batch) -> list[Comparison]:
         """What all methods compare, for a person to look at, with their names in front of the titles.

@@ -412,4 +412,5 @@ def test_a_value_that_is_nan_is_not_the_best() -> None:
     points = [(10, float("nan")), (20, 25.5), (30, 26.0)]
     assert best(points, "PSNR") == (30, 26.0)
     assert best(points, "LPIPS") == (20, 25.5)
+    assert best(points, "JAGGEDNESS") == best(points, "PATTERN") == (20, 25.5)
     assert best(points[:1], "PSNR")[0] == 10

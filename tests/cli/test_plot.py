@@ -97,6 +97,11 @@ def test_bad_input_is_explained(folder: Path, checkpoint: Path, tmp_path: Path) 
     _refused(ConfigError, "levels from 0 to 255, got 300", checkpoint, folder, noise_levels=[0.0, 300.0])
     with pytest.raises(ConfigError, match=r"--out: expected a picture to write"):
         plot_degradations(checkpoint, folder, Path("plot.txt"), console=Console(quiet=True))
+    image = sorted(folder.iterdir())[0]
+    before = image.read_bytes()
+    with pytest.raises(ConfigError, match="is an image that the picture would be made of"):
+        plot_degradations(checkpoint, folder, image, console=Console(quiet=True))
+    assert image.read_bytes() == before
     for file in sorted(folder.iterdir())[2:]:
         file.unlink()
     _refused(DataError, "at least 3 images in colour in .*, got 2", checkpoint, folder)

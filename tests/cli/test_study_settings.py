@@ -30,6 +30,7 @@ rgb: true
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    Path("options.yml").write_text("name: l1\n")
     return tmp_path
 
 
@@ -83,6 +84,7 @@ def test_an_option_file_is_no_study_file(folder: Path) -> None:
         ("lr: small", "lr: [1]", "lr: expected paths, got"),
         ("rgb: true", "rgb: Lab", "rgb: expected true or false, got 'Lab'"),
         ("out: results", "out: 3", "out: expected text, got 3"),
+        ("base: options.yml", "base: none.yml", r"study\.yml: base: expected the file none\.yml, but there is none"),
         ("  l1:\n", "  l1: 3\n", "arm l1: expected a mapping of keys to values, got 3"),
     ],
 )

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from contrastive_sr.embeddings import HaarDiscriminator
 from contrastive_sr.errors import ConfigError, NonFiniteError
 from contrastive_sr.hosts.checkpoints import steps_to_host
-from contrastive_sr.hosts.in_step import MethodsInStep, attached, check_optimizer, methods_optimizer
+from contrastive_sr.hosts.in_step import MethodsInStep, attached, check_optimizer, in_one_copy, methods_optimizer
 from contrastive_sr.methods import PCL, BidirectionalNCE, InfoNCE, Methods
 from contrastive_sr.networks import DASR
 from tests.helpers.same import assert_same
@@ -413,3 +413,10 @@ def test_layers_are_read_again_behind_a_step_that_was_sat_out() -> None:
     assert [term > 0 for term in terms] == [True, False, True]
     assert methods.nonfinite_steps is not None
     assert methods.nonfinite_steps.value == 1
+
+
+def test_plain_numbers_may_stand_in_a_log() -> None:
+    log = in_one_copy({"psnr": 30.5, "loss": torch.tensor([1.0, 3.0]), "steps": 2})
+    assert list(log) == ["psnr", "loss", "steps"]
+    assert {name: value.item() for name, value in log.items()} == {"psnr": 30.5, "loss": 2.0, "steps": 2.0}
+    assert in_one_copy({"psnr": 30.5})["psnr"].item() == 30.5

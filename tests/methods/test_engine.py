@@ -712,6 +712,22 @@ def test_parts_of_a_lazy_method_learn_in_its_steps_and_its_losses_are_logged_in_
     assert methods.loss_names == {"pcl_contrastive", "pcl_discriminator"}
 
 
+def test_a_validation_counts_a_lazy_term_once_and_leaves_the_log_of_the_training_alone() -> None:
+    (methods, network), (often, other) = lazy(4), lazy(1)
+    _, first, _ = step(methods, network, 0)
+    methods.eval()
+    often.eval()
+    loss, log, _ = step(methods, network, 7)
+    plain, _, _ = step(often, other, 7)
+    assert plain.any()
+    assert_close(loss, plain, dtype=torch.float32)
+    (raw,) = (name for name in log if name.endswith("_raw"))
+    assert log[raw] != first[raw]
+    methods.train()
+    _, second, _ = step(methods, network, 1)
+    assert second[raw] == first[raw]
+
+
 def test_layers_are_read_in_the_steps_of_their_method_alone() -> None:
     torch.manual_seed(0)
     network = net()
