@@ -715,6 +715,7 @@ def test_parts_of_a_lazy_method_learn_in_its_steps_and_its_losses_are_logged_in_
 def test_a_validation_counts_a_lazy_term_once_and_leaves_the_log_of_the_training_alone() -> None:
     (methods, network), (often, other) = lazy(4), lazy(1)
     _, first, _ = step(methods, network, 0)
+    step(often, other, 0)  # samples are drawn anew at each step
     methods.eval()
     often.eval()
     loss, log, _ = step(methods, network, 7)
