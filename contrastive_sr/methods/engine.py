@@ -501,11 +501,10 @@ class Methods(nn.Module):
                 total = total + weighted.loss
                 log |= weighted.metrics
             log |= self._auxiliary_log.get(method.name, {})
-            if method.every > 1 and not self.warming_up:
-                if method in active and self.training:
+            if method.every > 1 and self.training and not self.warming_up:
+                if method in active:
                     self._latest[method.name] = log
-                if self.training:
-                    log |= self._latest.get(method.name, {})
+                log |= self._latest.get(method.name, {})
             metrics |= log
         if self.nonfinite_steps is not None:
             metrics["nonfinite_steps"] = zero + self.nonfinite_steps.value
